@@ -1,0 +1,195 @@
+"""A hook's process tree: every process of the session that the hook's first process leads.
+
+The session and not just one process group, because `timeout`, `set -m` and the like put their children into groups of
+their own without meaning them to live on; what means to live on calls `setsid`. Linux only. Standard library only, and
+light: the supervisor imports this.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import os
+import resource
+import signal
+from collections.abc import Collection, Sequence, Set
+from typing import NoReturn
+
+from activities.drivers.wire import DETAIL_LIMIT, Start
+
+_PR_SET_PDEATHSIG = 1
+_NO_FURTHER_DESCRIPTOR = 1 << 20
+_prctl = ctypes.CDLL(None).prctl
+
+MARK = "LEASEHOLD_RUN"
+"""The environment variable by which a hook's processes are known after their supervisor has died."""
+
+FILES = resource.getrlimit(resource.RLIMIT_NOFILE)
+"""The limits on open files that this process was started with, and hooks get."""
+
+
+class Tree:
+    """The processes of one hook, and how far the killing of them has come. Times are monotonic seconds."""
+
+    def __init__(self, session: int) -> None:
+        self.session = session
+        self.kill_at: float | None = None
+
+    @staticmethod
+    def left_behind(session: int, run: str) -> Tree | None:
+        """Return what still lives of an earlier run, None if nothing does.
+
+        The session's number may be somebody else's by now: it is ours only if one of its processes carries the run's
+        mark. Then all of it is ours, because no session number is given out anew while a process has it.
+        """
+        mark = f"{MARK}={run}".encode()
+        if any(_carries(pid, mark) for pid in living({session}).get(session, ())):
+            return Tree(session)
+        return None
+
+    def stop(self, pids: Collection[int], now: float, grace: float) -> None:
+        """Send SIGTERM to those that live now; `press` sends SIGKILL after `grace` seconds. Again changes nothing."""
+        if self.kill_at is None:
+            self.kill_at = now + grace
+            _signal_groups(pids, signal.SIGTERM)
+
+    def press(self, pids: Collection[int], now: float) -> None:
+        """Kill those that still live, once their grace is over."""
+        if self.kill_at is not None and now >= self.kill_at:
+            _signal_groups(pids, signal.SIGKILL)
+
+
+def living(sessions: Set[int]) -> dict[int, set[int]]:
+    """Return the processes of these sessions that run, zombies left out; a session without any is not in the answer.
+
+    To be sure that a session is gone, its first process must be known to have ended before this is called.
+    """
+    found: dict[int, set[int]] = {}
+    # Twice: a process that forks and exits while we look can hide its child from one pass.
+    for _ in range(2):
+        for name in os.listdir("/proc"):
+            if name.isdigit():
+                with contextlib.suppress(ProcessLookupError):
+                    session = os.getsid(int(name))
+                    if session in sessions and _runs(int(name)):
+                        found.setdefault(session, set()).add(int(name))
+        if found.keys() == sessions:
+            break
+    return found
+
+
+def spawn(start: Start, env: dict[str, str], streams: Sequence[int], lock: int) -> tuple[int, int]:
+    """Start a hook and return its process id, which is its session's too, and a descriptor to `read_report` from.
+
+    The new process writes itself into the lock file before anything of the hook runs, so that there is no moment at
+    which a hook lives and no record of it does. Raises OSError when there can be no process.
+    """
+    report, tell = os.pipe()
+    try:
+        # A signal for the hook must wait until the new process no longer has the supervisor's handlers.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        parent = os.getpid()
+        pid = os.fork()
+        if pid == 0:
+            _become(start, env, streams, lock, tell, parent)
+    except OSError:
+        os.close(report)
+        raise
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, ())
+        os.close(tell)
+    # From here on its session exists and can be signalled. The program itself is not waited for: its file may be on a
+    # server that hangs.
+    os.read(report, 1)
+    os.set_blocking(report, False)
+    return pid, report
+
+
+def read_report(report: int) -> str:
+    """Return why the program never came to run, empty if it did; closes the descriptor."""
+    with open(report, "rb", buffering=0) as file:
+        return (file.read() or b"").decode(errors="replace")
+
+
+def _become(start: Start, env: dict[str, str], streams: Sequence[int], lock: int, tell: int, parent: int) -> NoReturn:
+    """Turn this new process into the hook, or tell why not."""
+    try:
+        os.setsid()
+        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(127)
+        os.pwrite(lock, f"{os.getpid()} {start.run}\n".encode(), 0)
+        os.write(tell, b".")
+        for target, stream in enumerate(streams, 1):
+            os.dup2(stream, target)
+        # Not only at exec: should that hang, nobody else's lock or pipe must be held open.
+        os.closerange(3, tell)
+        os.closerange(tell + 1, _NO_FURTHER_DESCRIPTOR)
+        resource.setrlimit(resource.RLIMIT_NOFILE, FILES)
+        _restore_signals()
+        os.chdir(start.folder)
+        _execute(start.argv, env)
+    except Exception as error:
+        os.write(tell, _why(error, start)[:DETAIL_LIMIT].encode(errors="replace"))
+    finally:
+        os._exit(127)
+
+
+def _execute(argv: list[str], env: dict[str, str]) -> NoReturn:
+    if not argv:
+        raise ValueError("there is nothing to run")
+    try:
+        os.execvpe(argv[0], argv, env)
+    except FileNotFoundError:
+        if "/" in argv[0] and os.path.exists(argv[0]):
+            raise FileNotFoundError(errno.ENOENT, "its interpreter does not exist", argv[0]) from None
+        raise
+
+
+def _why(error: Exception, start: Start) -> str:
+    if not isinstance(error, OSError):
+        return str(error)
+    reason = error.strerror or str(error)
+    if error.filename == start.folder:
+        return f"folder {start.folder}: {reason}"
+    return f"{start.argv[0]}: {reason}"
+
+
+def _restore_signals() -> None:
+    """Undo what Python and the worker's parents did: an ignored signal would stay ignored in the hook."""
+    for number in signal.valid_signals():
+        with contextlib.suppress(OSError, ValueError):
+            signal.signal(number, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+
+
+def _runs(pid: int) -> bool:
+    """Return whether a process runs (proc(5): field 3 is its state, 20 its threads, counted from 1)."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    # A process whose first thread has ended looks like a zombie while the others go on.
+    return fields[0] not in (b"Z", b"X") or int(fields[17]) > 1
+
+
+def _carries(pid: int, mark: bytes) -> bool:
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            return mark in file.read().split(b"\0")
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return False
+
+
+def _signal_groups(pids: Collection[int], number: int) -> None:
+    """Signal whole groups: only that reaches a process which is being forked at this moment."""
+    groups = set()
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            groups.add(os.getpgid(pid))
+    for group in groups:
+        # Not permitted: a hook's `sudo` made it somebody else's. It still counts as living.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(group, number)

@@ -1,0 +1,139 @@
+"""The stages of a resource's life: each run of a hook is one activity, named by its stage."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from datetime import timedelta
+
+from temporalio import activity
+
+from activities.allocate import as_failure
+from leasehold.errors import LeaseholdError
+from leasehold.messages import HookReport, RunHook
+from leasehold.model import SECRET_STAGES, StageName
+from leasehold.ports import Begun, Driver, HookCall, LogStore, Store
+
+HEARTBEAT = timedelta(seconds=2)
+"""How often a running hook reports that it is alive, which is also how soon it learns that it is cancelled."""
+
+
+class Stages:
+    """Runs hooks through their drivers, fenced and recorded."""
+
+    def __init__(self, store: Store, logs: LogStore, drivers: Mapping[str, Driver], host: str = "") -> None:
+        self._store = store
+        self._logs = logs
+        self._drivers = drivers
+        self._host = host or socket.gethostname()
+
+    @activity.defn
+    async def wipe(self, order: RunHook) -> HookReport:
+        """Remove what an earlier holder left."""
+        return await self._run(order)
+
+    @activity.defn
+    async def provision(self, order: RunHook) -> HookReport:
+        """Install what the holder is promised."""
+        return await self._run(order)
+
+    @activity.defn
+    async def configure(self, order: RunHook) -> HookReport:
+        """Set up what this lease in particular needs."""
+        return await self._run(order)
+
+    @activity.defn
+    async def validate(self, order: RunHook) -> HookReport:
+        """Prove that the resource is fit to be lent."""
+        return await self._run(order)
+
+    @activity.defn
+    async def deliver(self, order: RunHook) -> HookReport:
+        """Print what the holder needs to connect."""
+        return await self._run(order)
+
+    @activity.defn
+    async def release(self, order: RunHook) -> HookReport:
+        """Take the resource back."""
+        return await self._run(order)
+
+    async def _run(self, order: RunHook) -> HookReport:
+        """Run one hook once; its failure is a result, not an error."""
+        try:
+            async with _heartbeat():
+                return await self._run_fenced(order)
+        except LeaseholdError as error:
+            raise as_failure(error) from None
+
+    async def _run_fenced(self, order: RunHook) -> HookReport:
+        briefing = await self._store.brief(order)
+        begun: list[Begun] = []
+
+        async def begin() -> bool:
+            begun.append(await self._store.begin_run(order, self._host))
+            return begun[-1].finished is None
+
+        secret_stage = StageName(order.stage) in SECRET_STAGES
+        call = HookCall(
+            hook=briefing.hook,
+            env=briefing.env,
+            folder=briefing.folder,
+            lock=f"{order.claim.pool}/{order.claim.resource}",
+            lease_file=briefing.lease_file,
+            log_stdout=not secret_stage,
+            begin=begin,
+        )
+        result = await self._drivers[briefing.hook.driver].run(call, self._log(order))
+        if result is None:
+            finished = begun[-1].finished
+            assert finished is not None
+            return finished
+        # A secret is what was printed; how it went is everybody's business.
+        report = HookReport(ending=result.ending, code=result.code, detail=result.detail, ok=result.ok)
+        secret = result.stdout if secret_stage and result.ok else None
+        if result.cut:
+            await self._log(order)("service", b"the hook's result was cut at 64 KiB\n")
+        await self._store.finish_run(order, begun[-1].run, report, secret)
+        return report
+
+    def _log(self, order: RunHook) -> _Log:
+        return _Log(self._logs, order)
+
+
+class _Log:
+    """Takes what one run of a hook prints into the log store."""
+
+    def __init__(self, logs: LogStore, order: RunHook) -> None:
+        self._logs = logs
+        self._order = order
+
+    async def __call__(self, stream: str, data: bytes) -> None:
+        order = self._order
+        await self._logs.append(
+            lease=order.lease,
+            pool=order.claim.pool,
+            resource=order.claim.resource,
+            epoch=order.claim.epoch,
+            stage=order.stage,
+            attempt=order.attempt,
+            stream=stream,
+            data=data,
+        )
+
+
+@asynccontextmanager
+async def _heartbeat() -> AsyncIterator[None]:
+    """Tell Temporal that this activity is alive, for as long as the block runs."""
+
+    async def beat() -> None:
+        while True:
+            activity.heartbeat()
+            await asyncio.sleep(HEARTBEAT.total_seconds())
+
+    beating = asyncio.create_task(beat())
+    try:
+        yield
+    finally:
+        beating.cancel()

@@ -1,0 +1,80 @@
+"""`python -m api`: one process of the HTTP API."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+
+import uvicorn
+
+from api.app import create_app
+from api.auth import Tokens, secret_file
+from api.gateway import Gateway
+from api.render import Leases
+from api.services import Services
+from api.waiting import News
+from leasehold.settings import Settings
+from leasehold.store import migrate
+from leasehold.store.logs import SqlLogStore
+from leasehold.store.store import SqlStore
+from leasehold.temporal import TASK_QUEUE, connect
+
+GRACE_S = 3
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT."""
+    client = await connect(settings, "api", lazy=True)
+    store, logs = SqlStore(settings.main_url), SqlLogStore(settings.log_url)
+    key = settings.secret_key or secret_file(settings.folder / "secret-key")
+    app = create_app(
+        Services(
+            store=store,
+            logs=logs,
+            gateway=Gateway(client, TASK_QUEUE),
+            tokens=Tokens(key.encode(), secret_file(settings.folder / "admin-token")),
+            leases=Leases(settings.temporal_ui, client.namespace),
+            news=News(store),
+        )
+    )
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app,
+            host=settings.api_host,
+            port=settings.api_port,
+            access_log=False,
+            log_config=None,
+            timeout_graceful_shutdown=GRACE_S,
+        )
+    )
+    try:
+        await server.serve()
+    finally:
+        store.close()
+        logs.close()
+
+
+def main() -> int:
+    """Run the API; the exit status is 1 where it could not start."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        settings = Settings()
+        migrate.check(settings.main_url, "main")
+        migrate.check(settings.log_url, "logs")
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(serve(settings))
+    except Exception as error:
+        logging.getLogger("api").error("cannot serve: %s", error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Threads of the Temporal client outlive the interpreter, which crashes some of its exits.
+    os._exit(status)

@@ -1,0 +1,100 @@
+"""Errors as answers: problem details (RFC 9457) with a stable code, for every error there is."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.exceptions import HTTPException
+from temporalio.service import RPCError
+
+from leasehold.config import as_invalid
+from leasehold.errors import Fault, LeaseholdError, Malformed, NotFound, Unavailable, from_code
+
+log = logging.getLogger(__name__)
+
+RETRY_AFTER_S = 2
+_PARSING = {"json_invalid", "json_type"}
+
+
+class _MethodNotAllowed(LeaseholdError):
+    code, title, status = "method_not_allowed", "There is no such call", 405
+
+
+def problem(error: LeaseholdError) -> dict[str, Any]:
+    """The body of an error's answer."""
+    return {
+        "type": f"urn:leasehold:error:{error.code}",
+        "title": error.title,
+        "status": error.status,
+        "code": error.code,
+        "detail": error.detail,
+        "errors": [{"path": f.path, "code": f.code, "detail": f.detail} for f in error.faults],
+    }
+
+
+def answer(error: LeaseholdError) -> JSONResponse:
+    """The answer for an error."""
+    headers = {}
+    if error.status == Unavailable.status:
+        headers["Retry-After"] = str(RETRY_AFTER_S)
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"
+    return JSONResponse(problem(error), error.status, headers, media_type="application/problem+json")
+
+
+def from_validation(error: RequestValidationError) -> LeaseholdError:
+    """What FastAPI found wrong: unparsable is 400, a body or parameter that says the wrong thing 422."""
+    found = error.errors()
+    if any(one["type"] in _PARSING for one in found):
+        return Malformed(f"the body is no JSON: {found[0].get('ctx', {}).get('error', found[0]['msg'])}")
+    return as_invalid(found, skip=1)
+
+
+def install(app: FastAPI) -> None:
+    """Have every error answered in the one shape."""
+
+    @app.exception_handler(LeaseholdError)
+    async def on_own(_request: Request, error: LeaseholdError) -> JSONResponse:
+        return answer(error)
+
+    @app.exception_handler(RequestValidationError)
+    async def on_validation(_request: Request, error: RequestValidationError) -> JSONResponse:
+        return answer(from_validation(error))
+
+    @app.exception_handler(HTTPException)
+    async def on_http(_request: Request, error: HTTPException) -> JSONResponse:
+        own: LeaseholdError
+        if error.status_code == 404:
+            own = NotFound("there is nothing at this address")
+        elif error.status_code == 405:
+            own = _MethodNotAllowed("this address does not take this method")
+        elif error.status_code == 400:
+            own = Malformed("the body cannot be read as JSON in UTF-8")
+        else:
+            own = LeaseholdError(str(error.detail))
+        return answer(own)
+
+    @app.exception_handler(RPCError)
+    async def on_temporal(_request: Request, error: RPCError) -> JSONResponse:
+        log.error("Temporal does not answer: %s", error)
+        return answer(Unavailable("Temporal does not answer"))
+
+    @app.exception_handler(SQLAlchemyError)
+    async def on_database(_request: Request, error: SQLAlchemyError) -> JSONResponse:
+        log.exception("the database does not answer", exc_info=error)
+        return answer(Unavailable("the database does not answer"))
+
+    @app.exception_handler(Exception)
+    async def on_bug(_request: Request, error: Exception) -> JSONResponse:
+        log.exception("a bug", exc_info=error)
+        return answer(LeaseholdError("Leasehold failed; its log says why"))
+
+
+def refusal(plain: dict[str, Any]) -> LeaseholdError:
+    """The error that a stored refusal stands for."""
+    return from_code(plain["code"], plain["detail"], [Fault(**fault) for fault in plain["faults"]])

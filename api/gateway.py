@@ -1,0 +1,222 @@
+"""The API's only way to Temporal: starting leases and steering them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from temporalio.api.enums.v1 import EventType, TaskQueueType
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest, GetSystemInfoRequest
+from temporalio.client import (
+    Client,
+    WithStartWorkflowOperation,
+    WorkflowExecutionStatus,
+    WorkflowHandle,
+    WorkflowUpdateFailedError,
+    WorkflowUpdateRPCTimeoutOrCancelledError,
+)
+from temporalio.common import (
+    SearchAttributePair,
+    TypedSearchAttributes,
+    WorkflowIDConflictPolicy,
+    WorkflowIDReusePolicy,
+)
+from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
+from temporalio.service import RPCError, RPCStatusCode
+
+from leasehold.errors import Unavailable, from_code
+from leasehold.messages import Admitted, ExtendLease, Held, Steer, SubmitLease
+from workflows.lease import LEASE_OWNER, LEASE_POOL, LEASE_STATE, LeaseWorkflow
+
+ANSWER_WITHIN_S = 5.0
+"""How long a worker may take before the caller is told that there is none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Submission:
+    """A lease whose workflow exists, and that no worker has admitted yet."""
+
+    request: SubmitLease
+    run_id: str
+    started_at: datetime
+
+
+class Gateway:
+    """Starts lease workflows, and passes on what callers ask of them."""
+
+    def __init__(self, client: Client, task_queue: str) -> None:
+        self._client = client
+        self._task_queue = task_queue
+
+    async def submit(self, request: SubmitLease) -> Admitted | None:
+        """Start a lease, or find the one that was started, and return what its admission decided.
+
+        None means that no worker has admitted it yet, or that it is over already: the record tells. Starting the
+        workflow is the only commit.
+        """
+        start = WithStartWorkflowOperation(
+            LeaseWorkflow.run,
+            request,
+            id=request.lease,
+            task_queue=self._task_queue,
+            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+            search_attributes=_search_attributes(request),
+            static_summary=_summary(request),
+        )
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                admitted: Admitted = await self._client.execute_update_with_start_workflow(
+                    LeaseWorkflow.admit, id="admit", start_workflow_operation=start
+                )
+                return admitted
+        except WorkflowAlreadyStartedError:
+            return None
+        except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):
+            # The call may have been lost before it started anything: make sure.
+            await self._start(request)
+            return None
+        except RPCError as error:
+            raise _unavailable(error) from None
+
+    async def _start(self, request: SubmitLease) -> None:
+        try:
+            await self._client.start_workflow(
+                LeaseWorkflow.run,
+                request,
+                id=request.lease,
+                task_queue=self._task_queue,
+                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
+                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                search_attributes=_search_attributes(request),
+                static_summary=_summary(request),
+                rpc_timeout=timedelta(seconds=ANSWER_WITHIN_S),
+            )
+        except WorkflowAlreadyStartedError:
+            return
+        except RPCError as error:
+            raise _unavailable(error) from None
+
+    async def extend(self, lease: str, extension: ExtendLease) -> Held | None:
+        """Extend a lease; None if its workflow is over. Raises `Unavailable` if no worker answers."""
+        handle = self._handle(lease)
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                held: Held = await handle.execute_update(LeaseWorkflow.extend, extension, id=extension.request)
+                return held
+        except WorkflowUpdateFailedError as error:
+            raise _translated(error) from None
+        except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):
+            raise Unavailable("no worker answers; the extension may still be made: ask for the lease") from None
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                return None
+            raise _unavailable(error) from None
+
+    async def release(self, lease: str, steer: Steer) -> bool:
+        """Give a lease back; see `cancel`."""
+        handle = self._handle(lease)
+        return await self._end(
+            handle.execute_update(LeaseWorkflow.release, steer),
+            lambda: handle.signal(LeaseWorkflow.on_release_signal, steer),
+        )
+
+    async def cancel(self, lease: str, steer: Steer) -> bool:
+        """End a lease, and return whether that is done; False means that it will be, by the next worker.
+
+        An update that no worker has accepted lives in memory alone, so one that is not answered is followed by a
+        signal, which cannot be lost.
+        """
+        handle = self._handle(lease)
+        return await self._end(
+            handle.execute_update(LeaseWorkflow.cancel, steer),
+            lambda: handle.signal(LeaseWorkflow.on_cancel_signal, steer),
+        )
+
+    async def _end(self, update: Awaitable[object], signal: Callable[[], Awaitable[None]]) -> bool:
+        try:
+            try:
+                async with asyncio.timeout(ANSWER_WITHIN_S):
+                    await update
+                return True
+            except WorkflowUpdateFailedError as error:
+                raise _translated(error) from None
+            except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):
+                await signal()
+                return False
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                return True
+            raise _unavailable(error) from None
+
+    async def submission(self, lease: str) -> Submission | None:
+        """What was submitted under this id, if its workflow runs."""
+        handle = self._handle(lease)
+        try:
+            described = await handle.describe(rpc_timeout=timedelta(seconds=ANSWER_WITHIN_S))
+            if described.status is not WorkflowExecutionStatus.RUNNING:
+                return None
+            request = await self._request(handle)
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                return None
+            raise _unavailable(error) from None
+        return Submission(request=request, run_id=described.run_id, started_at=described.start_time)
+
+    async def _request(self, handle: WorkflowHandle[LeaseWorkflow, str]) -> SubmitLease:
+        async for event in handle.fetch_history_events(page_size=1):
+            if event.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED:
+                payloads = event.workflow_execution_started_event_attributes.input.payloads
+                found: list[SubmitLease] = await self._client.data_converter.decode(payloads, [SubmitLease])
+                return found[0]
+        raise Unavailable("Temporal shows no history of the lease yet")
+
+    async def ping(self) -> None:
+        """Raise `RPCError` unless Temporal answers."""
+        await self._client.workflow_service.get_system_info(GetSystemInfoRequest(), timeout=timedelta(seconds=2))
+
+    async def has_worker(self) -> bool:
+        """Whether any worker has asked for work in the last minutes."""
+        answer = await self._client.workflow_service.describe_task_queue(
+            DescribeTaskQueueRequest(
+                namespace=self._client.namespace,
+                task_queue=TaskQueue(name=self._task_queue),
+                task_queue_type=TaskQueueType.TASK_QUEUE_TYPE_WORKFLOW,
+            ),
+            timeout=timedelta(seconds=2),
+        )
+        return bool(answer.pollers)
+
+    def _handle(self, lease: str) -> WorkflowHandle[LeaseWorkflow, str]:
+        return self._client.get_workflow_handle_for(LeaseWorkflow.run, lease)
+
+
+def _search_attributes(request: SubmitLease) -> TypedSearchAttributes:
+    pools = ",".join(sorted({item.pool or "*" for item in request.items}))
+    return TypedSearchAttributes(
+        [
+            SearchAttributePair(LEASE_STATE, "submitted"),
+            SearchAttributePair(LEASE_OWNER, request.owner),
+            SearchAttributePair(LEASE_POOL, pools),
+        ]
+    )
+
+
+def _summary(request: SubmitLease) -> str:
+    wanted = ", ".join(f"{item.count} of {item.pool or 'any pool'}" for item in request.items)
+    return f"{request.owner}: {wanted}"[:200]
+
+
+def _translated(error: WorkflowUpdateFailedError) -> Exception:
+    """The error of ours that an update failed with."""
+    cause = error.cause
+    if isinstance(cause, ApplicationError) and cause.type:
+        return from_code(cause.type, cause.message)
+    return error
+
+
+def _unavailable(error: RPCError) -> Unavailable:
+    return Unavailable(f"Temporal does not answer ({error.status.name.lower()})")

@@ -1,0 +1,182 @@
+"""Records as JSON: the one place where the shapes of answers are made."""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+from leasehold import durations
+from leasehold.messages import SubmitLease
+from leasehold.model import Change, Delivery, Event, Hook, Item, Lease, Pool, PoolSpec, Resource
+from leasehold.ports import Availability
+
+
+def time(value: datetime | None) -> str | None:
+    """A time as RFC 3339 in UTC."""
+    return value.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z") if value else None
+
+
+class Leases:
+    """Leases, with their links into Temporal's UI."""
+
+    def __init__(self, ui: str, namespace: str) -> None:
+        self._workflows = f"{ui}/namespaces/{namespace}/workflows"
+
+    def lease(self, lease: Lease) -> dict[str, Any]:
+        """A lease as the API shows it."""
+        return {
+            "id": lease.id,
+            "number": lease.number,
+            "state": lease.state,
+            "outcome": lease.outcome,
+            "error": asdict(lease.error) if lease.error else None,
+            "owner": lease.owner,
+            "cc": lease.cc,
+            "description": lease.description,
+            "items": [item(i) for i in lease.items],
+            "resources": [asdict(r) for r in lease.resources],
+            "queue": (
+                {"position": lease.queue.position, "reason": lease.queue.reason, "eta": time(lease.queue.eta)}
+                if lease.queue
+                else None
+            ),
+            "priority": lease.priority,
+            "ticket": None,
+            "created_at": time(lease.created_at),
+            "start_at": time(lease.start_at),
+            "active_at": time(lease.active_at),
+            "expires_at": time(lease.expires_at),
+            "in_grace": False,
+            "heartbeat_by": None,
+            "ended_at": time(lease.ended_at),
+            "command": None,
+            "temporal_url": self._url(lease.id, lease.run_id),
+        }
+
+    def submitted(self, request: SubmitLease, run_id: str, started_at: datetime) -> dict[str, Any]:
+        """A lease whose workflow exists, and that no worker has admitted yet."""
+        return {
+            "id": request.lease,
+            "number": None,
+            "state": "submitted",
+            "outcome": None,
+            "error": None,
+            "owner": request.owner,
+            "cc": request.cc,
+            "description": request.description,
+            "items": [item(i) for i in request.items],
+            "resources": [],
+            "queue": None,
+            "priority": request.priority,
+            "ticket": None,
+            "created_at": time(started_at),
+            "start_at": None,
+            "active_at": None,
+            "expires_at": None,
+            "in_grace": False,
+            "heartbeat_by": None,
+            "ended_at": None,
+            "command": None,
+            "temporal_url": self._url(request.lease, run_id),
+        }
+
+    def _url(self, lease: str, run_id: str) -> str:
+        return f"{self._workflows}/{quote(lease, safe='')}/{run_id}/history"
+
+
+def item(item: Item) -> dict[str, Any]:
+    """An item as requested."""
+    return {**asdict(item), "params": dict(item.params)}
+
+
+def resource(resource: Resource) -> dict[str, Any]:
+    """A resource as the API shows it."""
+    offline, broken = resource.offline, resource.broken
+    return {
+        "pool": resource.pool,
+        "name": resource.name,
+        "state": resource.state,
+        "stage": resource.stage,
+        "offline": {"reason": offline.reason, "by": offline.by, "since": time(offline.since)} if offline else None,
+        "broken": {"reason": broken.reason, "since": time(broken.since)} if broken else None,
+        "lease": resource.lease,
+        "epoch": resource.epoch,
+        "tags": resource.tags,
+        "properties": resource.properties,
+    }
+
+
+def available(found: Availability, count: int) -> dict[str, Any]:
+    """What a new request for `count` resources could get now."""
+    missing = found.free < count
+    return {
+        "open": not missing,
+        "reason": f"{count} wanted, {found.free} of {found.total} free" if missing else None,
+        "free": found.free,
+        "total": found.total,
+        "next_free_at": time(found.next_free_at),
+        "resources": [resource(r) for r in found.resources],
+    }
+
+
+def pool(pool: Pool) -> dict[str, Any]:
+    """A pool as its file describes it, and how many of its resources are in which state."""
+    return {
+        **spec(pool.spec),
+        "file": pool.file,
+        "draining": pool.draining,
+        "total": pool.total,
+        "free": pool.free,
+        "states": pool.states,
+        "waiting": pool.waiting,
+    }
+
+
+def spec(spec: PoolSpec) -> dict[str, Any]:
+    """A pool's settings as they would be written in its file."""
+    policy = spec.policy
+    return {
+        "name": spec.name,
+        "description": spec.description,
+        "priority": spec.priority,
+        "folder": spec.folder,
+        "policy": {
+            "default_duration": durations.render(policy.default_duration),
+            "max_duration": durations.render(policy.max_duration) if policy.max_duration else None,
+            "max_total": durations.render(policy.max_total) if policy.max_total else None,
+            "on_release": policy.on_release,
+        },
+        "stages": {stage: [_hook(h) for h in hooks] for stage, hooks in spec.stages.items()},
+    }
+
+
+def _hook(hook: Hook) -> dict[str, Any]:
+    return {"run": hook.run, "timeout": durations.render(hook.timeout), "attempts": hook.attempts}
+
+
+def event(event: Event) -> dict[str, Any]:
+    """An event as the API shows it."""
+    return {**asdict(event), "at": time(event.at)}
+
+
+def change(change: Change) -> dict[str, Any]:
+    """A change to the inventory."""
+    return asdict(change)
+
+
+def delivery(delivery: Delivery) -> dict[str, Any]:
+    """What one resource's `deliver` printed: as text where it is some, and always as bytes."""
+    try:
+        text: str | None = delivery.data.decode()
+    except UnicodeDecodeError:
+        text = None
+    return {
+        "pool": delivery.pool,
+        "name": delivery.name,
+        "role": delivery.role,
+        "data": text,
+        "data_base64": b64encode(delivery.data).decode(),
+    }

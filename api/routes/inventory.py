@@ -1,0 +1,218 @@
+"""Pools, resources, and what is available of them."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi.responses import JSONResponse
+
+from api import filters, render
+from api.auth import Principal, authenticate
+from api.schemas import (
+    AvailableAnswer,
+    ChangesAnswer,
+    ListAnswer,
+    OfflineBody,
+    ProblemAnswer,
+    ResourceAnswer,
+    ResourceBody,
+)
+from api.services import Services, services
+from leasehold import config
+from leasehold.config import PoolFile, PoolsFile
+from leasehold.errors import Fault, Invalid, Malformed
+from leasehold.model import NAME_PATTERN, Change, ResourceSpec, ResourceState
+from leasehold.ports import ResourceFilter
+
+
+def operator(principal: Annotated[Principal, Depends(authenticate)]) -> Principal:
+    """A caller who may see and change the inventory."""
+    principal.check_operator()
+    return principal
+
+
+router = APIRouter(
+    prefix="/v1",
+    tags=["inventory"],
+    responses={"4XX": {"model": ProblemAnswer, "content": {"application/problem+json": {}}}},
+)
+Operator = Annotated[Principal, Depends(operator)]
+Service = Annotated[Services, Depends(services)]
+Limit = Annotated[int, Query(ge=1, le=1000)]
+
+
+def _changes(changes: list[Change]) -> JSONResponse:
+    return JSONResponse({"changes": [render.change(c) for c in changes]})
+
+
+_POOLS_EXAMPLE = "pools:\n- name: names\n  resources:\n  - name: a\n  - name: b\n"
+_POOLS_BODY = {
+    "required": True,
+    "content": {
+        "application/yaml": {"schema": {"type": "string"}, "example": _POOLS_EXAMPLE},
+        "application/json": {"schema": config.json_schema()},
+    },
+}
+
+
+@router.post("/apply", response_model=ChangesAnswer, openapi_extra={"requestBody": _POOLS_BODY})
+async def apply(
+    request: Request, caller: Operator, service: Service, dry_run: bool = False, folder: str | None = None
+) -> Response:
+    """Apply a pools file, YAML or JSON, as a whole or not at all; `dry_run` only says what it would change.
+
+    `folder` is where hooks start, unless the file says it; absolute, on the workers.
+    """
+    _check_folder(folder)
+    body = await request.body()
+    json = request.headers.get("content-type", "").partition(";")[0].strip() == "application/json"
+    file = config.load_json(body, folder) if json else config.load_yaml(body, folder)
+    return _changes(await service.store.apply(file, caller.name, dry_run=dry_run))
+
+
+def _check_folder(folder: str | None) -> None:
+    if folder is not None and not folder.startswith("/"):
+        raise Invalid("folder must be absolute", [Fault(path="folder", code="relative", detail="must be absolute")])
+
+
+@router.get("/pools", response_model=ListAnswer)
+async def list_pools(caller: Operator, service: Service) -> Response:
+    """List the pools and how many of their resources are in which state."""
+    return JSONResponse({"items": [render.pool(p) for p in await service.store.pools()], "next_cursor": None})
+
+
+@router.get("/pools/{name}")
+async def show_pool(name: str, caller: Operator, service: Service) -> Response:
+    """Show a pool."""
+    return JSONResponse(render.pool((await service.store.pools(name))[0]))
+
+
+@router.put("/pools/{name}", response_model=ChangesAnswer)
+async def put_pool(
+    name: str, body: PoolFile, caller: Operator, service: Service, folder: str | None = None
+) -> Response:
+    """Make or change a pool by hand; the resources given are added, others stay."""
+    if body.name != name:
+        fault = Fault(path="name", code="mismatch", detail=f"must be {name}, as in the address")
+        raise Invalid(fault.detail, [fault])
+    _check_folder(folder)
+    file = config.inventory(PoolsFile(pools=[body]), folder)
+    ((spec, resources),) = file.pools
+    return _changes(await service.store.put_pool(spec, resources, caller.name))
+
+
+@router.get("/pools/{name}/queue", response_model=ListAnswer)
+async def show_queue(name: str, caller: Operator, service: Service) -> Response:
+    """List the leases that wait for a pool, in the order of service."""
+    waiting = await service.store.queue(name)
+    return JSONResponse({"items": [service.leases.lease(x) for x in waiting], "next_cursor": None})
+
+
+@router.get("/resources", response_model=ListAnswer)
+async def list_resources(
+    request: Request,
+    caller: Operator,
+    service: Service,
+    pool: str | None = None,
+    state: str | None = None,
+    tags: str | None = None,
+    cursor: str | None = None,
+    limit: Limit = 100,
+) -> Response:
+    """List resources; any other parameter is a filter on properties."""
+    if state is not None and state not in set(ResourceState):
+        raise Malformed(f"state={state}: there is no such state of a resource")
+    wanted = ResourceFilter(
+        pool=pool,
+        state=state,
+        tags=filters.tags(tags),
+        conditions=filters.conditions(request),
+        after=_after(cursor),
+        limit=limit + 1,
+    )
+    found = await service.store.resources(wanted)
+    more = f"{found[limit - 1].pool}/{found[limit - 1].name}" if len(found) > limit else None
+    return JSONResponse({"items": [render.resource(r) for r in found[:limit]], "next_cursor": more})
+
+
+def _after(cursor: str | None) -> tuple[str, str] | None:
+    if cursor is None:
+        return None
+    pool, slash, name = cursor.partition("/")
+    if not slash:
+        raise Malformed(f"cursor={cursor}: this is not a cursor that was given out")
+    return (pool, name)
+
+
+@router.get("/available", response_model=AvailableAnswer)
+async def show_available(
+    request: Request,
+    caller: Operator,
+    service: Service,
+    pool: str | None = None,
+    count: Annotated[int, Query(ge=1, le=1000)] = 1,
+    tags: str | None = None,
+    limit: Limit = 100,
+) -> Response:
+    """Say what a new request could get now; any other parameter is a filter on properties."""
+    wanted = ResourceFilter(pool=pool, tags=filters.tags(tags), conditions=filters.conditions(request), limit=limit)
+    return JSONResponse(render.available(await service.store.available(wanted), count))
+
+
+@router.put("/pools/{pool}/resources/{name}", response_model=ChangesAnswer)
+async def put_resource(pool: str, name: str, body: ResourceBody, caller: Operator, service: Service) -> Response:
+    """Make or change a resource by hand."""
+    if not re.fullmatch(NAME_PATTERN, name):
+        raise Invalid("this is no name", [Fault(path="name", code="bad_name", detail=f"must match {NAME_PATTERN}")])
+    spec = ResourceSpec(name=name, tags=tuple(body.tags), properties=body.properties)
+    return _changes(await service.store.put_resource(pool, spec, caller.name))
+
+
+@router.delete("/pools/{pool}/resources/{name}", response_model=ChangesAnswer)
+async def delete_resource(pool: str, name: str, caller: Operator, service: Service) -> Response:
+    """Take a resource out of its pool, once it is free."""
+    return _changes(await service.store.delete_resource(pool, name, caller.name))
+
+
+@router.get("/pools/{pool}/resources/{name}", response_model=ResourceAnswer)
+async def show_resource(pool: str, name: str, caller: Operator, service: Service) -> Response:
+    """Show a resource."""
+    return JSONResponse(render.resource(await service.store.resource(pool, name)))
+
+
+@router.get("/pools/{pool}/resources/{name}/events", response_model=ListAnswer)
+async def list_resource_events(
+    pool: str,
+    name: str,
+    caller: Operator,
+    service: Service,
+    cursor: Annotated[int, Query(ge=0, le=2**62)] = 0,
+    limit: Limit = 1000,
+) -> Response:
+    """List what happened to a resource, oldest first."""
+    happened = await service.store.events(pool=pool, resource=name, after=cursor, limit=limit)
+    more = str(happened[-1].id) if len(happened) == limit else None
+    return JSONResponse({"items": [render.event(e) for e in happened], "next_cursor": more})
+
+
+@router.post("/pools/{pool}/resources/{name}/offline", response_model=ResourceAnswer)
+async def offline(pool: str, name: str, body: OfflineBody, caller: Operator, service: Service) -> Response:
+    """Mark a resource offline: its holder keeps it, and nobody gets it after."""
+    await service.store.offline(pool, name, body.reason, caller.name)
+    return JSONResponse(render.resource(await service.store.resource(pool, name)))
+
+
+@router.post("/pools/{pool}/resources/{name}/online", response_model=ResourceAnswer)
+async def online(pool: str, name: str, caller: Operator, service: Service) -> Response:
+    """Take the mark back."""
+    await service.store.online(pool, name, caller.name)
+    return JSONResponse(render.resource(await service.store.resource(pool, name)))
+
+
+@router.post("/pools/{pool}/resources/{name}/repair", response_model=ResourceAnswer)
+async def repair(pool: str, name: str, caller: Operator, service: Service) -> Response:
+    """Bring a broken resource back, through the stages that its pool runs after a lease."""
+    await service.store.repair(pool, name, caller.name)
+    return JSONResponse(render.resource(await service.store.resource(pool, name)))

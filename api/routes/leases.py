@@ -1,0 +1,289 @@
+"""Leases: requesting, watching, steering."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import re
+import uuid
+from base64 import b32encode
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Header, Query, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+
+from api import errors, render
+from api.auth import Principal, authenticate
+from api.logtext import LogText
+from api.schemas import (
+    DeliveryAnswer,
+    ExtendBody,
+    LeaseAnswer,
+    LeaseBody,
+    ListAnswer,
+    NewLeaseAnswer,
+    ProblemAnswer,
+)
+from api.services import Services, services
+from leasehold import durations
+from leasehold.errors import Fault, KeyReused, LeaseNotActive, LeaseUnknown, Malformed, from_code
+from leasehold.messages import ExtendLease, Steer, SubmitLease
+from leasehold.model import Lease, LeaseState
+from leasehold.ports import LeaseFilter
+
+router = APIRouter(
+    prefix="/v1/leases",
+    tags=["leases"],
+    responses={"4XX": {"model": ProblemAnswer, "content": {"application/problem+json": {}}}},
+)
+
+Caller = Annotated[Principal, Depends(authenticate)]
+Service = Annotated[Services, Depends(services)]
+Key = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=255)]
+Wait = Annotated[Literal["active", "ended"] | None, Query(description="Hold the answer until then")]
+Timeout = Annotated[float, Query(alias="timeout", ge=0, le=60, description="How long to hold it, in seconds")]
+
+_LEASE_ID = re.compile(r"l[a-z2-7]{25}")
+_FOLLOW_S = 0.2
+
+
+def lease_id(principal: str, key: str) -> str:
+    """The id that belongs to a caller's key; it starts with a letter, so that no number looks like it."""
+    digest = hashlib.sha256(f"{principal}\0{key}".encode()).digest()
+    return "l" + b32encode(digest).decode().lower()[:25]
+
+
+def _digest(body: LeaseBody) -> str:
+    return hashlib.sha256(json.dumps(body.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A lease by its reference: its record, or, before a worker admitted it, only its id."""
+
+    id: str
+    record: Lease | None
+
+
+async def _find(ref: str, caller: Principal, service: Services) -> _Found:
+    """The lease that `ref` names, if the caller may know of it; raise `LeaseUnknown`, `Refused`."""
+    try:
+        record = await service.store.lease(ref)
+    except LeaseUnknown:
+        if not _LEASE_ID.fullmatch(ref):
+            raise
+        caller.check_reaches(ref)
+        return _Found(ref, None)
+    caller.check_reaches(record.id)
+    return _Found(record.id, record)
+
+
+async def _shown(lease: str, service: Services) -> dict[str, Any]:
+    """A lease as it is now, from its record, or from its workflow while nobody has admitted it."""
+    try:
+        return service.leases.lease(await service.store.lease(lease))
+    except LeaseUnknown:
+        submission = await service.gateway.submission(lease)
+        if submission is None:
+            raise
+        return service.leases.submitted(submission.request, submission.run_id, submission.started_at)
+
+
+async def _wait(lease: str, wait: str | None, timeout_s: float, service: Services) -> dict[str, Any]:
+    """The lease once it has reached a state or ended, or at the timeout."""
+    shown = await _shown(lease, service)
+    if wait is None or shown["state"] in {wait, LeaseState.ENDED}:
+        return shown
+
+    async def reached() -> bool:
+        try:
+            state = (await service.store.lease(lease)).state
+        except LeaseUnknown:
+            return False
+        return state in {LeaseState.ENDED, LeaseState(wait)}
+
+    await service.news.until(lease, reached, timeout_s)
+    return await _shown(lease, service)
+
+
+@router.post("", status_code=201, response_model=NewLeaseAnswer)
+async def request_lease(
+    body: LeaseBody, caller: Caller, service: Service, key: Key = None, wait: Wait = None, within: Timeout = 30
+) -> Response:
+    """Request a lease.
+
+    With an `Idempotency-Key` a repetition answers as the first time. 202 means that no worker has admitted the lease
+    yet: it is kept, and will be.
+    """
+    caller.check_operator()
+    request = SubmitLease(
+        lease=lease_id(caller.id, key or uuid.uuid4().hex),
+        principal=caller.id,
+        owner=caller.name,
+        digest=_digest(body),
+        items=tuple(item.item() for item in body.items),
+        duration=body.duration_text,
+        priority=body.priority,
+        description=body.description,
+        cc=tuple(body.cc),
+    )
+    first = await _submit(request, service, repeatable=key is not None)
+    shown = await _wait(request.lease, wait, within, service)
+    status = 202 if shown["state"] == "submitted" else 201 if first else 200
+    return JSONResponse({**shown, "token": service.tokens.for_lease(request.lease)}, status)
+
+
+async def _submit(request: SubmitLease, service: Services, *, repeatable: bool) -> bool:
+    """Submit a request unless it came before, and return whether it is the first; raise what refused it."""
+    if repeatable:
+        known = await service.store.request(request.lease)
+        if known is not None:
+            _check_same(request, known.digest)
+            if known.refusal is not None:
+                raise errors.refusal(known.refusal)
+            return False
+    admitted = await service.gateway.submit(request)
+    if admitted is None:
+        known = await service.store.request(request.lease)
+        if known is not None:
+            _check_same(request, known.digest)
+            if known.refusal is not None:
+                raise errors.refusal(known.refusal)
+        return True
+    _check_same(request, admitted.digest)
+    if admitted.refusal is not None:
+        raise from_code(admitted.refusal.code, admitted.refusal.detail, admitted.refusal.faults)
+    return True
+
+
+def _check_same(request: SubmitLease, digest: str) -> None:
+    if digest != request.digest:
+        raise KeyReused(
+            "this Idempotency-Key came with another request before",
+            [Fault(path="Idempotency-Key", code="reused", detail="use a new key for a new request")],
+        )
+
+
+@router.get("", response_model=ListAnswer)
+async def list_leases(
+    caller: Caller,
+    service: Service,
+    state: str | None = None,
+    owner: str | None = None,
+    pool: str | None = None,
+    cursor: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+) -> Response:
+    """List leases, newest first; `state` may be several, separated by commas."""
+    caller.check_operator()
+    states = tuple(state.split(",")) if state else ()
+    unknown = set(states) - set(LeaseState)
+    if unknown:
+        raise Malformed(f"state={state}: there is no state {sorted(unknown)[0]!r}")
+    if cursor is not None and not (cursor.isdecimal() and len(cursor) < 19):
+        raise Malformed(f"cursor={cursor}: this is not a cursor that was given out")
+    before = int(cursor) if cursor else None
+    found = await service.store.leases(
+        LeaseFilter(states=states, owner=owner, pool=pool, before=before, limit=limit + 1)
+    )
+    more = str(found[limit - 1].number) if len(found) > limit else None
+    return JSONResponse({"items": [service.leases.lease(x) for x in found[:limit]], "next_cursor": more})
+
+
+@router.get("/{ref}", response_model=LeaseAnswer)
+async def show_lease(ref: str, caller: Caller, service: Service, wait: Wait = None, within: Timeout = 30) -> Response:
+    """Show a lease, by id or number; hold the answer until it has reached a state, if asked to."""
+    found = await _find(ref, caller, service)
+    if found.record is not None and wait is None:
+        return JSONResponse(service.leases.lease(found.record))
+    return JSONResponse(await _wait(found.id, wait, within, service))
+
+
+@router.post("/{ref}/extend", response_model=LeaseAnswer)
+async def extend_lease(ref: str, body: ExtendBody, caller: Caller, service: Service, key: Key = None) -> Response:
+    """Extend an active lease."""
+    found = await _find(ref, caller, service)
+    if found.record is None:
+        raise LeaseNotActive("the lease has not been admitted yet")
+    extension = ExtendLease(
+        by=durations.render(body.by) if body.by else None,
+        until=body.until,
+        actor=caller.name,
+        request=hashlib.sha256(f"{caller.id}\0{key}".encode()).hexdigest()[:40] if key else uuid.uuid4().hex,
+    )
+    held = await service.gateway.extend(found.id, extension)
+    if held is None:
+        raise LeaseNotActive(f"lease {found.record.number} is over")
+    if held.refusal is not None:
+        raise from_code(held.refusal.code, held.refusal.detail, held.refusal.faults)
+    return JSONResponse(await _shown(found.id, service))
+
+
+@router.post("/{ref}/release", response_model=LeaseAnswer)
+async def release_lease(ref: str, caller: Caller, service: Service) -> Response:
+    """Give a lease back. Before it is active this cancels it; once it is over it changes nothing."""
+    found = await _find(ref, caller, service)
+    done = _is_over(found) or await service.gateway.release(found.id, Steer(actor=caller.name))
+    return JSONResponse(await _shown(found.id, service), 200 if done else 202)
+
+
+@router.post("/{ref}/cancel", response_model=LeaseAnswer)
+async def cancel_lease(ref: str, caller: Caller, service: Service) -> Response:
+    """End a lease in whatever state it is; once it is over this changes nothing."""
+    found = await _find(ref, caller, service)
+    done = _is_over(found) or await service.gateway.cancel(found.id, Steer(actor=caller.name))
+    return JSONResponse(await _shown(found.id, service), 200 if done else 202)
+
+
+def _is_over(found: _Found) -> bool:
+    return found.record is not None and found.record.state in {LeaseState.RELEASING, LeaseState.ENDED}
+
+
+@router.get("/{ref}/delivery", response_model=DeliveryAnswer)
+async def show_delivery(ref: str, caller: Caller, service: Service) -> Response:
+    """Show what the holder needs to connect, once all resources are ready."""
+    found = await _find(ref, caller, service)
+    delivered = await service.store.delivery(found.id)
+    headers = {"Cache-Control": "no-store"}
+    body = {"lease": found.id, "resources": [render.delivery(d) for d in delivered]}
+    return JSONResponse(body, headers=headers)
+
+
+@router.get("/{ref}/events", response_model=ListAnswer)
+async def list_events(
+    ref: str,
+    caller: Caller,
+    service: Service,
+    cursor: Annotated[int, Query(ge=0, le=2**62)] = 0,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 1000,
+) -> Response:
+    """List what happened to a lease, oldest first."""
+    found = await _find(ref, caller, service)
+    happened = await service.store.events(lease=found.id, after=cursor, limit=limit)
+    more = str(happened[-1].id) if len(happened) == limit else None
+    return JSONResponse({"items": [render.event(e) for e in happened], "next_cursor": more})
+
+
+@router.get("/{ref}/log", response_class=PlainTextResponse)
+async def show_log(ref: str, caller: Caller, service: Service, follow: bool = False) -> Response:
+    """Show what the lease's stages printed; with `follow`, go on until the lease has ended."""
+    found = await _find(ref, caller, service)
+    return StreamingResponse(_log(found.id, follow, service), media_type="text/plain; charset=utf-8")
+
+
+async def _log(lease: str, follow: bool, service: Services) -> AsyncIterator[str]:
+    text, after = LogText(), 0
+    while True:
+        over = not follow or (await service.store.lease(lease)).state is LeaseState.ENDED
+        while chunks := await service.logs.read(lease, after):
+            after = chunks[-1].id
+            for line in text.lines(chunks):
+                yield line
+        if over:
+            break
+        await asyncio.sleep(_FOLLOW_S)
+    for line in text.rest():
+        yield line

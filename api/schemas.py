@@ -1,0 +1,245 @@
+"""The bodies of requests, and the shapes of answers as the OpenAPI document shows them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic.config import JsonDict
+from pydantic_core import PydanticCustomError
+
+from leasehold import durations
+from leasehold.config import Duration, Json, Name, Strict, Tag, Text
+from leasehold.model import Item
+
+Count = Annotated[int, Field(strict=True, ge=1, le=1000)]
+Match = Annotated[str, Field(min_length=1, max_length=1024)]
+
+LEASE_ID = "lq3kx0v5n2m7w8r4t6y1z9b0ca"
+EXAMPLE_REQUEST: JsonDict = {
+    "items": [{"pool": "r640", "count": 2, "match": ["disks.disk_type=nvme"]}],
+    "duration": "4h",
+    "description": "nightly upgrade test",
+}
+EXAMPLE_LEASE: JsonDict = {
+    "id": LEASE_ID,
+    "number": 41,
+    "state": "active",
+    "outcome": None,
+    "error": None,
+    "owner": "admin",
+    "cc": [],
+    "description": "nightly upgrade test",
+    "items": [
+        {
+            "pool": "r640",
+            "count": 2,
+            "match": ["disks.disk_type=nvme"],
+            "tags": [],
+            "names": [],
+            "role": None,
+            "params": {},
+        }
+    ],
+    "resources": [
+        {
+            "pool": "r640",
+            "name": "host01",
+            "item": 0,
+            "role": None,
+            "state": "ready",
+            "stage": None,
+            "attempt": None,
+            "epoch": 1795181748226,
+            "tags": ["metal"],
+            "properties": {"disks": [{"disk_type": "nvme"}]},
+        }
+    ],
+    "queue": None,
+    "priority": 0,
+    "ticket": None,
+    "created_at": "2026-01-05T09:00:00.000000Z",
+    "start_at": None,
+    "active_at": "2026-01-05T09:12:30.000000Z",
+    "expires_at": "2026-01-05T13:12:30.000000Z",
+    "in_grace": False,
+    "heartbeat_by": None,
+    "ended_at": None,
+    "command": None,
+    "temporal_url": f"http://127.0.0.1:8233/namespaces/default/workflows/{LEASE_ID}/0198c2e4/history",
+}
+
+
+class ItemBody(Strict):
+    """One line of a request."""
+
+    pool: Name | None = Field(default=None, description="None: any pool whose resources suit")
+    count: Count = 1
+    match: list[Match] = Field(default=[], max_length=50, description="Filters that must all hold")
+    tags: list[Tag] = Field(default=[], max_length=50, description="Tags that must all be there")
+    names: list[Name] = Field(default=[], max_length=1000, description="Only these resources")
+    role: Annotated[Text, Field(max_length=128)] | None = None
+    params: Json = Field(default={}, description="For the hooks; public")
+
+    def item(self) -> Item:
+        """The item it describes."""
+        return Item(
+            pool=self.pool,
+            count=self.count,
+            match=tuple(self.match),
+            tags=tuple(self.tags),
+            names=tuple(self.names),
+            role=self.role,
+            params=self.params,
+        )
+
+
+class LeaseBody(Strict):
+    """A request for a lease: all items are granted together or not at all."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_REQUEST]})
+
+    items: list[ItemBody] = Field(min_length=1, max_length=50)
+    duration: Duration | None = Field(default=None, description="From delivery; the pool's default if absent")
+    priority: Annotated[int, Field(strict=True, ge=-1_000_000, le=1_000_000)] = 0
+    description: Text | None = None
+    cc: list[Tag] = Field(default=[], max_length=50)
+
+    @property
+    def duration_text(self) -> str | None:
+        """The duration as people write it."""
+        return durations.render(self.duration) if self.duration else None
+
+
+class ExtendBody(Strict):
+    """By how long, or until when: exactly one of them."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"by": "2h"}]})
+
+    by: Duration | None = None
+    until: AwareDatetime | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.by is None) == (self.until is None):
+            raise PydanticCustomError("one_of", "say exactly one of by and until")
+        return self
+
+
+class OfflineBody(Strict):
+    """Why a resource goes offline."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "PSU replaced on Monday"}]})
+
+    reason: Annotated[Text, Field(min_length=1)]
+
+
+class ResourceBody(Strict):
+    """What a resource is."""
+
+    tags: list[Tag] = Field(default=[], max_length=100)
+    properties: Json = Field(default={})
+
+
+class ProblemAnswer(BaseModel):
+    """Any error (RFC 9457). `code` never changes; `errors` names the places."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    errors: list[dict[str, str]]
+
+
+class LeasedResourceAnswer(BaseModel):
+    pool: str
+    name: str
+    item: int
+    role: str | None
+    state: str
+    stage: str | None
+    attempt: int | None
+    epoch: int
+    tags: list[str]
+    properties: dict[str, Any]
+
+
+class LeaseAnswer(BaseModel):
+    """A lease. An unknown value is null, never absent."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_LEASE]})
+
+    id: str
+    number: int | None
+    state: str
+    outcome: str | None
+    error: dict[str, str] | None
+    owner: str
+    cc: list[str]
+    description: str | None
+    items: list[dict[str, Any]]
+    resources: list[LeasedResourceAnswer]
+    queue: dict[str, Any] | None
+    priority: int
+    ticket: str | None
+    created_at: datetime | None
+    start_at: datetime | None
+    active_at: datetime | None
+    expires_at: datetime | None
+    in_grace: bool
+    heartbeat_by: datetime | None
+    ended_at: datetime | None
+    command: dict[str, Any] | None
+    temporal_url: str | None
+
+
+class NewLeaseAnswer(LeaseAnswer):
+    """The answer to a request: `token` is good for this lease alone, and shown nowhere else."""
+
+    token: str | None
+
+
+class ListAnswer(BaseModel):
+    """A page; `next_cursor` asks for the next one."""
+
+    items: list[dict[str, Any]]
+    next_cursor: str | None
+
+
+class ChangesAnswer(BaseModel):
+    """What applying does, or would do."""
+
+    changes: list[dict[str, Any]]
+
+
+class ResourceAnswer(BaseModel):
+    pool: str
+    name: str
+    state: str
+    stage: str | None
+    offline: dict[str, Any] | None
+    broken: dict[str, Any] | None
+    lease: str | None
+    epoch: int
+    tags: list[str]
+    properties: dict[str, Any]
+
+
+class AvailableAnswer(BaseModel):
+    """What a new request could get now."""
+
+    open: bool
+    reason: str | None
+    free: int
+    total: int
+    next_free_at: datetime | None
+    resources: list[ResourceAnswer]
+
+
+class DeliveryAnswer(BaseModel):
+    """What the holder needs to connect: `data` is the text, or null where the bytes are none."""
+
+    lease: str
+    resources: list[dict[str, Any]]

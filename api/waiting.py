@@ -1,0 +1,74 @@
+"""Waking callers who wait for news of a lease, without asking the database for each of them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+
+from leasehold.ports import Store
+
+log = logging.getLogger(__name__)
+
+_LINGER_S = 2.0
+"""How long the watch goes on after the last caller: the next one starts at once."""
+_RETRY_S = 1.0
+
+
+class News:
+    """One watch over the database, shared by all who wait in this process; idle while nobody does."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._waiting: dict[str, set[asyncio.Event]] = {}
+        self._watch: asyncio.Task[None] | None = None
+
+    async def until(self, lease: str, reached: Callable[[], Awaitable[bool]], timeout_s: float) -> None:
+        """Return as soon as `reached()` holds, or after the timeout; it is asked again at each change of the lease."""
+        changed = asyncio.Event()
+        self._waiting.setdefault(lease, set()).add(changed)
+        if self._watch is None or self._watch.done():
+            self._watch = asyncio.create_task(self._run())
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    while not await reached():
+                        await changed.wait()
+                        changed.clear()
+        finally:
+            self._waiting[lease].discard(changed)
+            if not self._waiting[lease]:
+                del self._waiting[lease]
+
+    async def close(self) -> None:
+        """Stop watching."""
+        if self._watch is not None:
+            self._watch.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._watch
+
+    async def _run(self) -> None:
+        while self._waiting:
+            try:
+                await self._follow()
+            except Exception:
+                log.exception("the watch over the database broke; starting again")
+                await asyncio.sleep(_RETRY_S)
+
+    async def _follow(self) -> None:
+        changes = self._store.changes()
+        idle_since: float | None = None
+        clock = asyncio.get_running_loop().time
+        async for leases in changes:
+            # The first batch, an empty one, says that nothing is missed from now on: all look again.
+            woken = leases or list(self._waiting)
+            for lease in woken:
+                for event in self._waiting.get(lease, ()):
+                    event.set()
+            if self._waiting:
+                idle_since = None
+            elif idle_since is None:
+                idle_since = clock()
+            elif clock() - idle_since > _LINGER_S:
+                return

@@ -1,0 +1,177 @@
+"""The shapes of the API's answers, as the JSON has them: times are RFC 3339 text, an unknown value is null."""
+
+from __future__ import annotations
+
+from typing import Any, Generic, NotRequired, TypedDict, TypeVar
+
+T = TypeVar("T")
+
+
+class Problem(TypedDict):
+    """Why a lease failed, with a stable code."""
+
+    code: str
+    detail: str
+
+
+class QueuePlace(TypedDict):
+    """Where a waiting lease stands: the first has position 1."""
+
+    position: int
+    reason: str
+    eta: str | None
+
+
+class LeasedResource(TypedDict):
+    """One resource of a lease; `stage` and `attempt` while it is being prepared."""
+
+    pool: str
+    name: str
+    item: int
+    role: str | None
+    state: str
+    stage: str | None
+    attempt: int | None
+    epoch: int
+    tags: list[str]
+    properties: dict[str, Any]
+
+
+class ItemRequest(TypedDict, total=False):
+    """One line of a request: `count` resources of `pool` that satisfy all of the rest."""
+
+    pool: str | None
+    count: int
+    match: list[str]
+    tags: list[str]
+    names: list[str]
+    role: str | None
+    params: dict[str, Any]
+
+
+class Lease(TypedDict):
+    """A lease. `number` is null as long as no worker has admitted it; `token` comes with the answer to POST alone."""
+
+    id: str
+    number: int | None
+    state: str
+    outcome: str | None
+    error: Problem | None
+    owner: str
+    cc: list[str]
+    description: str | None
+    items: list[ItemRequest]
+    resources: list[LeasedResource]
+    queue: QueuePlace | None
+    priority: int
+    ticket: str | None
+    created_at: str | None
+    start_at: str | None
+    active_at: str | None
+    expires_at: str | None
+    in_grace: bool
+    heartbeat_by: str | None
+    ended_at: str | None
+    command: Any
+    temporal_url: str | None
+    token: NotRequired[str | None]
+
+
+def reached(lease: Lease, state: str) -> bool:
+    """Whether waiting for `state` ("active" or "ended") is over."""
+    return lease["state"] in (state, "ended")
+
+
+class OfflineMark(TypedDict):
+    """An operator's mark on a resource."""
+
+    reason: str
+    by: str
+    since: str
+
+
+class BrokenMark(TypedDict):
+    """The service's own quarantine of a resource."""
+
+    reason: str
+    since: str
+
+
+class Resource(TypedDict):
+    """A resource as the inventory has it now."""
+
+    pool: str
+    name: str
+    state: str
+    stage: str | None
+    offline: OfflineMark | None
+    broken: BrokenMark | None
+    lease: str | None
+    epoch: int
+    tags: list[str]
+    properties: dict[str, Any]
+
+
+class Delivered(TypedDict):
+    """What the holder needs to connect to one resource: `data` is null where the bytes are not UTF-8."""
+
+    pool: str
+    name: str
+    role: str | None
+    data: str | None
+    data_base64: str
+
+
+class Delivery(TypedDict):
+    """The access data of a lease. A secret."""
+
+    lease: str
+    resources: list[Delivered]
+
+
+class Event(TypedDict):
+    """Something that happened."""
+
+    id: int
+    at: str
+    kind: str
+    lease: str | None
+    pool: str | None
+    resource: str | None
+    actor: str | None
+    reason: str | None
+    data: dict[str, Any]
+
+
+class Available(TypedDict):
+    """What a new request could get now, or why not."""
+
+    open: bool
+    reason: str | None
+    free: int
+    total: int
+    next_free_at: str | None
+    resources: list[Resource]
+
+
+class Change(TypedDict):
+    """One thing that applying a file changes: `diff` has old and new of each key."""
+
+    action: str
+    kind: str
+    pool: str
+    name: str
+    diff: dict[str, list[Any]]
+
+
+class Applied(TypedDict):
+    """What applying a file changed, or would change."""
+
+    changes: list[Change]
+
+
+class Page(TypedDict, Generic[T]):
+    """A part of a list; `next_cursor` asks for the part after it."""
+
+    items: list[T]
+    next_cursor: str | None

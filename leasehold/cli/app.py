@@ -1,0 +1,87 @@
+"""All commands, and the one place where an error becomes words and an exit status."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from leasehold import __version__
+from leasehold.cli import inventory, leases, pools
+from leasehold.cli.exits import of_error
+from leasehold.cli.options import wants_json
+from leasehold.cli.output import print_error, say
+from leasehold.cli.run import run
+from leasehold.cli.take import take
+from leasehold.errors import LeaseholdError
+
+
+class Commands(TyperGroup):
+    """Commands that say what went wrong instead of showing where in the code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the chosen command."""
+        try:
+            return super().invoke(ctx)
+        except LeaseholdError as error:
+            print_error(error, wants_json(ctx))
+            raise typer.Exit(of_error(error)) from error
+
+
+def _group(description: str, **commands: Any) -> typer.Typer:
+    group = typer.Typer(help=description, no_args_is_help=True)
+    for name, command in commands.items():
+        group.command(name)(command)
+    return group
+
+
+app = typer.Typer(
+    cls=Commands,
+    help="Lease shared test resources. LEASEHOLD_URL and LEASEHOLD_TOKEN say where and as whom.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        say(f"leasehold {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command()(take)
+# What follows the command belongs to it: `leasehold run --pool lab make -n` passes -n to make.
+app.command(context_settings={"allow_interspersed_args": False})(run)
+app.command("ls")(leases.list_leases)
+for command in (leases.show, leases.wait, leases.delivery, leases.extend, leases.release, leases.cancel, leases.logs):
+    app.command()(command)
+app.command()(pools.apply)
+app.command()(inventory.available)
+app.add_typer(
+    _group("Pools.", ls=pools.list_pools, show=pools.show, queue=pools.queue),
+    name="pool",
+)
+app.add_typer(
+    _group(
+        "Resources, named POOL/NAME.",
+        ls=inventory.list_resources,
+        show=inventory.show,
+        add=inventory.add,
+        rm=inventory.remove,
+        offline=inventory.offline,
+        online=inventory.online,
+        repair=inventory.repair,
+    ),
+    name="resource",
+)

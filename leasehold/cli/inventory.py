@@ -1,0 +1,136 @@
+"""Commands about resources: `available`, `resource ls`, `show`, `add`, `rm`, `offline`, `online`, `repair`."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from leasehold.answers import Resource
+from leasehold.cli import options
+from leasehold.cli.connect import connect
+from leasehold.cli.output import note, one_line, print_fields, print_json, print_rows, say
+from leasehold.cli.words import moment
+
+
+def available(
+    pool: options.SomePool = None,
+    match: options.Match = None,
+    tag: options.Tag = None,
+    count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many.")] = 1,
+    limit: Annotated[int | None, typer.Option("--limit", min=1, max=1000, help="How many to print at most.")] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Tell what could be leased now, or why not."""
+    with connect() as client:
+        answer = client.available(pool, count=count, match=match or (), tags=tag or (), limit=limit)
+    if as_json:
+        print_json(answer)
+        return
+    _print_resources(answer["resources"])
+    note(f"{answer['free']} of {answer['total']} free")
+    if not answer["open"]:
+        soon = f"; the next one at {moment(answer['next_free_at'])}" if answer["next_free_at"] else ""
+        note(one_line(f"Not now: {answer['reason']}{soon}"))
+
+
+def list_resources(
+    pool: options.PoolOption = None,
+    state: Annotated[str | None, typer.Option("--state", help="Only resources in this state.")] = None,
+    match: options.Match = None,
+    tag: options.Tag = None,
+    as_json: options.Json = False,
+) -> None:
+    """List resources."""
+    with connect() as client:
+        found = list(client.resources(pool=pool, state=state, match=match or (), tags=tag or ()))
+    if as_json:
+        print_json({"items": found, "next_cursor": None})
+    else:
+        _print_resources(found)
+
+
+def show(resource: options.ResourceName, as_json: options.Json = False) -> None:
+    """Print one resource."""
+    with connect() as client:
+        found = client.resource(*options.split_resource(resource))
+    if as_json:
+        print_json(found)
+    else:
+        print_fields(found.items())
+
+
+def add(
+    resource: options.ResourceName,
+    tag: Annotated[list[str] | None, typer.Option("--tag", "-t", metavar="TAG", help="A tag; repeatable.")] = None,
+    prop: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--property", metavar="K=V", help="A property: V is JSON if it can be read as such, else text. Repeatable."
+        ),
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Register a resource, or replace its tags and properties."""
+    properties = dict(_read_property(text) for text in prop or ())
+    with connect() as client:
+        made = client.put_resource(*options.split_resource(resource), tags=tag or (), properties=properties)
+    _report(made, as_json)
+
+
+def remove(resource: options.ResourceName, as_json: options.Json = False) -> None:
+    """Take a resource out of its pool; one that is leased goes when it is released."""
+    with connect() as client:
+        client.delete_resource(*options.split_resource(resource))
+
+
+def offline(
+    resource: options.ResourceName,
+    reason: Annotated[str, typer.Option("--reason", "-r", help="Why, for everyone to see.")],
+    as_json: options.Json = False,
+) -> None:
+    """Keep a resource from new leases; the one that has it keeps it."""
+    with connect() as client:
+        _report(client.offline(*options.split_resource(resource), reason), as_json)
+
+
+def online(resource: options.ResourceName, as_json: options.Json = False) -> None:
+    """Allow new leases of a resource again."""
+    with connect() as client:
+        _report(client.online(*options.split_resource(resource)), as_json)
+
+
+def repair(resource: options.ResourceName, as_json: options.Json = False) -> None:
+    """Put a broken resource through its cleaning again."""
+    with connect() as client:
+        _report(client.repair(*options.split_resource(resource)), as_json)
+
+
+def _report(resource: Resource, as_json: bool) -> None:
+    if as_json:
+        print_json(resource)
+    else:
+        say(one_line(f"{resource['pool']}/{resource['name']}: {_standing(resource)}"))
+
+
+def _print_resources(resources: list[Resource]) -> None:
+    rows = [(f"{one['pool']}/{one['name']}", _standing(one), one["lease"], one["tags"]) for one in resources]
+    print_rows(("RESOURCE", "STATE", "LEASE", "TAGS"), rows)
+
+
+def _standing(resource: Resource) -> str:
+    marks = [("broken", resource["broken"]), ("offline", resource["offline"])]
+    said = [f"{name}: {mark['reason']}" for name, mark in marks if mark]
+    state = resource["state"] if resource["stage"] is None else f"{resource['state']} ({resource['stage']})"
+    return ", ".join([state, *said])
+
+
+def _read_property(text: str) -> tuple[str, Any]:
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise typer.BadParameter(f"--property: {text!r} is not of the form K=V")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value

@@ -1,0 +1,219 @@
+"""Commands about leases that exist: `ls`, `show`, `wait`, `delivery`, `extend`, `release`, `cancel`, `logs`."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from leasehold.answers import Event, Lease
+from leasehold.cli import options
+from leasehold.cli.connect import connect
+from leasehold.cli.exits import Exit, of_error, of_wait
+from leasehold.cli.output import note, one_line, print_bytes, print_error, print_fields, print_json, print_rows, say
+from leasehold.cli.progress import progress
+from leasehold.cli.take import print_delivery
+from leasehold.cli.words import moment, name_of, resource_name, standing, step, wanted
+from leasehold.errors import LeaseholdError, NotFound
+
+if TYPE_CHECKING:
+    from leasehold.client import Client
+
+_FIRST_WAIT = timedelta(seconds=1)
+
+
+class Until(StrEnum):
+    """What can be waited for."""
+
+    ACTIVE = "active"
+    ENDED = "ended"
+
+
+def list_leases(
+    state: Annotated[str | None, typer.Option("--state", help="Only leases in this state.")] = None,
+    owner: Annotated[str | None, typer.Option("--owner", help="Only leases of this owner.")] = None,
+    pool: Annotated[str | None, typer.Option("--pool", "-p", help="Only leases on this pool.")] = None,
+    everything: Annotated[bool, typer.Option("--all", "-a", help="Ended ones too.")] = False,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=1000, help="How many at most.")] = 100,
+    cursor: Annotated[str | None, typer.Option("--cursor", help="Go on where an earlier list ended.")] = None,
+    as_json: options.Json = False,
+) -> None:
+    """List leases; without --all or --state those that have not ended."""
+    filters = {"state": state, "owner": owner, "pool": pool}
+    if state is None and not everything:
+        filters["state__ne"] = "ended"
+    with connect() as client:
+        page = client.lease_page(limit=limit, cursor=cursor, **filters)
+    if as_json:
+        print_json(page)
+        return
+    rows = [
+        (name_of(one), one["owner"], standing(one), _what(one), one["description"], one["created_at"])
+        for one in page["items"]
+    ]
+    print_rows(("LEASE", "OWNER", "STATE", "RESOURCES", "DESCRIPTION", "CREATED"), rows)
+    if page["next_cursor"] is not None:
+        note(f"There are more: --cursor {page['next_cursor']}")
+
+
+def show(lease: options.LeaseRef, as_json: options.Json = False) -> None:
+    """Tell a lease's story: what it is, its resources, and what happened to it."""
+    with connect() as client:
+        found = client.lease(lease)
+        if as_json:
+            print_json(found)
+            return
+        events = list(client.events(found["id"]))
+    say(one_line(f"Lease {name_of(found)}: {standing(found)}"))
+    print_fields(_story(found), indent=2)
+    if found["resources"]:
+        say("Resources")
+        print_rows(
+            ("  RESOURCE", "ROLE", "STATE", "EPOCH"),
+            [(f"  {resource_name(one)}", one["role"], step(one), one["epoch"]) for one in found["resources"]],
+        )
+    say("Timeline")
+    print_rows(("  WHEN", "WHAT", "WHERE", "WHO", "WHY"), [_event_row(event) for event in events])
+
+
+def wait(
+    lease: options.LeaseRef,
+    until: Annotated[Until, typer.Option("--for", help="What to wait for.")] = Until.ACTIVE,
+    timeout: options.Timeout = None,
+    as_json: options.Json = False,
+) -> None:
+    """Wait until a lease is active, or has ended, and print its resources."""
+    with connect() as client, progress(quiet=as_json) as report:
+        for found in client.watch(lease, until, timeout=options.read_duration(timeout), tick=_FIRST_WAIT):
+            report(found)
+    if as_json:
+        print_json(found)
+    elif found["state"] == until:
+        for resource in found["resources"]:
+            say(resource_name(resource))
+    status = of_wait(found, until)
+    if status != Exit.DONE and not as_json:
+        note(one_line(f"Lease {name_of(found)} is {standing(found)}"))
+    raise typer.Exit(status)
+
+
+def delivery(
+    lease: options.LeaseRef,
+    resource: Annotated[str | None, typer.Argument(metavar="POOL/NAME", help="The data of this one alone.")] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Print what is needed to connect; with POOL/NAME the bytes of that resource, exactly."""
+    with connect() as client:
+        delivered = client.delivery(lease)
+    if as_json:
+        print_json(delivered)
+    elif resource is None:
+        print_delivery(delivered)
+    else:
+        for one in delivered["resources"]:
+            if resource_name(one) == resource:
+                print_bytes(base64.b64decode(one["data_base64"]))
+                return
+        raise NotFound(f"lease {lease} has no resource {resource}")
+
+
+def extend(
+    lease: options.LeaseRef,
+    by: Annotated[
+        str | None, typer.Option("--by", metavar="DURATION", callback=options.as_duration, help="Longer by this.")
+    ] = None,
+    until: Annotated[str | None, typer.Option("--until", metavar="TIME", help="RFC 3339, or local time.")] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Keep an active lease for longer."""
+    if (by is None) == (until is None):
+        raise typer.BadParameter("give one of --by and --until")
+    with connect() as client:
+        _report([client.extend(lease, by=by, until=_read_time(until))], as_json)
+
+
+def release(leases: options.LeaseRefs, as_json: options.Json = False) -> None:
+    """Give leases back; releasing one twice does no harm."""
+    _steer(leases, lambda client, ref: client.release(ref), as_json)
+
+
+def cancel(leases: options.LeaseRefs, as_json: options.Json = False) -> None:
+    """Cancel leases in whatever state they are."""
+    _steer(leases, lambda client, ref: client.cancel(ref), as_json)
+
+
+def logs(
+    lease: options.LeaseRef,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the lease has ended.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Print what a lease's stages printed. It is text, with --json too."""
+    with connect() as client:
+        for piece in client.log(lease, follow=follow):
+            print_bytes(piece)
+
+
+def _steer(refs: list[str], call: Callable[[Client, str], Lease], as_json: bool) -> None:
+    """Do `call` to every lease, whatever becomes of the others; the first failure gives the exit status."""
+    done, status = [], Exit.DONE
+    with connect() as client:
+        for ref in refs:
+            try:
+                done.append(call(client, ref))
+            except LeaseholdError as error:
+                print_error(error, as_json)
+                status = status or of_error(error)
+    if done:
+        _report(done, as_json)
+    raise typer.Exit(status)
+
+
+def _report(leases: list[Lease], as_json: bool) -> None:
+    if as_json:
+        print_json(leases[0] if len(leases) == 1 else {"items": leases, "next_cursor": None})
+        return
+    for lease in leases:
+        say(one_line(f"Lease {name_of(lease)}: {standing(lease)}"))
+
+
+def _what(lease: Lease) -> str:
+    return " ".join(map(resource_name, lease["resources"])) or wanted(lease["items"])
+
+
+def _story(lease: Lease) -> list[tuple[str, Any]]:
+    times = [
+        (name, moment(value))
+        for name, value in (
+            ("created", lease["created_at"]),
+            ("active", lease["active_at"]),
+            ("expires", lease["expires_at"]),
+            ("ended", lease["ended_at"]),
+        )
+    ]
+    fields = [("id", lease["id"]), ("owner", lease["owner"]), ("cc", lease["cc"]), ("for", lease["description"])]
+    wants = [
+        ("asked for", wanted(lease["items"])),
+        ("priority", lease["priority"] or None),
+        ("ticket", lease["ticket"]),
+    ]
+    return [*fields, *wants, *times, ("Temporal", lease["temporal_url"])]
+
+
+def _event_row(event: Event) -> tuple[Any, ...]:
+    where = "/".join(filter(None, (event["pool"], event["resource"])))
+    why = event["reason"] or " ".join(f"{key}={value}" for key, value in event["data"].items())
+    return (f"  {event['at']}", event["kind"], where, event["actor"], why)
+
+
+def _read_time(text: str | None) -> str | None:
+    """Write a time as the API wants it: in UTC."""
+    if text is None:
+        return None
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC).isoformat().replace("+00:00", "Z")
+    except (ValueError, OverflowError) as error:
+        raise typer.BadParameter(f"{text!r} is not a time such as 2026-03-01T18:00:00Z") from error

@@ -1,0 +1,89 @@
+"""The options that commands share, each with its help, and how their values are read."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated, Any
+
+import typer
+
+from leasehold import durations
+from leasehold.errors import Invalid
+
+_JSON_WANTED = "leasehold.cli.json"
+
+
+def _remember(ctx: typer.Context, value: bool) -> bool:
+    ctx.meta[_JSON_WANTED] = value
+    return value
+
+
+def wants_json(ctx: Any) -> bool:
+    """Whether `--json` was given to the command of this context."""
+    return bool(ctx.meta.get(_JSON_WANTED))
+
+
+def as_duration(text: str | None) -> str | None:
+    """Let a duration pass as it was written, or tell that it is none."""
+    read_duration(text)
+    return text
+
+
+def read_duration(text: str | None) -> timedelta | None:
+    """Read a duration such as `90s` or `4h`."""
+    try:
+        return None if text is None else durations.parse(text)
+    except Invalid as error:
+        raise typer.BadParameter(error.detail) from error
+
+
+def split_resource(text: str) -> tuple[str, str]:
+    """Read `POOL/NAME`."""
+    pool, _, name = text.partition("/")
+    if not pool or not name or "/" in name:
+        raise typer.BadParameter(f"{text!r} is not of the form POOL/NAME")
+    return pool, name
+
+
+Json = Annotated[
+    bool, typer.Option("--json", callback=_remember, help="Print the API's JSON; errors as problem details.")
+]
+LeaseRef = Annotated[str, typer.Argument(metavar="LEASE", help="A lease's id or number.", show_default=False)]
+LeaseRefs = Annotated[list[str], typer.Argument(metavar="LEASE", help="Ids or numbers.", show_default=False)]
+PoolName = Annotated[str, typer.Argument(metavar="POOL", show_default=False)]
+SomePool = Annotated[str | None, typer.Argument(metavar="POOL", help="Any pool, if none is named.")]
+PoolOption = Annotated[str | None, typer.Option("--pool", "-p", help="Any pool, if none is named.")]
+ResourceName = Annotated[str, typer.Argument(metavar="POOL/NAME", show_default=False)]
+Match = Annotated[
+    list[str] | None,
+    typer.Option("--match", "-m", metavar="K=V", help="A property, as k=v or k__op=v; repeat it, and all must hold."),
+]
+Tag = Annotated[list[str] | None, typer.Option("--tag", "-t", metavar="TAG", help="A tag it must have; repeatable.")]
+Count = Annotated[
+    int | None, typer.Option("--count", "-n", min=1, help="How many; by default 1, or all that --name names.")
+]
+Name = Annotated[list[str] | None, typer.Option("--name", metavar="NAME", help="This very resource; repeatable.")]
+ItemOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--item",
+        "-i",
+        metavar="ITEM",
+        help="One of several things to lease together: pool=lab,count=2 and so on, or a JSON object as in the API.",
+    ),
+]
+Duration = Annotated[
+    str | None,
+    typer.Option(
+        "--for", metavar="DURATION", callback=as_duration, help="How long, such as 4h; by default what the pool says."
+    ),
+]
+Priority = Annotated[int | None, typer.Option("--priority", help="Higher goes first.")]
+Description = Annotated[str | None, typer.Option("--description", "-d", help="What it is for.")]
+Cc = Annotated[list[str] | None, typer.Option("--cc", metavar="WHO", help="Who else should know; repeatable.")]
+Key = Annotated[
+    str | None, typer.Option("--key", help="Idempotency key: the same key again gives the same lease, never a second.")
+]
+Timeout = Annotated[
+    str | None, typer.Option("--timeout", metavar="DURATION", callback=as_duration, help="How long to wait at most.")
+]

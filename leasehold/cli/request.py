@@ -1,0 +1,93 @@
+"""What `take` and `run` ask for, read from their options."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+from uuid import uuid4
+
+import typer
+
+from leasehold.answers import ItemRequest
+
+_REPEATABLE = {"match": "match", "tag": "tags", "name": "names"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeaseRequest:
+    """A lease to ask for. `key` makes it safe to ask again."""
+
+    items: tuple[ItemRequest, ...]
+    duration: str | None = None
+    priority: int | None = None
+    description: str | None = None
+    cc: tuple[str, ...] = ()
+    key: str = field(default_factory=lambda: uuid4().hex)
+
+
+def lease_request(
+    items: tuple[ItemRequest, ...],
+    *,
+    duration: str | None,
+    priority: int | None,
+    description: str | None,
+    cc: Sequence[str] | None,
+    key: str | None,
+) -> LeaseRequest:
+    """Return the request for these items, with a key of its own unless one was given."""
+    asked = LeaseRequest(items=items, duration=duration, priority=priority, description=description, cc=tuple(cc or ()))
+    return replace(asked, key=key) if key else asked
+
+
+def read_items(
+    pool: str | None,
+    count: int | None,
+    match: Sequence[str] | None,
+    tags: Sequence[str] | None,
+    names: Sequence[str] | None,
+    items: Sequence[str] | None,
+) -> tuple[ItemRequest, ...]:
+    """Return what to lease: several `--item`, or the one that the other options describe."""
+    one = _item(pool, count, match or (), tags or (), names or ())
+    if items and len(one) > 0:
+        raise typer.BadParameter(
+            "--item says all by itself; it cannot be mixed with a pool, -n, --match, --tag, --name"
+        )
+    if items:
+        return tuple(_read_item(text) for text in items)
+    if not one or one.keys() == {"count"}:
+        raise typer.BadParameter("say what to lease: a pool, --match, --tag, --name or --item")
+    return (cast(ItemRequest, {"count": len(names or ()) or 1, **one}),)
+
+
+def _item(
+    pool: str | None, count: int | None, match: Sequence[str], tags: Sequence[str], names: Sequence[str]
+) -> dict[str, Any]:
+    fields = {"pool": pool, "count": count, "match": list(match), "tags": list(tags), "names": list(names)}
+    return {name: value for name, value in fields.items() if value not in (None, [])}
+
+
+def _read_item(text: str) -> ItemRequest:
+    """Read `pool=lab,count=2,match=disks.disk_type=nvme`, or a JSON object; the service checks what it says."""
+    if text.lstrip().startswith("{"):
+        try:
+            return cast(ItemRequest, json.loads(text))
+        except ValueError as error:
+            raise typer.BadParameter(f"--item: {text!r} is not JSON: {error}") from error
+    item: dict[str, Any] = {}
+    for part in text.split(","):
+        key, _, value = part.partition("=")
+        if key in _REPEATABLE and value:
+            item.setdefault(_REPEATABLE[key], []).append(value)
+        elif key in ("pool", "role") and value and key not in item:
+            item[key] = value
+        elif key == "count" and value.isascii() and value.isdecimal() and key not in item:
+            item[key] = int(value)
+        else:
+            raise typer.BadParameter(
+                f"--item: {part!r} is none of pool=, count=, role= (once each), match=, tag=, name=; "
+                "a value with a comma needs the JSON form"
+            )
+    return cast(ItemRequest, {"count": len(item.get("names", ())) or 1, **item})

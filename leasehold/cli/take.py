@@ -1,0 +1,115 @@
+"""`leasehold take`: get resources and keep them."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from leasehold.answers import Delivery, Lease
+from leasehold.cli import options
+from leasehold.cli.claim import Claim
+from leasehold.cli.connect import connect
+from leasehold.cli.exits import SIGNALLED, Exit, of_wait
+from leasehold.cli.output import note, one_line, print_json, say
+from leasehold.cli.progress import progress
+from leasehold.cli.request import lease_request, read_items
+from leasehold.cli.signals import Interrupted, Signals
+from leasehold.cli.words import moment, name_of, resource_name, standing
+from leasehold.errors import LeaseholdError
+
+if TYPE_CHECKING:
+    from leasehold.client import Client
+
+NoWait = Annotated[bool, typer.Option("--no-wait", help="Print the lease's number at once, and leave it queued.")]
+
+
+def take(
+    pool: options.SomePool = None,
+    count: options.Count = None,
+    match: options.Match = None,
+    tag: options.Tag = None,
+    name: options.Name = None,
+    item: options.ItemOption = None,
+    duration: options.Duration = None,
+    priority: options.Priority = None,
+    description: options.Description = None,
+    cc: options.Cc = None,
+    key: options.Key = None,
+    no_wait: NoWait = False,
+    timeout: options.Timeout = None,
+    as_json: options.Json = False,
+) -> None:
+    """Lease resources, wait until they are ready, and print them with what is needed to connect.
+
+    Ctrl-C while it waits cancels the lease. At --timeout the lease stays queued.
+    """
+    items = read_items(pool, count, match, tag, name, item)
+    request = lease_request(items, duration=duration, priority=priority, description=description, cc=cc, key=key)
+    with Signals(), connect() as client:
+        claim = Claim(client, request)
+        try:
+            if no_wait:
+                status = _leave_queued(claim.submit(wait=False), as_json)
+            else:
+                status = _wait(client, claim, options.read_duration(timeout), as_json)
+        except LeaseholdError:
+            left = claim.what_is_left()
+            if left and not as_json:
+                note(left)
+            raise
+        except Interrupted as interruption:
+            _give_back(claim)
+            status = SIGNALLED + interruption.signum
+    raise typer.Exit(status)
+
+
+def _leave_queued(lease: Lease, as_json: bool) -> int:
+    if as_json:
+        print_json(lease)
+    else:
+        say(name_of(lease))
+    return Exit.DONE
+
+
+def _wait(client: Client, claim: Claim, timeout: timedelta | None, as_json: bool) -> int:
+    with progress(quiet=as_json) as show:
+        lease = claim.wait(timeout, show)
+    if lease["state"] != "active":
+        if as_json:
+            print_json(lease)
+        else:
+            note(one_line(f"Lease {name_of(lease)} is {standing(lease)}"))
+            if lease["state"] != "ended":
+                note(f"It stays as it is: leasehold wait {name_of(lease)}, or leasehold cancel {name_of(lease)}")
+        return of_wait(lease, "active")
+    _print_delivered(lease, client.delivery(lease["id"]), as_json)
+    return Exit.DONE
+
+
+def _print_delivered(lease: Lease, delivery: Delivery, as_json: bool) -> None:
+    if as_json:
+        print_json({**lease, "delivery": delivery})
+        return
+    print_delivery(delivery)
+    note(f"Lease {name_of(lease)} is active until {moment(lease['expires_at'])}: leasehold release {name_of(lease)}")
+
+
+def print_delivery(delivery: Delivery) -> None:
+    """Print each resource, and below it, indented, its access data."""
+    for resource in delivery["resources"]:
+        say(resource_name(resource))
+        data = resource["data"]
+        for line in (f"base64:{resource['data_base64']}" if data is None else data).splitlines():
+            say(f"  {line}")
+
+
+def _give_back(claim: Claim) -> None:
+    try:
+        lease = claim.give_back()
+    except LeaseholdError as error:
+        kept = f"lease {name_of(claim.lease)}" if claim.lease else "the lease"
+        note(one_line(f"Interrupted, but {kept} could not be given back: {error.detail}"))
+    else:
+        note(f"Interrupted: lease {name_of(lease)} is cancelled" if lease else "Interrupted")

@@ -1,0 +1,60 @@
+"""How leases and their parts are put into words, for progress, tables and stories alike."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+
+from leasehold.answers import Delivered, ItemRequest, Lease, LeasedResource
+
+
+def name_of(lease: Lease) -> str:
+    """What a person calls a lease: its number, or its id as long as it has none."""
+    return lease["id"] if lease["number"] is None else str(lease["number"])
+
+
+def resource_name(resource: LeasedResource | Delivered) -> str:
+    """`pool/name`."""
+    return f"{resource['pool']}/{resource['name']}"
+
+
+def standing(lease: Lease) -> str:
+    """How a lease stands: `queued, position 2: needs 2 of lab, 1 is free`, or `ended: expired`."""
+    if lease["queue"] is not None:
+        return f"{lease['state']}, position {lease['queue']['position']}: {lease['queue']['reason']}"
+    if lease["state"] == "active" and lease["expires_at"] is not None:
+        return f"active until {moment(lease['expires_at'])}"
+    if lease["outcome"] is None:
+        return lease["state"]
+    why = f" ({lease['error']['code']}): {lease['error']['detail']}" if lease["error"] else ""
+    return f"{lease['state']}: {lease['outcome']}{why}"
+
+
+def step(resource: LeasedResource) -> str:
+    """Where a resource is on its way to its holder: `wipe, attempt 1`, or `ready`."""
+    if resource["stage"] is None:
+        return resource["state"]
+    return resource["stage"] if resource["attempt"] is None else f"{resource['stage']}, attempt {resource['attempt']}"
+
+
+def wanted(items: Iterable[ItemRequest]) -> str:
+    """What was asked for: `2 lab, 1 vm`."""
+    return ", ".join(f"{item.get('count', 1)} {item.get('pool') or 'of any pool'}" for item in items)
+
+
+def moment(text: str | None) -> str | None:
+    """A time of the API without fractions of a second, with how far away it is if it is to come."""
+    if text is None:
+        return None
+    time = datetime.fromisoformat(text)
+    left = time - datetime.now(UTC)
+    short = time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return f"{short} (in {_rough(left)})" if left > timedelta(0) else short
+
+
+def _rough(left: timedelta) -> str:
+    """A duration to about a hundredth: days and hours do not need their seconds."""
+    unit = 3600 if left >= timedelta(days=4) else 60 if left >= timedelta(hours=2) else 1
+    seconds = max(1, round(left.total_seconds() / unit) * unit)
+    parts = [(seconds // 86400, "d"), (seconds // 3600 % 24, "h"), (seconds // 60 % 60, "m"), (seconds % 60, "s")]
+    return " ".join(f"{count}{letter}" for count, letter in parts if count)

@@ -1,0 +1,285 @@
+"""The HTTP client: one method for each call of the API, errors as the tree of `leasehold.errors`.
+
+    with Client("http://127.0.0.1:8700", token) as client:
+        lease = client.submit([{"pool": "lab", "count": 2}], duration="4h", wait="active")
+
+Calls that may safely run twice are repeated for a few seconds when the connection fails or the API is not ready.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from typing import Any, Self, cast
+from uuid import uuid4
+
+import httpx
+
+from leasehold import wire
+from leasehold.answers import (
+    Applied,
+    Available,
+    Delivery,
+    Event,
+    ItemRequest,
+    Lease,
+    Page,
+    Resource,
+    reached,
+)
+from leasehold.errors import Unavailable
+
+LONGEST_WAIT = timedelta(seconds=60)
+"""The API holds an answer no longer."""
+
+SLOWEST_TICK = timedelta(seconds=10)
+"""`watch` looks at least this often, unless asked for longer waits."""
+
+OUTAGE = timedelta(minutes=2)
+"""A lease outlives a restart of the API; whoever waits for one does so too, this long."""
+
+_WAIT_SLACK = timedelta(seconds=15)
+
+
+class Client:
+    """Talks to one Leasehold API. Safe to share between threads."""
+
+    def __init__(
+        self,
+        url: str,
+        token: str | None = None,
+        transport: httpx.BaseTransport | None = None,
+        timeout: timedelta = timedelta(seconds=30),
+        patience: timedelta = timedelta(seconds=5),
+    ) -> None:
+        """`timeout` bounds one answer, `patience` the repetitions of one call. Raises `Invalid` for a bad URL."""
+        self.url = url.rstrip("/")
+        self._wire = wire.Wire(self.url, token, transport=transport, timeout=timeout, patience=patience)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._wire.close()
+
+    # Leases.
+
+    def submit(
+        self,
+        items: Sequence[ItemRequest],
+        *,
+        duration: str | None = None,
+        priority: int | None = None,
+        description: str | None = None,
+        cc: Sequence[str] = (),
+        idempotency_key: str | None = None,
+        wait: str | None = None,
+        timeout: timedelta | None = None,
+    ) -> Lease:
+        """Ask for a lease; with `wait` ("active" or "ended") hold the answer until then, or until `timeout` (≤ 60 s).
+
+        The same `idempotency_key` never makes a second lease; without one, each call has its own.
+        """
+        fields = {"duration": duration, "priority": priority, "description": description, "cc": list(cc) or None}
+        body = {"items": list(items), **{name: value for name, value in fields.items() if value is not None}}
+        return cast(
+            Lease,
+            self._wire.call(
+                "POST",
+                "leases",
+                json=body,
+                params=_waiting(wait, timeout),
+                key=idempotency_key or uuid4().hex,
+                held=_held(wait, timeout),
+            ),
+        )
+
+    def lease(self, ref: str, *, wait: str | None = None, timeout: timedelta | None = None) -> Lease:
+        """One lease, by id or number, now or (with `wait`) when the state is reached, at `timeout` at the latest."""
+        params, held = _waiting(wait, timeout), _held(wait, timeout)
+        return cast(Lease, self._wire.call("GET", "leases", ref, params=params, held=held))
+
+    def watch(
+        self, ref: str, state: str, *, timeout: timedelta | None = None, tick: timedelta = LONGEST_WAIT
+    ) -> Iterator[Lease]:
+        """Yield the lease again and again until `state` ("active" or "ended") is reached, it ended, or `timeout`.
+
+        The waits between begin with `tick` and grow while nothing changes. A restart of the API is sat out.
+        """
+        end = None if timeout is None else time.monotonic() + timeout.total_seconds()
+        pause, seen = tick, None
+        while True:
+            left = pause if end is None else min(pause, timedelta(seconds=max(0.0, end - time.monotonic())))
+            try:
+                lease = self.lease(ref, wait=state, timeout=left)
+            except Unavailable:
+                if self._wire.silence() > OUTAGE or (end is not None and time.monotonic() >= end):
+                    raise
+                time.sleep(1)
+                continue
+            yield lease
+            if reached(lease, state) or (end is not None and time.monotonic() >= end):
+                return
+            pause = tick if lease != seen else min(pause * 2, max(tick, SLOWEST_TICK))
+            seen = lease
+
+    def wait_for(self, ref: str, state: str, timeout: timedelta | None = None) -> Lease:
+        """Wait until `state` is reached, the lease has ended, or `timeout`, and return it as it is then."""
+        *_, lease = self.watch(ref, state, timeout=timeout)
+        return lease
+
+    def lease_page(self, *, limit: int = 100, cursor: str | None = None, **filters: str | None) -> Page[Lease]:
+        """One page of leases; `filters` are `state`, `owner`, `pool` and such, `cursor` that of the page before."""
+        params = _present({**filters, "limit": str(limit), "cursor": cursor})
+        return cast(Page[Lease], self._wire.call("GET", "leases", params=params))
+
+    def leases(self, **filters: str | None) -> Iterator[Lease]:
+        """Every lease that the filters let through."""
+        return self._pages("leases", params=_present(filters))
+
+    def extend(
+        self, ref: str, *, by: str | None = None, until: str | None = None, idempotency_key: str | None = None
+    ) -> Lease:
+        """Extend an active lease: exactly one of `by` (a duration) and `until` (a time)."""
+        body = {name: value for name, value in (("by", by), ("until", until)) if value is not None}
+        key = idempotency_key or uuid4().hex
+        return cast(Lease, self._wire.call("POST", "leases", ref, "extend", json=body, key=key))
+
+    def release(self, ref: str) -> Lease:
+        """Give a lease back; one that is not active yet is cancelled, one that has ended is left alone."""
+        return cast(Lease, self._wire.call("POST", "leases", ref, "release", repeatable=True))
+
+    def cancel(self, ref: str) -> Lease:
+        """Cancel a lease in any state; one that has ended is left alone."""
+        return cast(Lease, self._wire.call("POST", "leases", ref, "cancel", repeatable=True))
+
+    def delivery(self, ref: str) -> Delivery:
+        """The access data of an active lease."""
+        return cast(Delivery, self._wire.call("GET", "leases", ref, "delivery"))
+
+    def events(self, ref: str) -> Iterator[Event]:
+        """What happened to a lease, oldest first."""
+        return self._pages("leases", ref, "events")
+
+    def log(self, ref: str, *, follow: bool = False) -> Iterator[bytes]:
+        """What its stages printed, piece by piece; with `follow` until the lease has ended."""
+        return self._wire.stream("leases", ref, "log", params=[("follow", "true")] if follow else [], endless=follow)
+
+    # Pools.
+
+    def pools(self) -> Iterator[dict[str, Any]]:
+        """Every pool."""
+        return self._pages("pools")
+
+    def pool(self, name: str) -> dict[str, Any]:
+        """One pool, with its stages and policy."""
+        return cast(dict[str, Any], self._wire.call("GET", "pools", name))
+
+    def pool_queue(self, name: str) -> Iterator[dict[str, Any]]:
+        """The leases that wait for a pool, the next one first."""
+        return self._pages("pools", name, "queue")
+
+    def put_pool(self, name: str, pool: Mapping[str, Any]) -> dict[str, Any]:
+        """Make or replace a pool."""
+        return cast(dict[str, Any], self._wire.call("PUT", "pools", name, json=pool))
+
+    def apply(
+        self, file: str | bytes | Mapping[str, Any], *, folder: str | None = None, dry_run: bool = False
+    ) -> Applied:
+        """Apply a pools file, as YAML text or as a mapping; `folder` (absolute) is where its hooks start."""
+        params = _present({"dry_run": str(dry_run).lower(), "folder": folder})
+        if isinstance(file, Mapping):
+            return cast(Applied, self._wire.call("POST", "apply", params=params, json=file))
+        content = file.encode() if isinstance(file, str) else file
+        return cast(Applied, self._wire.call("POST", "apply", params=params, yaml=content))
+
+    # Resources.
+
+    def available(
+        self,
+        pool: str | None = None,
+        *,
+        count: int = 1,
+        match: Iterable[str] = (),
+        tags: Sequence[str] = (),
+        limit: int | None = None,
+    ) -> Available:
+        """What a request for `count` resources could get now, or why not."""
+        plain = _present({"pool": pool, "count": str(count), "limit": None if limit is None else str(limit)})
+        return cast(Available, self._wire.call("GET", "available", params=plain + wire.filters(match, tags)))
+
+    def resources(
+        self,
+        *,
+        pool: str | None = None,
+        state: str | None = None,
+        match: Iterable[str] = (),
+        tags: Sequence[str] = (),
+    ) -> Iterator[Resource]:
+        """Every resource that the filters let through."""
+        return self._pages("resources", params=_present({"pool": pool, "state": state}) + wire.filters(match, tags))
+
+    def resource(self, pool: str, name: str) -> Resource:
+        """One resource."""
+        return cast(Resource, self._wire.call("GET", "pools", pool, "resources", name))
+
+    def put_resource(
+        self, pool: str, name: str, *, tags: Sequence[str] = (), properties: Mapping[str, Any] | None = None
+    ) -> Resource:
+        """Register or replace a static resource."""
+        body = {"tags": list(tags), "properties": dict(properties or {})}
+        return cast(Resource, self._wire.call("PUT", "pools", pool, "resources", name, json=body))
+
+    def delete_resource(self, pool: str, name: str) -> None:
+        """Take a resource out of its pool; one that is leased goes when it is released."""
+        self._wire.call("DELETE", "pools", pool, "resources", name)
+
+    def offline(self, pool: str, name: str, reason: str) -> Resource:
+        """Keep a resource from new leases."""
+        body = {"reason": reason}
+        return cast(Resource, self._wire.call("POST", "pools", pool, "resources", name, "offline", json=body))
+
+    def online(self, pool: str, name: str) -> Resource:
+        """Allow new leases again."""
+        return cast(Resource, self._wire.call("POST", "pools", pool, "resources", name, "online"))
+
+    def repair(self, pool: str, name: str) -> Resource:
+        """Put a broken resource through its cleaning again."""
+        return cast(Resource, self._wire.call("POST", "pools", pool, "resources", name, "repair"))
+
+    def health(self) -> dict[str, Any]:
+        """Whether the API is alive."""
+        return cast(dict[str, Any], self._wire.call("GET", "healthz", version=""))
+
+    def _pages(self, *path: str, params: wire.Params = ()) -> Iterator[Any]:
+        cursor: str | None = None
+        while True:
+            more = [] if cursor is None else [("cursor", cursor)]
+            page = self._wire.call("GET", *path, params=[*params, *more])
+            yield from page["items"]
+            cursor = page["next_cursor"]
+            if cursor is None:
+                return
+
+
+def _present(fields: Mapping[str, str | None]) -> list[tuple[str, str]]:
+    return [(name, value) for name, value in fields.items() if value is not None]
+
+
+def _waiting(wait: str | None, timeout: timedelta | None) -> list[tuple[str, str]]:
+    return [] if wait is None else [("wait", wait), ("timeout", str(_seconds(timeout)))]
+
+
+def _held(wait: str | None, timeout: timedelta | None) -> timedelta | None:
+    return None if wait is None else timedelta(seconds=_seconds(timeout)) + _WAIT_SLACK
+
+
+def _seconds(timeout: timedelta | None) -> int:
+    """Whole seconds that the API is asked to hold its answer."""
+    return math.ceil(min(LONGEST_WAIT if timeout is None else timeout, LONGEST_WAIT).total_seconds())

@@ -1,0 +1,320 @@
+"""The pools file: its schema, and reading it as a whole or not at all.
+
+A bad file is refused with every place that is wrong: the path, and in YAML the line. Unknown keys are errors, so that a
+typo never goes unnoticed.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from pathlib import PurePosixPath
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from leasehold import durations
+from leasehold.errors import Fault, Invalid, LeaseholdError, Malformed
+from leasehold.model import NAME_PATTERN, Hook, Inventory, Policy, PoolSpec, ResourceSpec, StageName
+
+
+def _duration(value: object) -> timedelta:
+    if isinstance(value, timedelta):
+        return value
+    try:
+        return durations.parse(str(value) if not isinstance(value, bool) else "")
+    except LeaseholdError as error:
+        raise PydanticCustomError("duration", "{reason}", {"reason": error.detail}) from None
+
+
+def _storable(value: str) -> str:
+    # PostgreSQL cannot store it, and no environment variable can carry it.
+    if "\0" in value:
+        raise PydanticCustomError("nul", "a text must not contain the NUL character")
+    return value
+
+
+def _plain_json(value: dict[str, Any]) -> dict[str, Any]:
+    try:
+        written = json.dumps(value, allow_nan=False, ensure_ascii=False)
+        written.encode()
+    except (TypeError, ValueError) as error:
+        raise PydanticCustomError("not_json", "must be plain JSON: {reason}", {"reason": str(error)}) from None
+    if "\\u0000" in written or len(written) > 65536:
+        raise PydanticCustomError("not_storable", "must be at most 64 KiB of JSON without NUL characters")
+    return value
+
+
+Json = Annotated[dict[str, Any], AfterValidator(_plain_json)]
+Text = Annotated[str, Field(max_length=4096), AfterValidator(_storable)]
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+Tag = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_storable)]
+Duration = Annotated[
+    timedelta, BeforeValidator(_duration, json_schema_input_type=Annotated[str, Field(pattern=r"^\d{1,9}[smhd]$")])
+]
+
+
+_MOST_VALUES = 2_000_000
+
+
+class Strict(BaseModel):
+    """Knows its keys and takes no others."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class HookFile(Strict):
+    """A hook of the driver `command`."""
+
+    run: Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)] = Field(
+        description="A line for /bin/sh, or a list of arguments that no shell sees"
+    )
+    timeout: Duration = Field(default=timedelta(minutes=30), description="Then the whole process group is killed")
+    attempts: int = Field(default=1, ge=1, le=100, description="How often the hook may end without success")
+
+    def hook(self) -> Hook:
+        """The hook it describes."""
+        run = self.run if isinstance(self.run, str) else tuple(self.run)
+        return Hook(run=run, timeout=self.timeout, attempts=self.attempts)
+
+    @property
+    def relative(self) -> bool:
+        """Whether it names a program by a path that depends on the folder."""
+        words = self.run.split() if isinstance(self.run, str) else self.run
+        return bool(words) and "/" in words[0] and not PurePosixPath(words[0]).is_absolute()
+
+
+Stage = Annotated[
+    list[HookFile],
+    Field(min_length=1, max_length=20),
+    BeforeValidator(
+        lambda value: [value] if isinstance(value, Mapping) else value,
+        json_schema_input_type=HookFile | list[HookFile],
+    ),
+]
+
+
+class PolicyFile(Strict):
+    """What the pool allows."""
+
+    default_duration: Duration = Field(default=timedelta(hours=1), description="Of a request that says none")
+    max_duration: Duration | None = Field(default=None, description="The most that may be left at any time")
+    max_total: Duration | None = Field(default=None, description="The most from delivery to end, extensions included")
+    on_release: list[StageName] = Field(
+        default=[StageName.RELEASE], description="The stages that a resource goes through after a lease"
+    )
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        for limit, name in ((self.max_duration, "max_duration"), (self.max_total, "max_total")):
+            if limit is not None and self.default_duration > limit:
+                raise PydanticCustomError("too_long", "default_duration is longer than {name}", {"name": name})
+        return self
+
+
+class ResourceFile(Strict):
+    """A static resource."""
+
+    name: Name
+    tags: list[Tag] = Field(default=[], max_length=100)
+    properties: Json = {}
+
+    def spec(self) -> ResourceSpec:
+        """The resource it describes."""
+        return ResourceSpec(name=self.name, tags=tuple(self.tags), properties=self.properties)
+
+
+class PoolFile(Strict):
+    """A pool and its resources."""
+
+    name: Name
+    description: Text = ""
+    resources: list[ResourceFile] = []
+    wipe: Stage | None = None
+    provision: Stage | None = None
+    configure: Stage | None = None
+    validate_: Stage | None = Field(default=None, alias="validate")
+    deliver: Stage | None = None
+    release: Stage | None = None
+    priority: int = Field(default=0, ge=-(2**31), lt=2**31, description="Lower is cheaper, and goes first")
+    policy: PolicyFile = PolicyFile()
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        _check_distinct([r.name for r in self.resources], "resource")
+        return self
+
+    def stages(self) -> Mapping[StageName, tuple[HookFile, ...]]:
+        """The hooks of each stage that the pool has."""
+        found: dict[StageName, tuple[HookFile, ...]] = {}
+        for name in StageName:
+            hooks: list[HookFile] | None = getattr(self, "validate_" if name == "validate" else name)
+            if hooks is not None:
+                found[name] = tuple(hooks)
+        return found
+
+    def spec(self, folder: str | None) -> PoolSpec:
+        """The pool it describes, its hooks starting in `folder`."""
+        return PoolSpec(
+            name=self.name,
+            description=self.description,
+            priority=self.priority,
+            folder=folder,
+            stages={name: tuple(h.hook() for h in hooks) for name, hooks in self.stages().items()},
+            policy=Policy(
+                default_duration=self.policy.default_duration,
+                max_duration=self.policy.max_duration,
+                max_total=self.policy.max_total,
+                on_release=tuple(self.policy.on_release),
+            ),
+        )
+
+
+class PoolsFile(Strict):
+    """A pools file."""
+
+    name: Name = Field(default="default", description="Tells files apart: each owns what it made")
+    folder: str | None = Field(default=None, pattern="^/", description="Where hooks start; absolute, on the workers")
+    pools: list[PoolFile]
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Self:
+        _check_distinct([p.name for p in self.pools], "pool")
+        return self
+
+
+def _check_distinct(names: list[str], kind: str) -> None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            raise PydanticCustomError("duplicate", "the {kind} {name} is there twice", {"kind": kind, "name": name})
+        seen.add(name)
+
+
+def load_yaml(text: bytes, folder: str | None = None) -> Inventory:
+    """Read a pools file; raise `Malformed` if it is no YAML, `Invalid` with all faults and their lines otherwise."""
+    try:
+        plain = YAML(typ="safe").load(io.BytesIO(text))
+    except (YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise Malformed(_yaml_reason(error)) from None
+    _check_size(plain)
+    try:
+        return load(plain, folder)
+    except Invalid as error:
+        # Only a bad file is read again with its lines, which takes much longer.
+        marked = YAML(typ="rt").load(io.BytesIO(text))
+        faults = [_with_line(fault, marked) for fault in error.faults]
+        raise Invalid(faults[0].detail if faults else error.detail, faults) from None
+
+
+def load_json(text: bytes, folder: str | None = None) -> Inventory:
+    """Read a pools file in JSON; raise like `load_yaml`, without lines."""
+    try:
+        plain = json.loads(text)
+    except ValueError as error:
+        raise Malformed(f"the body is no JSON: {error}") from None
+    return load(plain, folder)
+
+
+def load(plain: object, folder: str | None = None) -> Inventory:
+    """Validate what a pools file says; `folder` is used where the file names none."""
+    try:
+        file = PoolsFile.model_validate(plain)
+    except ValidationError as error:
+        raise as_invalid(error.errors(include_url=False, include_context=False, include_input=False)) from None
+    return inventory(file, folder)
+
+
+def json_schema() -> dict[str, Any]:
+    """The JSON Schema of a pools file, for editors."""
+    return PoolsFile.model_json_schema(by_alias=True)
+
+
+def inventory(file: PoolsFile, folder: str | None = None) -> Inventory:
+    """What a validated file describes; raise `Invalid` where a relative hook has no folder to start in."""
+    folder = file.folder or folder
+    if folder is None:
+        _check_no_relative(file)
+    pools = tuple((p.spec(folder), tuple(r.spec() for r in p.resources)) for p in file.pools)
+    return Inventory(name=file.name, pools=pools)
+
+
+def _check_size(plain: object) -> None:
+    """Raise `Malformed` where aliases make a small file into an endless one."""
+    left, unseen = _MOST_VALUES, [plain]
+    while unseen:
+        value = unseen.pop()
+        left -= 1
+        if left < 0:
+            raise Malformed(f"the file says more than {_MOST_VALUES} things, its aliases written out")
+        if isinstance(value, dict):
+            unseen.extend(value.values())
+        elif isinstance(value, list):
+            unseen.extend(value)
+
+
+def _check_no_relative(file: PoolsFile) -> None:
+    faults = [
+        Fault(path=f"pools[{i}].{stage}", code="folder_missing", detail="a relative path needs the key folder")
+        for i, pool in enumerate(file.pools)
+        for stage, hooks in pool.stages().items()
+        if any(hook.relative for hook in hooks)
+    ]
+    if faults:
+        raise Invalid(faults[0].detail, faults)
+
+
+def as_invalid(errors: Sequence[Mapping[str, Any]], skip: int = 0) -> Invalid:
+    """Pydantic's errors as ours; `skip` leading parts of each path are left out."""
+    faults = []
+    for one in errors:
+        path = path_of(one["loc"][skip:])
+        code, detail = _PLAINER.get(one["type"], (one["type"], one["msg"]))
+        faults.append(Fault(path=path, code=code, detail=f"{path}: {detail}" if path else detail))
+    return Invalid(faults[0].detail, faults)
+
+
+_PLAINER = {
+    "extra_forbidden": ("unknown_field", "there is no such field"),
+    "missing": ("missing", "this field is needed"),
+    "model_type": ("not_an_object", "must be an object with fields"),
+    "model_attributes_type": ("not_an_object", "must be an object with fields"),
+    "list_type": ("not_a_list", "must be a list"),
+}
+"""Pydantic's types of errors whose words are about Python, in words about the request."""
+
+
+def path_of(location: tuple[int | str, ...]) -> str:
+    """`("pools", 0, "wipe")` as `pools[0].wipe`; the names of pydantic's own alternatives are left out."""
+    path = ""
+    for part in location:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif part not in {"str", "constrained-str", "nullable"} and "[" not in part:
+            path += f".{part}" if path else part
+    return path
+
+
+def _with_line(fault: Fault, marked: Any) -> Fault:
+    """Add the line of the deepest part of the fault's path that the file has."""
+    line, here = 1, marked
+    for part in fault.path.replace("[", ".[").split("."):
+        key: Any = int(part[1:-1]) if part.startswith("[") else part
+        try:
+            line = here.lc.data[key][0] + 1
+            here = here[key]
+        except (AttributeError, KeyError, IndexError, TypeError):
+            break
+    return Fault(path=fault.path, code=fault.code, detail=f"line {line}: {fault.detail}")
+
+
+def _yaml_reason(error: Exception) -> str:
+    if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
+    return f"the file is no YAML: {error}"

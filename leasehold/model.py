@@ -1,0 +1,326 @@
+"""The words of the domain: leases, items, pools, resources, stages, and which state may follow which.
+
+Standard library only; nothing here knows of databases, HTTP or Temporal. Records are frozen: a change is a new
+record, made by the store in one transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from leasehold.errors import IllegalTransition
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
+"""Names of pools and resources."""
+
+LONGEST = timedelta(days=365)
+"""No duration anywhere is longer."""
+
+
+class LeaseState(StrEnum):
+    """Where a lease is in its life."""
+
+    QUEUED = "queued"
+    PREPARING = "preparing"
+    ACTIVE = "active"
+    RELEASING = "releasing"
+    ENDED = "ended"
+
+
+class Outcome(StrEnum):
+    """How a lease ended."""
+
+    RELEASED = "released"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    FAILED = "failed"
+    LOST = "lost"
+
+
+class ResourceState(StrEnum):
+    """Where a resource is in its life; being offline is marked apart from it."""
+
+    FREE = "free"
+    LEASED = "leased"
+    RECYCLING = "recycling"
+    BROKEN = "broken"
+
+
+class GrantState(StrEnum):
+    """Where one resource of a lease is on its way to the holder."""
+
+    PREPARING = "preparing"
+    READY = "ready"
+
+
+class StageName(StrEnum):
+    """The named steps of a resource's life."""
+
+    WIPE = "wipe"
+    PROVISION = "provision"
+    CONFIGURE = "configure"
+    VALIDATE = "validate"
+    DELIVER = "deliver"
+    RELEASE = "release"
+
+
+PREPARE = (StageName.WIPE, StageName.PROVISION, StageName.CONFIGURE, StageName.VALIDATE, StageName.DELIVER)
+"""The stages between a grant and its delivery, in their order."""
+
+SECRET_STAGES = frozenset({StageName.DELIVER})
+"""Stages whose standard output is for the holder's eyes alone: kept in the database, never logged."""
+
+_LEASE_TRANSITIONS: Mapping[LeaseState | None, frozenset[LeaseState]] = {
+    None: frozenset({LeaseState.QUEUED, LeaseState.PREPARING}),
+    LeaseState.QUEUED: frozenset({LeaseState.PREPARING, LeaseState.ENDED}),
+    LeaseState.PREPARING: frozenset({LeaseState.ACTIVE, LeaseState.RELEASING}),
+    LeaseState.ACTIVE: frozenset({LeaseState.RELEASING}),
+    LeaseState.RELEASING: frozenset({LeaseState.ENDED}),
+    LeaseState.ENDED: frozenset(),
+}
+
+_RESOURCE_TRANSITIONS: Mapping[ResourceState | None, frozenset[ResourceState]] = {
+    None: frozenset({ResourceState.FREE}),
+    ResourceState.FREE: frozenset({ResourceState.LEASED}),
+    ResourceState.LEASED: frozenset({ResourceState.FREE, ResourceState.RECYCLING, ResourceState.BROKEN}),
+    ResourceState.RECYCLING: frozenset({ResourceState.FREE, ResourceState.BROKEN}),
+    ResourceState.BROKEN: frozenset({ResourceState.FREE, ResourceState.RECYCLING}),
+}
+
+
+def check_lease_transition(before: LeaseState | None, after: LeaseState) -> None:
+    """Raise `IllegalTransition` unless a lease may go from `before` (None: it does not exist yet) to `after`."""
+    if after not in _LEASE_TRANSITIONS[before]:
+        raise IllegalTransition("lease", before, after)
+
+
+def check_resource_transition(before: ResourceState | None, after: ResourceState) -> None:
+    """Raise `IllegalTransition` unless a resource may go from `before` to `after`."""
+    if after not in _RESOURCE_TRANSITIONS[before]:
+        raise IllegalTransition("resource", before, after)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Item:
+    """One line of a request: `count` resources of `pool` (any pool if None) that satisfy all of the rest."""
+
+    pool: str | None = None
+    count: int = 1
+    match: tuple[str, ...] = ()
+    tags: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
+    role: str | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hook:
+    """One configured call that does a stage's work, or a part of it, through a driver.
+
+    `run` is a line for `/bin/sh -c`, or a list of arguments that no shell sees. `attempts` counts results of the
+    hook; a worker that dies in the middle consumes none.
+    """
+
+    run: str | tuple[str, ...]
+    driver: str = "command"
+    timeout: timedelta = timedelta(minutes=30)
+    attempts: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Policy:
+    """What a pool allows. A limit of None is no limit but `LONGEST`."""
+
+    default_duration: timedelta = timedelta(hours=1)
+    max_duration: timedelta | None = None
+    max_total: timedelta | None = None
+    on_release: tuple[StageName, ...] = (StageName.RELEASE,)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoolSpec:
+    """A pool as its file describes it, without its resources. A lease keeps the spec of its grant."""
+
+    name: str
+    description: str = ""
+    priority: int = 0
+    folder: str | None = None
+    stages: Mapping[StageName, tuple[Hook, ...]] = field(default_factory=dict)
+    policy: Policy = Policy()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResourceSpec:
+    """A static resource as a pools file or a PUT describes it."""
+
+    name: str
+    tags: tuple[str, ...] = ()
+    properties: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inventory:
+    """What a pools file describes. `name` tells files apart: applying one never touches what another made."""
+
+    name: str
+    pools: tuple[tuple[PoolSpec, tuple[ResourceSpec, ...]], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """One thing that applying a pools file does: `action` is add, change, drain or remove; `diff` is old and new."""
+
+    action: str
+    kind: str
+    pool: str
+    name: str
+    diff: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offline:
+    """An operator's mark: no new grant until the resource is online again."""
+
+    reason: str
+    by: str
+    since: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Broken:
+    """The service's own quarantine of a resource that failed."""
+
+    reason: str
+    since: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resource:
+    """One thing that can be leased, as the inventory has it now."""
+
+    pool: str
+    name: str
+    state: ResourceState
+    stage: str | None
+    offline: Offline | None
+    broken: Broken | None
+    lease: str | None
+    epoch: int
+    tags: tuple[str, ...]
+    properties: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeasedResource:
+    """One resource of a lease, while it has it and after."""
+
+    pool: str
+    name: str
+    item: int
+    role: str | None
+    state: str
+    stage: str | None
+    attempt: int | None
+    epoch: int
+    tags: tuple[str, ...]
+    properties: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueuePlace:
+    """Where a waiting lease stands: the first has position 1."""
+
+    position: int
+    reason: str
+    eta: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Problem:
+    """Why something went wrong, with a stable code."""
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lease:
+    """A claim by an owner on one or more resources, for a time."""
+
+    id: str
+    number: int
+    state: LeaseState
+    outcome: Outcome | None
+    error: Problem | None
+    principal: str
+    owner: str
+    cc: tuple[str, ...]
+    description: str | None
+    items: tuple[Item, ...]
+    resources: tuple[LeasedResource, ...]
+    queue: QueuePlace | None
+    priority: int
+    created_at: datetime
+    start_at: datetime | None
+    active_at: datetime | None
+    expires_at: datetime | None
+    ended_at: datetime | None
+    run_id: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """What the holder needs to connect to one resource: the bytes that its `deliver` hook printed."""
+
+    pool: str
+    name: str
+    role: str | None
+    data: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pool:
+    """A pool with how many of its resources are in which state."""
+
+    spec: PoolSpec
+    file: str | None
+    draining: bool
+    total: int
+    free: int
+    states: Mapping[str, int]
+    waiting: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogChunk:
+    """A piece of what a stage printed, in order of `id`."""
+
+    id: int
+    at: datetime
+    lease: str
+    pool: str
+    resource: str
+    epoch: int
+    stage: str
+    attempt: int
+    stream: str
+    data: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something that happened, kept after its lease is gone."""
+
+    id: int
+    at: datetime
+    kind: str
+    lease: str | None
+    pool: str | None
+    resource: str | None
+    actor: str | None
+    reason: str | None
+    data: Mapping[str, Any]

@@ -1,0 +1,134 @@
+"""The one grammar of filters: `key=value`, `key__op=value`, dotted keys into properties.
+
+`disks.disk_type=nvme` looks into every element of the list `disks`; several conditions below the same list must hold
+for one element. Numbers compare as numbers, where both sides are some. `ne` means that no element equals; a missing
+key satisfies `ne` alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from leasehold.errors import BadFilter
+
+_KEY = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+
+
+@dataclass(frozen=True)
+class Condition:
+    """One parsed filter: the dotted key's parts, the operator, and what to compare with, as written."""
+
+    path: tuple[str, ...]
+    op: str
+    value: str
+
+    @property
+    def text(self) -> str:
+        """The filter as it would be written."""
+        op = "" if self.op == "eq" else f"__{self.op}"
+        return f"{'.'.join(self.path)}{op}={self.value}"
+
+
+def _number(value: object) -> float | None:
+    if isinstance(value, bool):
+        return None
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
+
+
+def _text(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _equal(have: object, wanted: str) -> bool:
+    left, right = _number(have), _number(wanted)
+    return left == right if left is not None and right is not None else _text(have) == wanted
+
+
+def _ordered(holds: Callable[[Any, Any], bool]) -> Callable[[object, str], bool]:
+    def compare(have: object, wanted: str) -> bool:
+        left, right = _number(have), _number(wanted)
+        if left is not None and right is not None:
+            return holds(left, right)
+        return holds(_text(have), wanted)
+
+    return compare
+
+
+def _like(flags: int) -> Callable[[object, str], bool]:
+    def compare(have: object, wanted: str) -> bool:
+        pattern = ".*".join(re.escape(part) for part in wanted.split("%"))
+        return re.fullmatch(pattern, _text(have), flags | re.DOTALL) is not None
+
+    return compare
+
+
+_OPERATORS: Mapping[str, Callable[[object, str], bool]] = {
+    "eq": _equal,
+    "ne": _equal,
+    "lt": _ordered(lambda a, b: a < b),
+    "lte": _ordered(lambda a, b: a <= b),
+    "gt": _ordered(lambda a, b: a > b),
+    "gte": _ordered(lambda a, b: a >= b),
+    "like": _like(0),
+    "ilike": _like(re.IGNORECASE),
+    "in": lambda have, wanted: any(_equal(have, one) for one in wanted.split(",")),
+}
+
+
+def parse(text: str) -> Condition:
+    """Parse `key=value` or `key__op=value`; raise `BadFilter` that says what is wrong with it."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise BadFilter(f"{text!r} is not of the form key=value or key__op=value")
+    name, _, op = key.partition("__")
+    op = op or "eq"
+    if op not in _OPERATORS or key.endswith("__"):
+        raise BadFilter(f"{text!r}: there is no operator {op!r}; there are {', '.join(sorted(_OPERATORS))}")
+    path = name.removeprefix("properties.")
+    if not _KEY.fullmatch(path):
+        raise BadFilter(f"{text!r}: {path!r} is not a key")
+    if op in {"lt", "lte", "gt", "gte"} and not value:
+        raise BadFilter(f"{text!r}: {op} needs a value")
+    return Condition(tuple(path.split(".")), op, value)
+
+
+def satisfies(conditions: Sequence[Condition], properties: Mapping[str, Any]) -> bool:
+    """Whether a resource with these properties satisfies all conditions."""
+    return _all_hold([(c.path, c) for c in conditions], properties)
+
+
+def _all_hold(conditions: Iterable[tuple[tuple[str, ...], Condition]], have: object) -> bool:
+    """Check conditions, each with what is left of its path, against one value."""
+    below: dict[str, list[tuple[tuple[str, ...], Condition]]] = {}
+    for path, condition in conditions:
+        if path:
+            below.setdefault(path[0], []).append((path[1:], condition))
+        elif _leaf(condition, have) is False:
+            return False
+    return all(_key_holds(rest, have, key) for key, rest in below.items())
+
+
+def _key_holds(rest: list[tuple[tuple[str, ...], Condition]], have: object, key: str) -> bool:
+    if not isinstance(have, Mapping) or key not in have:
+        return all(condition.op == "ne" for _, condition in rest)
+    value = have[key]
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return _all_hold(rest, value)
+    # `ne` speaks of all elements; everything else must hold together for one of them.
+    denied = [(p, Condition(c.path, "eq", c.value)) for p, c in rest if c.op == "ne"]
+    wanted = [(p, c) for p, c in rest if c.op != "ne"]
+    if any(_all_hold([one], element) for one in denied for element in value):
+        return False
+    return not wanted or any(_all_hold(wanted, element) for element in value)
+
+
+def _leaf(condition: Condition, have: object) -> bool:
+    if isinstance(have, Mapping) or have is None:
+        return condition.op == "ne"
+    return _OPERATORS[condition.op](have, condition.value) != (condition.op == "ne")

@@ -1,0 +1,47 @@
+"""What a process of the service is told by its environment; read by entry points alone."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """`LEASEHOLD_…` variables; a bad value stops the process with its name and the reason."""
+
+    model_config = SettingsConfigDict(env_prefix="LEASEHOLD_", frozen=True)
+
+    data: Path = Path("data")
+    database_url: str | None = None
+    logs_url: str | None = None
+    pools: Path | None = None
+    secret_key: str | None = None
+    api_host: str = "127.0.0.1"
+    api_port: int = Field(default=8700, ge=1, le=65535)
+    temporal_port: int = Field(default=7233, ge=1, le=65535)
+    temporal_ui_port: int = Field(default=8233, ge=1, le=65535)
+
+    @property
+    def folder(self) -> Path:
+        """The data folder, absolute, made with mode 0700 if it was not there."""
+        folder = self.data.absolute()
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return folder
+
+    @property
+    def main_url(self) -> str:
+        """Where inventory, grants and leases are: SQLAlchemy's URL of an SQLite file or a PostgreSQL database."""
+        return self.database_url or f"sqlite:///{self.folder / 'leasehold.db'}"
+
+    @property
+    def log_url(self) -> str:
+        """Where the output of hooks is."""
+        return self.logs_url or f"sqlite:///{self.folder / 'logs.db'}"
+
+    @property
+    def temporal_ui(self) -> str:
+        """The address of Temporal's UI for people's browsers."""
+        return os.environ.get("TEMPORAL_UI_URL", f"http://127.0.0.1:{self.temporal_ui_port}")

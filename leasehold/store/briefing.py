@@ -1,0 +1,85 @@
+"""What a hook is told of its lease and its resource."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, select
+
+from leasehold.messages import RunHook
+from leasehold.model import StageName
+from leasehold.ports import Briefing
+from leasehold.store import specs
+from leasehold.store import tables as t
+
+
+def of(connection: Connection, order: RunHook) -> Briefing:
+    """Put together what the hook that `order` names is told."""
+    lease = connection.execute(select(t.leases).where(t.leases.c.id == order.lease)).one()
+    grants = connection.execute(
+        select(t.grants, t.resources.c.tags, t.resources.c.properties)
+        .outerjoin(t.resources, (t.resources.c.pool == t.grants.c.pool) & (t.resources.c.name == t.grants.c.resource))
+        .where(t.grants.c.lease == order.lease)
+        .order_by(t.grants.c.id)
+    ).all()
+    spec = specs.load(connection, {order.claim.spec})[order.claim.spec]
+    return Briefing(
+        hook=spec.stages[StageName(order.stage)][order.hook],
+        folder=spec.folder,
+        env=_environment(lease, grants, order),
+        lease_file=json.dumps(_document(lease, grants)).encode(),
+    )
+
+
+def _environment(lease: Row[Any], grants: Sequence[Row[Any]], order: RunHook) -> dict[str, str]:
+    pool, resource = order.claim.pool, order.claim.resource
+    # The grant itself, or, in the recycling after it, the last that the lease had of this resource.
+    mine = [row for row in grants if (row.pool, row.resource) == (pool, resource)][-1]
+    params = specs.items_from_json(lease.wanted)[mine.item].params
+    return {
+        "LEASEHOLD_LEASE": lease.id,
+        "LEASEHOLD_NUMBER": str(lease.number),
+        "LEASEHOLD_OWNER": lease.owner,
+        "LEASEHOLD_POOL": pool,
+        "LEASEHOLD_RESOURCE": resource,
+        "LEASEHOLD_ROLE": mine.role or "",
+        "LEASEHOLD_EPOCH": str(order.claim.epoch),
+        "LEASEHOLD_STAGE": order.stage,
+        "LEASEHOLD_ATTEMPT": str(order.attempt),
+        "LEASEHOLD_PROPERTIES": json.dumps(mine.properties or {}),
+        "LEASEHOLD_PARAMS": json.dumps(dict(params)),
+        "LEASEHOLD_RESOURCE_DATA": _base64(mine.data),
+        "RESALLOC_NAME": resource,
+        "RESALLOC_POOL_ID": pool,
+        "RESALLOC_RESOURCE_DATA": _base64(mine.data),
+    }
+
+
+def _document(lease: Row[Any], grants: Sequence[Row[Any]]) -> dict[str, Any]:
+    return {
+        "id": lease.id,
+        "number": lease.number,
+        "owner": lease.owner,
+        "description": lease.description,
+        "items": lease.wanted,
+        "resources": [
+            {
+                "pool": row.pool,
+                "name": row.resource,
+                "role": row.role,
+                "item": row.item,
+                "epoch": row.epoch,
+                "tags": row.tags or [],
+                "properties": row.properties or {},
+                "data": _base64(row.data),
+            }
+            for row in grants
+        ],
+    }
+
+
+def _base64(data: bytes | None) -> str:
+    return b64encode(data or b"").decode()

@@ -1,0 +1,139 @@
+"""How transactions run: synchronous SQLAlchemy on threads, alike on SQLite and PostgreSQL.
+
+SQLite has one writer thread, whose transactions are `BEGIN IMMEDIATE`, and readers apart from it. On PostgreSQL every
+writing transaction that may change who holds what takes the one allocation lock first, and reads only after it, in
+READ COMMITTED (a snapshot taken before the lock would be stale).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select
+from sqlalchemy.pool import StaticPool
+
+from leasehold.ports import Clock
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+BUSY_TIMEOUT_S = 20
+_ALLOCATION_LOCK = 0x1EA5E
+_READERS = 4
+_WRITERS = 8
+
+
+class Tx:
+    """One transaction: its connection, and the database's time at its start."""
+
+    def __init__(self, connection: Connection, now: datetime) -> None:
+        self.connection = connection
+        self.now = now
+        self.posted = False
+        """Whether it wrote to the outbox."""
+
+    @property
+    def execute(self) -> Callable[..., Any]:
+        return self.connection.execute
+
+    @property
+    def postgres(self) -> bool:
+        return self.connection.dialect.name == "postgresql"
+
+
+class Database:
+    """An engine for writing, one for reading, and the threads that use them."""
+
+    def __init__(self, url: str, clock: Clock | None = None, locked: bool = True) -> None:
+        """`clock` replaces the database's own (tests); `locked` says whether writing takes the allocation lock."""
+        self.url = make_url(url)
+        self._clock = clock
+        self._locked = locked
+        if self.url.get_backend_name() == "sqlite":
+            self.writer, self.reader = _sqlite(self.url, read_only=False), _sqlite(self.url, read_only=True)
+            self._writing = ThreadPoolExecutor(1, "store-write")
+        else:
+            self.writer = create_engine(
+                self.url.set(drivername="postgresql+psycopg"),
+                pool_size=_READERS + _WRITERS,
+                pool_pre_ping=True,
+                isolation_level="READ COMMITTED",
+            )
+            # What one reader reads belongs together, as it does on SQLite.
+            self.reader = self.writer.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+            self._writing = ThreadPoolExecutor(_WRITERS, "store-write")
+        self._reading = ThreadPoolExecutor(_READERS, "store-read")
+
+    async def read(self, what: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run `what(connection, …)` in a read transaction."""
+
+        def work() -> R:
+            with self.reader.connect() as connection:
+                return what(connection, *args, **kwargs)
+
+        return await asyncio.get_running_loop().run_in_executor(self._reading, work)
+
+    async def write(self, what: Callable[Concatenate[Tx, P], R], *args: P.args, **kwargs: P.kwargs) -> tuple[R, Tx]:
+        """Run `what(tx, …)` in a transaction that is committed when this returns, and undone if it raises.
+
+        Cancelling the caller does not undo it: the transaction runs to its end on its thread.
+        """
+
+        def work() -> tuple[R, Tx]:
+            with self.writer.begin() as connection:
+                tx = Tx(connection, self._begin(connection))
+                return what(tx, *args, **kwargs), tx
+
+        return await asyncio.get_running_loop().run_in_executor(self._writing, work)
+
+    def _begin(self, connection: Connection) -> datetime:
+        """Take the lock where the database needs to be told, and ask it for the time."""
+        if self._locked:
+            self.lock(connection)
+        return self.now(connection)
+
+    def lock(self, connection: Connection) -> None:
+        """Wait for the allocation lock, which lasts to the transaction's end; on SQLite, to write is to have it."""
+        if connection.dialect.name == "postgresql":
+            connection.execute(select(func.pg_advisory_xact_lock(_ALLOCATION_LOCK)))
+
+    def now(self, connection: Connection) -> datetime:
+        """The database's time; SQLite's is this machine's."""
+        if self._clock is None and connection.dialect.name == "postgresql":
+            now: datetime = connection.execute(select(func.clock_timestamp())).scalar_one()
+            return now.astimezone(UTC)
+        return self._clock() if self._clock else datetime.now(UTC)
+
+    def close(self) -> None:
+        """Wait for what runs, then close every connection."""
+        self._writing.shutdown()
+        self._reading.shutdown()
+        self.writer.dispose()
+        self.reader.dispose()
+
+
+def _sqlite(url: Any, *, read_only: bool) -> Engine:
+    if url.database:
+        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+    options: dict[str, Any] = {} if read_only else {"poolclass": StaticPool}
+    engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}, **options)
+
+    @event.listens_for(engine, "connect")
+    def configure(connection: Any, _record: Any) -> None:
+        # SQLAlchemy, not the driver, says when a transaction begins.
+        connection.isolation_level = None
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-32000"):
+            connection.execute(f"PRAGMA {pragma}")
+        if read_only:
+            connection.execute("PRAGMA query_only=ON")
+
+    @event.listens_for(engine, "begin")
+    def begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+
+    return engine

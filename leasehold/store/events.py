@@ -1,0 +1,69 @@
+"""Events: what happened, when, to what, who did it and why; written in the transaction that did it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy import Connection, Row, func, insert, select
+
+from leasehold import model
+from leasehold.store import tables as t
+from leasehold.store.engine import Tx
+
+CHANNEL = "leasehold"
+"""PostgreSQL's notification channel; the payload is the lease whose record changed."""
+
+
+def record(
+    tx: Tx,
+    kind: str,
+    *,
+    lease: str | None = None,
+    pool: str | None = None,
+    resource: str | None = None,
+    actor: str | None = None,
+    reason: str | None = None,
+    data: Mapping[str, Any] | None = None,
+) -> None:
+    """Write an event, and wake whoever waits for news of its lease."""
+    tx.execute(
+        insert(t.events).values(
+            at=tx.now,
+            kind=kind,
+            lease=lease,
+            pool=pool,
+            resource=resource,
+            actor=actor,
+            reason=reason,
+            data=dict(data or {}),
+        )
+    )
+    if tx.postgres and lease is not None:
+        tx.execute(select(func.pg_notify(CHANNEL, lease)))
+
+
+def _event(row: Row[Any]) -> model.Event:
+    return model.Event(**{c.name: getattr(row, c.name) for c in t.events.c})
+
+
+def of(
+    connection: Connection, *, lease: str | None, pool: str | None, resource: str | None, after: int, limit: int
+) -> list[model.Event]:
+    """The events of a lease, or of a resource, after an event's id, oldest first."""
+    query = select(t.events).where(t.events.c.id > after).order_by(t.events.c.id).limit(limit)
+    for column, value in ((t.events.c.lease, lease), (t.events.c.pool, pool), (t.events.c.resource, resource)):
+        if value is not None:
+            query = query.where(column == value)
+    return [_event(row) for row in connection.execute(query)]
+
+
+def changed_since(connection: Connection, after: int) -> tuple[int, list[str]]:
+    """The last event's id, and the leases that have events after `after` (in SQLite ids are in order of commit)."""
+    rows = connection.execute(select(t.events.c.id, t.events.c.lease).where(t.events.c.id > after)).all()
+    return max((row.id for row in rows), default=after), [row.lease for row in rows if row.lease]
+
+
+def last_id(connection: Connection) -> int:
+    """The id of the newest event, or 0."""
+    return connection.execute(select(func.max(t.events.c.id))).scalar() or 0

@@ -1,0 +1,203 @@
+"""Pools and resources: applying pools files, single changes, and what operators do to a resource."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy import Row, delete, insert, select, update
+
+from leasehold.errors import Conflict, OwnedElsewhere, PoolUnknown, ResourceUnknown
+from leasehold.model import Change, Inventory, PoolSpec, ResourceSpec, ResourceState
+from leasehold.store import events, matching, specs
+from leasehold.store import tables as t
+from leasehold.store.engine import Tx
+
+_IDLE = {ResourceState.FREE, ResourceState.BROKEN}
+"""States in which a resource can be deleted at once."""
+
+
+def apply(tx: Tx, file: Inventory, actor: str) -> list[Change]:
+    """Make the inventory what the file says, and return what that changed.
+
+    Touches only what a file of the same name made before. Raises `OwnedElsewhere` where a name belongs to another
+    file, or to somebody's PUT.
+    """
+    changes: list[Change] = []
+    wanted = {spec.name for spec, _ in file.pools}
+    for spec, resources in file.pools:
+        changes += _put_pool(tx, spec, file.name, actor)
+        for resource in resources:
+            changes += _put_resource(tx, spec.name, resource, file.name, actor)
+        kept = {resource.name for resource in resources}
+        changes += _retire(tx, spec.name, file.name, kept, actor)
+    mine = tx.execute(select(t.pools.c.name).where(t.pools.c.file == file.name, ~t.pools.c.draining)).scalars().all()
+    for pool in sorted(set(mine) - wanted):
+        changes += _drain_pool(tx, pool, file.name, actor)
+    tx.execute(delete(t.files).where(t.files.c.name == file.name))
+    tx.execute(insert(t.files).values(name=file.name, digest=file_digest(file), applied_at=tx.now))
+    matching.match(tx, wanted)
+    return changes
+
+
+def file_digest(file: Inventory) -> str:
+    """The same for files that say the same."""
+    pools = [[specs.to_json(spec), [asdict(r) for r in resources]] for spec, resources in file.pools]
+    return specs.digest([file.name, pools])
+
+
+def put_pool(tx: Tx, spec: PoolSpec, resources: tuple[ResourceSpec, ...], actor: str) -> list[Change]:
+    """Make or change a pool by hand, and add the resources given; others that it has stay."""
+    changes = _put_pool(tx, spec, None, actor)
+    for resource in resources:
+        changes += _put_resource(tx, spec.name, resource, None, actor)
+    matching.match(tx, {spec.name})
+    return changes
+
+
+def put_resource(tx: Tx, pool: str, spec: ResourceSpec, actor: str) -> list[Change]:
+    """Make or change a resource by hand."""
+    if tx.execute(select(t.pools.c.name).where(t.pools.c.name == pool)).first() is None:
+        raise PoolUnknown(f"there is no pool {pool}")
+    changes = _put_resource(tx, pool, spec, None, actor)
+    matching.match(tx, {pool})
+    return changes
+
+
+def delete_resource(tx: Tx, pool: str, name: str, actor: str) -> list[Change]:
+    """Take a resource that somebody made by hand out of its pool, once it is free."""
+    row = _resource(tx, pool, name)
+    if row.file is not None:
+        raise OwnedElsewhere(f"{pool}/{name} comes from the pools file {row.file}: take it out there")
+    return [_retire_one(tx, row, actor)]
+
+
+def offline(tx: Tx, pool: str, name: str, reason: str, actor: str) -> None:
+    """Mark a resource offline: its holder keeps it, and nobody gets it after."""
+    _resource(tx, pool, name)
+    _mark(tx, pool, name, {"offline_reason": reason, "offline_by": actor, "offline_since": tx.now})
+    events.record(tx, "resource_offline", pool=pool, resource=name, actor=actor, reason=reason)
+
+
+def online(tx: Tx, pool: str, name: str, actor: str) -> None:
+    """Take the mark back; who waits for the resource gets it at once."""
+    if _resource(tx, pool, name).offline_since is None:
+        return
+    _mark(tx, pool, name, {"offline_reason": None, "offline_by": None, "offline_since": None})
+    events.record(tx, "resource_online", pool=pool, resource=name, actor=actor)
+    matching.match(tx, {pool})
+
+
+def repair(tx: Tx, pool: str, name: str, actor: str) -> None:
+    """Bring a resource back from quarantine, through the stages that its pool runs after a lease."""
+    row = _resource(tx, pool, name)
+    if row.state != ResourceState.BROKEN:
+        raise Conflict(f"{pool}/{name} is {row.state}, not broken: there is nothing to repair")
+    events.record(tx, "resource_repaired", pool=pool, resource=name, actor=actor)
+    spec_id = tx.execute(select(t.pools.c.spec).where(t.pools.c.name == pool)).scalar_one()
+    last = select(t.grants.c.lease).where(t.grants.c.pool == pool, t.grants.c.resource == name)
+    lease = tx.execute(last.order_by(t.grants.c.id.desc()).limit(1)).scalar_one()
+    matching.recycle(tx, row, spec_id, specs.load(tx.connection, {spec_id})[spec_id], lease=lease)
+    matching.match(tx, {pool})
+
+
+def _resource(tx: Tx, pool: str, name: str) -> Row[Any]:
+    row = matching.resource_row(tx, pool, name)
+    if row is None:
+        raise ResourceUnknown(f"there is no resource {pool}/{name}")
+    return row
+
+
+def _mark(tx: Tx, pool: str, name: str, values: Mapping[str, Any]) -> None:
+    tx.execute(update(t.resources).where(t.resources.c.pool == pool, t.resources.c.name == name).values(**values))
+
+
+def _owned(kind: str, name: str, mine: str | None, theirs: str | None) -> None:
+    if mine != theirs:
+        owner = f"the pools file {theirs}" if theirs else "a PUT"
+        raise OwnedElsewhere(f"{kind} {name} was made by {owner}")
+
+
+def _put_pool(tx: Tx, spec: PoolSpec, file: str | None, actor: str) -> list[Change]:
+    row = tx.execute(select(t.pools).where(t.pools.c.name == spec.name)).one_or_none()
+    spec_id = specs.keep(tx, spec)
+    if row is None:
+        tx.execute(
+            insert(t.pools).values(name=spec.name, file=file, spec=spec_id, priority=spec.priority, draining=False)
+        )
+        return [_change(tx, "add", "pool", spec.name, spec.name, {}, actor)]
+    _owned("pool", spec.name, file, row.file)
+    if row.spec == spec_id and not row.draining:
+        return []
+    before = specs.to_json(specs.load(tx.connection, {row.spec})[row.spec])
+    tx.execute(
+        update(t.pools).where(t.pools.c.name == spec.name).values(spec=spec_id, priority=spec.priority, draining=False)
+    )
+    return [_change(tx, "change", "pool", spec.name, spec.name, _diff(before, specs.to_json(spec)), actor)]
+
+
+def _put_resource(tx: Tx, pool: str, spec: ResourceSpec, file: str | None, actor: str) -> list[Change]:
+    row = matching.resource_row(tx, pool, spec.name)
+    described = {"tags": list(spec.tags), "properties": dict(spec.properties)}
+    if row is None:
+        tx.execute(
+            insert(t.resources).values(
+                pool=pool,
+                name=spec.name,
+                file=file,
+                state=ResourceState.FREE,
+                epoch=matching.epoch(tx, 0),
+                draining=False,
+                **described,
+            )
+        )
+        return [_change(tx, "add", "resource", pool, spec.name, {}, actor)]
+    _owned("resource", f"{pool}/{spec.name}", file, row.file)
+    before = {"tags": row.tags, "properties": row.properties}
+    if before == described and not row.draining:
+        return []
+    _mark(tx, pool, spec.name, {**described, "draining": False})
+    return [_change(tx, "change", "resource", pool, spec.name, _diff(before, described), actor)]
+
+
+def _retire(tx: Tx, pool: str, file: str, kept: set[str], actor: str) -> list[Change]:
+    """Drain or delete the resources of this file that it has no more."""
+    rows = tx.execute(
+        select(t.resources).where(t.resources.c.pool == pool, t.resources.c.file == file, ~t.resources.c.draining)
+    ).all()
+    return [_retire_one(tx, row, actor) for row in rows if row.name not in kept]
+
+
+def _retire_one(tx: Tx, row: Row[Any], actor: str) -> Change:
+    if row.state in _IDLE:
+        matching.remove(tx, row.pool, row.name)
+        return Change(action="remove", kind="resource", pool=row.pool, name=row.name, diff={})
+    _mark(tx, row.pool, row.name, {"draining": True})
+    return _change(tx, "drain", "resource", row.pool, row.name, {}, actor)
+
+
+def _drain_pool(tx: Tx, pool: str, file: str, actor: str) -> list[Change]:
+    tx.execute(update(t.pools).where(t.pools.c.name == pool).values(draining=True))
+    changes = _retire(tx, pool, file, set(), actor)
+    matching.remove_if_empty(tx, pool)
+    gone = tx.execute(select(t.pools.c.name).where(t.pools.c.name == pool)).first() is None
+    if gone:
+        return [*changes, Change(action="remove", kind="pool", pool=pool, name=pool, diff={})]
+    return [*changes, _change(tx, "drain", "pool", pool, pool, {}, actor)]
+
+
+_PAST = {"add": "added", "change": "changed", "drain": "draining"}
+
+
+def _change(tx: Tx, action: str, kind: str, pool: str, name: str, diff: dict[str, Any], actor: str) -> Change:
+    """Leave the event of a change, and return the change."""
+    resource = name if kind == "resource" else None
+    events.record(tx, f"{kind}_{_PAST[action]}", pool=pool, resource=resource, actor=actor, data=diff)
+    return Change(action=action, kind=kind, pool=pool, name=name, diff=diff)
+
+
+def _diff(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """What differs, as `{key: [before, after]}`."""
+    keys = sorted({*before, *after})
+    return {k: [before.get(k), after.get(k)] for k in keys if before.get(k) != after.get(k)}

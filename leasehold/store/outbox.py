@@ -1,0 +1,54 @@
+"""The outbox: messages to workflows, written in the transaction that makes them true, delivered after it.
+
+Delivering one twice does no harm: a signal carries no data, and starting a workflow that was started is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from sqlalchemy import Connection, insert, select, update
+
+from leasehold.messages import Claim, PlannedHook, PlannedStage, RecycleResource
+from leasehold.ports import Posted
+from leasehold.store import tables as t
+from leasehold.store.engine import Tx
+
+
+def signal(tx: Tx, lease: str) -> None:
+    """Have the lease's workflow look at its grants again."""
+    tx.execute(insert(t.outbox).values(kind="granted", lease=lease, at=tx.now))
+    tx.posted = True
+
+
+def recycle(tx: Tx, message: RecycleResource) -> None:
+    """Have a recycling started."""
+    tx.execute(insert(t.outbox).values(kind="recycle", lease=message.lease, message=asdict(message), at=tx.now))
+    tx.posted = True
+
+
+def _recycle(plain: dict[str, Any] | None) -> RecycleResource | None:
+    if plain is None:
+        return None
+    claim = plain["claim"]
+    stages = tuple(
+        PlannedStage(stage=s["stage"], hooks=tuple(PlannedHook(**h) for h in s["hooks"])) for s in claim["stages"]
+    )
+    return RecycleResource(lease=plain["lease"], claim=Claim(**{**claim, "stages": stages}))
+
+
+def due(connection: Connection, limit: int) -> list[Posted]:
+    """Undelivered messages, oldest first."""
+    rows = connection.execute(
+        select(t.outbox.c.id, t.outbox.c.lease, t.outbox.c.message)
+        .where(t.outbox.c.delivered_at.is_(None))
+        .order_by(t.outbox.c.id)
+        .limit(limit)
+    )
+    return [Posted(id=row.id, lease=row.lease, recycle=_recycle(row.message)) for row in rows]
+
+
+def delivered(tx: Tx, ids: list[int]) -> None:
+    """Mark messages as delivered."""
+    tx.execute(update(t.outbox).where(t.outbox.c.id.in_(ids)).values(delivered_at=tx.now))

@@ -1,0 +1,300 @@
+"""Reading: leases, resources, pools and what is available, as the records of `leasehold.model`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, func, select
+
+from leasehold import selector
+from leasehold.allocation import ANY_POOL
+from leasehold.errors import LeaseUnknown, NotDelivered, PoolUnknown, ResourceUnknown
+from leasehold.model import (
+    Broken,
+    Delivery,
+    Lease,
+    LeasedResource,
+    LeaseState,
+    Offline,
+    Outcome,
+    Pool,
+    Problem,
+    QueuePlace,
+    Resource,
+    ResourceState,
+)
+from leasehold.ports import Availability, KnownRequest, LeaseFilter, ResourceFilter
+from leasehold.store import specs
+from leasehold.store import tables as t
+
+
+def lease(connection: Connection, ref: str) -> Lease:
+    """A lease by its id, or by its number in decimal; raise `LeaseUnknown`."""
+    column = t.leases.c.number if ref.isdecimal() else t.leases.c.id
+    value = int(ref) if ref.isdecimal() else ref
+    row = connection.execute(select(t.leases).where(column == value)).one_or_none() if len(ref) < 65 else None
+    if row is None:
+        raise LeaseUnknown(f"there is no lease {ref}")
+    return _leases(connection, [row])[0]
+
+
+def leases(connection: Connection, wanted: LeaseFilter) -> list[Lease]:
+    """Leases that satisfy a filter, newest first."""
+    query = select(t.leases).order_by(t.leases.c.number.desc()).limit(wanted.limit)
+    if wanted.states:
+        query = query.where(t.leases.c.state.in_(wanted.states))
+    if wanted.owner is not None:
+        query = query.where(t.leases.c.owner == wanted.owner)
+    if wanted.pool is not None:
+        held = select(t.grants.c.lease).where(t.grants.c.pool == wanted.pool)
+        awaited = select(t.waits.c.lease).where(t.waits.c.pool == wanted.pool)
+        query = query.where(t.leases.c.id.in_(held.union(awaited)))
+    if wanted.before is not None:
+        query = query.where(t.leases.c.number < wanted.before)
+    return _leases(connection, connection.execute(query).all())
+
+
+def _leases(connection: Connection, rows: Sequence[Row[Any]]) -> list[Lease]:
+    held: dict[str, list[LeasedResource]] = {row.id: [] for row in rows}
+    query = (
+        select(t.grants, t.resources.c.tags, t.resources.c.properties)
+        .outerjoin(t.resources, (t.resources.c.pool == t.grants.c.pool) & (t.resources.c.name == t.grants.c.resource))
+        .where(t.grants.c.lease.in_(held))
+        .order_by(t.grants.c.id)
+    )
+    for row in connection.execute(query):
+        held[row.lease].append(_leased(row))
+    return [_lease(connection, row, tuple(held[row.id])) for row in rows]
+
+
+def _leased(row: Row[Any]) -> LeasedResource:
+    state = "released" if row.closed_at else "ready" if row.ready_at else "preparing"
+    return LeasedResource(
+        pool=row.pool,
+        name=row.resource,
+        item=row.item,
+        role=row.role,
+        state=state,
+        stage=row.stage,
+        attempt=row.attempt,
+        epoch=row.epoch,
+        tags=tuple(row.tags or ()),
+        properties=row.properties or {},
+    )
+
+
+def _lease(connection: Connection, row: Row[Any], resources: tuple[LeasedResource, ...]) -> Lease:
+    state = LeaseState(row.state)
+    return Lease(
+        id=row.id,
+        number=row.number,
+        state=state,
+        outcome=Outcome(row.outcome) if state is LeaseState.ENDED else None,
+        error=Problem(**row.error) if row.error else None,
+        principal=row.principal,
+        owner=row.owner,
+        cc=tuple(row.cc),
+        description=row.description,
+        items=specs.items_from_json(row.wanted),
+        resources=resources,
+        queue=_place(connection, row) if state is LeaseState.QUEUED else None,
+        priority=row.priority,
+        created_at=row.created_at,
+        start_at=None,
+        active_at=row.active_at,
+        expires_at=row.expires_at,
+        ended_at=row.ended_at,
+        run_id=row.run_id,
+    )
+
+
+def _place(connection: Connection, row: Row[Any]) -> QueuePlace:
+    """Where a waiting lease stands among those that want of the same pools, and why it waits."""
+    pools = set(connection.execute(select(t.waits.c.pool).where(t.waits.c.lease == row.id)).scalars())
+    rivals = select(t.waits.c.lease)
+    if ANY_POOL not in pools:
+        rivals = rivals.where(t.waits.c.pool.in_({*pools, ANY_POOL}))
+    earlier = (t.leases.c.priority > row.priority) | (
+        (t.leases.c.priority == row.priority) & (t.leases.c.number < row.number)
+    )
+    ahead = connection.execute(
+        select(func.count())
+        .select_from(t.leases)
+        .where(t.leases.c.state == LeaseState.QUEUED, earlier, t.leases.c.id.in_(rivals))
+    ).scalar_one()
+    return QueuePlace(position=ahead + 1, reason=_reason(connection, row, ahead))
+
+
+def _reason(connection: Connection, row: Row[Any], ahead: int) -> str:
+    parts = []
+    for item in specs.items_from_json(row.wanted):
+        where = item.pool or "any pool"
+        counted = _states(connection, item.pool)
+        said = ", ".join(f"{count} {state}" for state, count in counted.items() if count)
+        parts.append(f"needs {item.count} of {where} ({said or 'which is gone'})")
+    before = f"; {ahead} {'lease' if ahead == 1 else 'leases'} before it" if ahead else ""
+    return "; ".join(parts) + before
+
+
+def _states(connection: Connection, pool: str | None) -> dict[str, int]:
+    """How many resources of a pool, or of all, are in which state; what is offline counts as that."""
+    query = (
+        select(t.resources.c.state, t.resources.c.offline_since.is_not(None).label("off"), func.count().label("many"))
+        .group_by(t.resources.c.state, "off")
+        .order_by(t.resources.c.state)
+    )
+    if pool is not None:
+        query = query.where(t.resources.c.pool == pool)
+    counted: dict[str, int] = {}
+    for row in connection.execute(query):
+        state = "offline" if row.off and row.state == ResourceState.FREE else row.state
+        counted[state] = counted.get(state, 0) + row.many
+    return counted
+
+
+def _resources_query() -> Select[Any]:
+    holder = (
+        select(t.grants.c.lease)
+        .where(
+            t.grants.c.pool == t.resources.c.pool,
+            t.grants.c.resource == t.resources.c.name,
+            t.grants.c.closed_at.is_(None),
+        )
+        .scalar_subquery()
+    )
+    return select(t.resources, holder.label("holder"))
+
+
+def _resource(row: Row[Any]) -> Resource:
+    offline = broken = None
+    if row.offline_since is not None:
+        offline = Offline(reason=row.offline_reason, by=row.offline_by, since=row.offline_since)
+    if row.broken_since is not None:
+        broken = Broken(reason=row.broken_reason, since=row.broken_since)
+    return Resource(
+        pool=row.pool,
+        name=row.name,
+        state=ResourceState(row.state),
+        stage=row.stage,
+        offline=offline,
+        broken=broken,
+        lease=row.holder,
+        epoch=row.epoch,
+        tags=tuple(row.tags),
+        properties=row.properties,
+    )
+
+
+def resource(connection: Connection, pool: str, name: str) -> Resource:
+    """One resource; raise `ResourceUnknown`."""
+    query = _resources_query().where(t.resources.c.pool == pool, t.resources.c.name == name)
+    row = connection.execute(query).one_or_none()
+    if row is None:
+        raise ResourceUnknown(f"there is no resource {pool}/{name}")
+    return _resource(row)
+
+
+def resources(connection: Connection, wanted: ResourceFilter) -> list[Resource]:
+    """Resources that satisfy a filter, in order of pool and name."""
+    query = _resources_query().order_by(t.resources.c.pool, t.resources.c.name)
+    if wanted.pool is not None:
+        query = query.where(t.resources.c.pool == wanted.pool)
+    if wanted.state is not None:
+        query = query.where(t.resources.c.state == wanted.state)
+    if wanted.after is not None:
+        pool, name = wanted.after
+        query = query.where((t.resources.c.pool > pool) | ((t.resources.c.pool == pool) & (t.resources.c.name > name)))
+    found: list[Resource] = []
+    for row in connection.execute(query):
+        if set(wanted.tags) <= set(row.tags) and selector.satisfies(wanted.conditions, row.properties):
+            found.append(_resource(row))
+            if len(found) == wanted.limit:
+                break
+    return found
+
+
+def available(connection: Connection, wanted: ResourceFilter) -> Availability:
+    """What is free now among the resources that satisfy a filter, and when the next holder's time is over."""
+    query = _resources_query().where(~t.resources.c.draining).order_by(t.resources.c.pool, t.resources.c.name)
+    if wanted.pool is not None:
+        known(connection, wanted.pool)
+        query = query.where(t.resources.c.pool == wanted.pool)
+    suitable = [
+        row
+        for row in connection.execute(query)
+        if set(wanted.tags) <= set(row.tags) and selector.satisfies(wanted.conditions, row.properties)
+    ]
+    free = [row for row in suitable if row.state == ResourceState.FREE and row.offline_since is None]
+    holders = {row.holder for row in suitable if row.holder and row.offline_since is None}
+    next_free_at = None
+    if holders:
+        ends = select(func.min(t.leases.c.expires_at)).where(t.leases.c.id.in_(holders))
+        next_free_at = connection.execute(ends).scalar_one()
+    return Availability(
+        free=len(free),
+        total=len(suitable),
+        next_free_at=next_free_at,
+        resources=tuple(_resource(row) for row in free[: wanted.limit]),
+    )
+
+
+def known(connection: Connection, pool: str) -> None:
+    """Raise `PoolUnknown` unless there is such a pool."""
+    if connection.execute(select(t.pools.c.name).where(t.pools.c.name == pool)).first() is None:
+        raise PoolUnknown(f"there is no pool {pool}")
+
+
+def pools(connection: Connection, name: str | None = None) -> list[Pool]:
+    """All pools by name, or the one named; raise `PoolUnknown`."""
+    query = (
+        select(t.pools, t.specs.c.spec.label("plain"))
+        .join(t.specs, t.specs.c.id == t.pools.c.spec)
+        .order_by(t.pools.c.name)
+    )
+    if name is not None:
+        known(connection, name)
+        query = query.where(t.pools.c.name == name)
+    found = []
+    for row in connection.execute(query).all():
+        states = _states(connection, row.name)
+        waiting = select(func.count()).select_from(t.waits).where(t.waits.c.pool.in_([row.name, ANY_POOL]))
+        found.append(
+            Pool(
+                spec=specs.from_json(row.plain),
+                file=row.file,
+                draining=row.draining,
+                total=sum(states.values()),
+                free=states.get(ResourceState.FREE, 0),
+                states=states,
+                waiting=connection.execute(waiting).scalar_one(),
+            )
+        )
+    return found
+
+
+def queue(connection: Connection, pool: str) -> list[Lease]:
+    """The leases that wait for a pool, in the order of service."""
+    known(connection, pool)
+    awaited = select(t.waits.c.lease).where(t.waits.c.pool.in_([pool, ANY_POOL]))
+    query = (
+        select(t.leases)
+        .where(t.leases.c.id.in_(awaited), t.leases.c.state == LeaseState.QUEUED)
+        .order_by(t.leases.c.priority.desc(), t.leases.c.number)
+    )
+    return _leases(connection, connection.execute(query).all())
+
+
+def delivery(connection: Connection, lease_id: str) -> list[Delivery]:
+    """What a lease's holder needs to connect; raise `NotDelivered` before the lease was active."""
+    found = lease(connection, lease_id)
+    if found.active_at is None:
+        raise NotDelivered(f"lease {found.number} is {found.state}: nothing is delivered before all of it is ready")
+    rows = connection.execute(select(t.grants).where(t.grants.c.lease == found.id).order_by(t.grants.c.id))
+    return [Delivery(pool=row.pool, name=row.resource, role=row.role, data=row.data or b"") for row in rows]
+
+
+def request(connection: Connection, lease_id: str) -> KnownRequest | None:
+    """The request behind a lease's id, if it came before."""
+    row = connection.execute(select(t.requests).where(t.requests.c.lease == lease_id)).one_or_none()
+    return KnownRequest(digest=row.digest, refusal=row.refusal) if row else None

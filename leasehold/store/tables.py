@@ -1,0 +1,284 @@
+"""The tables: `metadata` for inventory, grants, queue, leases and events; `logs_metadata` for what hooks printed.
+
+The logs live in a database of their own, so that they never block allocation.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    Text,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+
+class Utc(TypeDecorator[datetime]):
+    """An aware UTC time on every database; SQLite, which has no time zones, keeps it without one."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+Serial = BigInteger().with_variant(Integer(), "sqlite")
+
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+    "pk": "pk_%(table_name)s",
+    "ck": "ck_%(table_name)s_%(constraint_name)s",
+}
+metadata = MetaData(naming_convention=NAMING)
+logs_metadata = MetaData(naming_convention=NAMING)
+
+
+def _column(name: str, kind: Any, *rest: Any, nullable: bool = False, **more: Any) -> Column[Any]:
+    """A column that must be filled unless said otherwise."""
+    return Column(name, kind, *rest, nullable=nullable, **more)
+
+
+counters = Table("counters", metadata, Column("name", String(64), primary_key=True), _column("value", BigInteger))
+
+files = Table(
+    "files",
+    metadata,
+    Column("name", String(128), primary_key=True),
+    _column("digest", String(64)),
+    _column("applied_at", Utc),
+)
+
+specs = Table(
+    "specs",
+    metadata,
+    Column("id", Serial, primary_key=True),
+    _column("pool", String(128)),
+    _column("digest", String(64)),
+    _column("spec", Json),
+    UniqueConstraint("pool", "digest"),
+    comment="Append-only: a lease keeps the hook settings of its grant",
+)
+
+pools = Table(
+    "pools",
+    metadata,
+    Column("name", String(128), primary_key=True),
+    _column("file", String(128), nullable=True, comment="The pools file that made it; NULL: made by PUT"),
+    _column("spec", Serial, ForeignKey("specs.id")),
+    _column("priority", Integer),
+    _column("draining", Boolean, comment="Left its file while leased; deleted when the last resource is free"),
+)
+
+resources = Table(
+    "resources",
+    metadata,
+    Column("pool", String(128), ForeignKey("pools.name"), primary_key=True),
+    Column("name", String(128), primary_key=True),
+    _column("file", String(128), nullable=True),
+    _column("state", String(16)),
+    _column("stage", String(16), nullable=True),
+    _column("epoch", BigInteger, comment="The fencing token: grows with each change of actor"),
+    _column("draining", Boolean),
+    _column("tags", Json),
+    _column("properties", Json),
+    _column("offline_reason", Text, nullable=True),
+    _column("offline_by", String(128), nullable=True),
+    _column("offline_since", Utc, nullable=True),
+    _column("broken_reason", Text, nullable=True),
+    _column("broken_since", Utc, nullable=True),
+)
+GRANTABLE = "state = 'free' AND offline_since IS NULL AND NOT draining"
+Index(
+    "ix_resources_grantable",
+    resources.c.pool,
+    resources.c.name,
+    postgresql_where=text(GRANTABLE),
+    sqlite_where=text(GRANTABLE),
+)
+
+requests = Table(
+    "requests",
+    metadata,
+    Column("lease", String(64), primary_key=True, comment="Derived from the principal and the Idempotency-Key"),
+    _column("principal", String(128)),
+    _column("digest", String(64), comment="Of the body: the same key with another body is refused"),
+    _column("refusal", Json, nullable=True, comment="The error that answered it, if it was refused"),
+    _column("at", Utc),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    _column("number", BigInteger, unique=True),
+    _column("state", String(16)),
+    _column("outcome", String(16), nullable=True),
+    _column("error", Json, nullable=True),
+    _column("principal", String(128)),
+    _column("owner", String(128)),
+    _column("cc", Json),
+    _column("description", Text, nullable=True),
+    _column("wanted", Json, comment="The items as requested"),
+    _column("priority", Integer),
+    _column("duration_s", BigInteger),
+    _column("last_extension", String(128), nullable=True, comment="So that an extension run twice counts once"),
+    _column("run_id", String(64)),
+    _column("created_at", Utc),
+    _column("granted_at", Utc, nullable=True),
+    _column("active_at", Utc, nullable=True),
+    _column("expires_at", Utc, nullable=True),
+    _column("ended_at", Utc, nullable=True),
+    CheckConstraint("(state = 'ended') = (ended_at IS NOT NULL)", name="ended_at"),
+    CheckConstraint("state <> 'ended' OR outcome IS NOT NULL", name="outcome"),
+)
+QUEUED = "state = 'queued'"
+Index(
+    "ix_leases_queue",
+    leases.c.priority.desc(),
+    leases.c.number,
+    postgresql_where=text(QUEUED),
+    sqlite_where=text(QUEUED),
+)
+Index("ix_leases_state_number", leases.c.state, leases.c.number)
+Index("ix_leases_owner_number", leases.c.owner, leases.c.number)
+
+waits = Table(
+    "waits",
+    metadata,
+    Column("lease", String(64), ForeignKey("leases.id"), primary_key=True),
+    Column("pool", String(128), primary_key=True, comment="A pool that the waiting lease wants of; * is any pool"),
+)
+Index("ix_waits_pool", waits.c.pool)
+
+grants = Table(
+    "grants",
+    metadata,
+    Column("id", Serial, primary_key=True),
+    _column("lease", String(64), ForeignKey("leases.id")),
+    _column("pool", String(128)),
+    _column("resource", String(128)),
+    _column("epoch", BigInteger),
+    _column("spec", Serial, ForeignKey("specs.id")),
+    _column("item", Integer),
+    _column("role", String(128), nullable=True),
+    _column("stage", String(16), nullable=True),
+    _column("attempt", Integer, nullable=True),
+    _column("granted_at", Utc),
+    _column("ready_at", Utc, nullable=True),
+    _column("closed_at", Utc, nullable=True),
+    _column("data", LargeBinary, nullable=True, comment="What `deliver` printed: a secret of the holder"),
+)
+OPEN = "closed_at IS NULL"
+Index(
+    "uq_grants_open",
+    grants.c.pool,
+    grants.c.resource,
+    unique=True,
+    postgresql_where=text(OPEN),
+    sqlite_where=text(OPEN),
+)
+Index("ix_grants_lease", grants.c.lease)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", Serial, primary_key=True),
+    _column("lease", String(64)),
+    _column("pool", String(128)),
+    _column("resource", String(128)),
+    _column("epoch", BigInteger),
+    _column("stage", String(16)),
+    _column("hook", Integer),
+    _column("attempt", Integer),
+    _column("host", String(255)),
+    _column("started_at", Utc),
+    _column("deadline", Utc, comment="Past it no process of the run can be alive, whatever became of its worker"),
+    _column("ended_at", Utc, nullable=True),
+    _column("ending", String(16), nullable=True),
+    _column("code", Integer, nullable=True),
+    _column("detail", Text, nullable=True),
+    UniqueConstraint("pool", "resource", "epoch", "stage", "hook", "attempt"),
+)
+UNFINISHED = "ended_at IS NULL"
+Index("ix_runs_open", runs.c.pool, runs.c.resource, postgresql_where=text(UNFINISHED), sqlite_where=text(UNFINISHED))
+Index("ix_runs_lease", runs.c.lease)
+
+events = Table(
+    "events",
+    metadata,
+    Column("id", Serial, primary_key=True),
+    _column("at", Utc),
+    _column("kind", String(32)),
+    _column("lease", String(64), nullable=True),
+    _column("pool", String(128), nullable=True),
+    _column("resource", String(128), nullable=True),
+    _column("actor", String(128), nullable=True),
+    _column("reason", Text, nullable=True),
+    _column("data", Json),
+    sqlite_autoincrement=True,
+)
+Index("ix_events_lease", events.c.lease, events.c.id)
+Index("ix_events_resource", events.c.pool, events.c.resource, events.c.id)
+
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", Serial, primary_key=True),
+    _column("kind", String(16), comment="granted: signal the lease; recycle: start the workflow"),
+    _column("lease", String(64)),
+    _column("message", Json, nullable=True),
+    _column("at", Utc),
+    _column("delivered_at", Utc, nullable=True),
+    sqlite_autoincrement=True,
+)
+UNDELIVERED = "delivered_at IS NULL"
+Index("ix_outbox_due", outbox.c.id, postgresql_where=text(UNDELIVERED), sqlite_where=text(UNDELIVERED))
+
+logs = Table(
+    "logs",
+    logs_metadata,
+    Column("id", Serial, primary_key=True),
+    _column("at", Utc),
+    _column("lease", String(64)),
+    _column("pool", String(128)),
+    _column("resource", String(128)),
+    _column("epoch", BigInteger),
+    _column("stage", String(16)),
+    _column("attempt", Integer),
+    _column("stream", String(16)),
+    _column("data", LargeBinary),
+    sqlite_autoincrement=True,
+)
+Index("ix_logs_lease", logs.c.lease, logs.c.id)
+Index("ix_logs_resource", logs.c.pool, logs.c.resource, logs.c.id)
+Index("ix_logs_at", logs.c.at)

@@ -1,0 +1,103 @@
+"""`python -m worker`: one process that runs leases, recyclings and their hooks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from contextlib import suppress
+from datetime import timedelta
+
+from temporalio.client import Client
+
+from activities.drivers.command import CommandDriver
+from leasehold import config
+from leasehold.errors import LeaseholdError
+from leasehold.settings import Settings
+from leasehold.store import migrate
+from leasehold.store.inventory import file_digest
+from leasehold.store.logs import SqlLogStore
+from leasehold.store.store import SqlStore
+from leasehold.temporal import TASK_QUEUE, connect
+from worker.relay import Relay
+from worker.wiring import build_worker
+
+log = logging.getLogger("worker")
+
+KILL_GRACE = timedelta(seconds=5)
+_RECONNECT_S = 0.5
+
+
+async def run(settings: Settings) -> None:
+    """Work until SIGTERM or SIGINT; then stop the hooks, whose activities run again elsewhere or later."""
+    stopped = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+    store, logs = SqlStore(settings.main_url), SqlLogStore(settings.log_url)
+    try:
+        await _apply_start_file(settings, store)
+        client = await _connect(settings, stopped)
+        if client is None:
+            return
+        async with CommandDriver(lock_folder=settings.folder / "locks", kill_grace=KILL_GRACE) as command:
+            relay = asyncio.create_task(Relay(store, client, TASK_QUEUE).run())
+            async with build_worker(client, store, logs, {"command": command}):
+                log.info("working")
+                await stopped.wait()
+                log.info("stopping")
+            relay.cancel()
+            with suppress(asyncio.CancelledError):
+                await relay
+    finally:
+        store.close()
+        logs.close()
+
+
+async def _connect(settings: Settings, stopped: asyncio.Event) -> Client | None:
+    """A client once Temporal answers; None if this process is to stop first."""
+    while not stopped.is_set():
+        try:
+            return await connect(settings, "worker", lazy=False)
+        except RuntimeError as error:
+            log.info("waiting for Temporal: %s", error)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopped.wait(), _RECONNECT_S)
+    return None
+
+
+async def _apply_start_file(settings: Settings, store: SqlStore) -> None:
+    """Apply the pools file that the settings name, where it is new; keep the last good one where it is bad."""
+    if settings.pools is None:
+        return
+    path = settings.pools.absolute()
+    try:
+        file = config.load_yaml(path.read_bytes(), str(path.parent))
+        if await store.applied_digest(file.name) != file_digest(file):
+            changes = await store.apply(file, "start file")
+            log.info("applied %s: %d changes", path, len(changes))
+    except (OSError, LeaseholdError) as error:
+        log.error("%s was not applied, the inventory stays as it is: %s", path, error)
+
+
+def main() -> int:
+    """Run the worker; the exit status is 1 where it could not start."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    try:
+        settings = Settings()
+        migrate.check(settings.main_url, "main")
+        migrate.check(settings.log_url, "logs")
+        asyncio.run(run(settings))
+    except Exception as error:
+        log.error("cannot work: %s", error)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Threads of the Temporal client outlive the interpreter, which crashes some of its exits.
+    os._exit(status)

@@ -1,0 +1,56 @@
+"""Builds a worker: the real store, log store and drivers, injected into the activities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from temporalio.client import Client
+from temporalio.worker import UnsandboxedWorkflowRunner, Worker
+
+from activities.allocate import Allocation
+from activities.stages import HEARTBEAT, Stages
+from leasehold.ports import Driver, LogStore, Store
+from leasehold.temporal import TASK_QUEUE
+from workflows.lease import LeaseWorkflow
+from workflows.recycle import RecycleWorkflow
+
+GRACEFUL_SHUTDOWN = timedelta(seconds=3)
+MOST_HOOKS = 200
+MOST_CACHED_WORKFLOWS = 2000
+
+
+def build_worker(client: Client, store: Store, logs: LogStore, drivers: Mapping[str, Driver]) -> Worker:
+    """A worker for leases and recyclings.
+
+    Workflows run outside of the SDK's sandbox, which costs several milliseconds for each of them; the import contracts
+    and the replay of saved histories hold what it would (docs/decisions).
+    """
+    allocation, stages = Allocation(store), Stages(store, logs, drivers)
+    return Worker(
+        client,
+        task_queue=TASK_QUEUE,
+        workflows=[LeaseWorkflow, RecycleWorkflow],
+        activities=[
+            allocation.admit,
+            allocation.read_grants,
+            allocation.activate,
+            allocation.extend,
+            allocation.close_lease,
+            allocation.end_lease,
+            allocation.finish_recycling,
+            stages.wipe,
+            stages.provision,
+            stages.configure,
+            stages.validate,
+            stages.deliver,
+            stages.release,
+        ],
+        workflow_runner=UnsandboxedWorkflowRunner(),
+        max_cached_workflows=MOST_CACHED_WORKFLOWS,
+        max_concurrent_activities=MOST_HOOKS,
+        max_concurrent_local_activities=MOST_HOOKS,
+        max_heartbeat_throttle_interval=HEARTBEAT,
+        default_heartbeat_throttle_interval=HEARTBEAT,
+        graceful_shutdown_timeout=GRACEFUL_SHUTDOWN,
+    )

@@ -1,0 +1,33 @@
+"""What happens to a resource after a lease, apart from the lease: a stuck host never keeps a lease alive."""
+
+from __future__ import annotations
+
+from temporalio import workflow
+
+with workflow.unsafe.imports_passed_through():
+    from activities.allocate import Allocation
+    from leasehold.messages import Recycled, RecycleResource
+    from workflows import steps
+
+
+def workflow_id(pool: str, resource: str, epoch: int) -> str:
+    """The id of a recycling: one for each claim."""
+    return f"recycle:{pool}:{resource}:{epoch}"
+
+
+@workflow.defn(name="recycle")
+class RecycleWorkflow:
+    """Takes a resource through the stages that its pool wants after a lease, then frees it or quarantines it."""
+
+    @workflow.run
+    async def run(self, order: RecycleResource) -> str:
+        """Return `free`, or why the resource is broken."""
+
+        def show(stage: str, attempt: int) -> None:
+            workflow.set_current_details(f"{stage}, attempt {attempt}")
+
+        broken = await steps.run_stages(order.lease, order.claim, show)
+        reason = broken.reason if broken else None
+        done = Recycled(lease=order.lease, claim=order.claim, broken=reason)
+        await steps.step(Allocation.finish_recycling, done)
+        return reason or "free"
