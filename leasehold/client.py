@@ -34,7 +34,7 @@ from leasehold.errors import Unavailable
 LONGEST_WAIT = timedelta(seconds=60)
 """The API holds an answer no longer."""
 
-SLOWEST_TICK = timedelta(seconds=10)
+SLOWEST_TICK = timedelta(seconds=5)
 """`watch` looks at least this often, unless asked for longer waits."""
 
 OUTAGE = timedelta(minutes=2)
@@ -135,7 +135,7 @@ class Client:
         return lease
 
     def lease_page(self, *, limit: int = 100, cursor: str | None = None, **filters: str | None) -> Page[Lease]:
-        """One page of leases; `filters` are `state`, `owner`, `pool` and such, `cursor` that of the page before."""
+        """One page of leases; `filters` are `state` (several with commas), `owner`, `pool`."""
         params = _present({**filters, "limit": str(limit), "cursor": cursor})
         return cast(Page[Lease], self._wire.call("GET", "leases", params=params))
 
@@ -185,9 +185,9 @@ class Client:
         """The leases that wait for a pool, the next one first."""
         return self._pages("pools", name, "queue")
 
-    def put_pool(self, name: str, pool: Mapping[str, Any]) -> dict[str, Any]:
-        """Make or replace a pool."""
-        return cast(dict[str, Any], self._wire.call("PUT", "pools", name, json=pool))
+    def put_pool(self, name: str, pool: Mapping[str, Any], *, folder: str | None = None) -> Applied:
+        """Make or change a pool; `folder` (absolute) is where its hooks start."""
+        return cast(Applied, self._wire.call("PUT", "pools", name, json=pool, params=_present({"folder": folder})))
 
     def apply(
         self, file: str | bytes | Mapping[str, Any], *, folder: str | None = None, dry_run: bool = False
@@ -231,14 +231,14 @@ class Client:
 
     def put_resource(
         self, pool: str, name: str, *, tags: Sequence[str] = (), properties: Mapping[str, Any] | None = None
-    ) -> Resource:
-        """Register or replace a static resource."""
+    ) -> Applied:
+        """Register a static resource, or replace its tags and properties."""
         body = {"tags": list(tags), "properties": dict(properties or {})}
-        return cast(Resource, self._wire.call("PUT", "pools", pool, "resources", name, json=body))
+        return cast(Applied, self._wire.call("PUT", "pools", pool, "resources", name, json=body))
 
-    def delete_resource(self, pool: str, name: str) -> None:
+    def delete_resource(self, pool: str, name: str) -> Applied:
         """Take a resource out of its pool; one that is leased goes when it is released."""
-        self._wire.call("DELETE", "pools", pool, "resources", name)
+        return cast(Applied, self._wire.call("DELETE", "pools", pool, "resources", name))
 
     def offline(self, pool: str, name: str, reason: str) -> Resource:
         """Keep a resource from new leases."""

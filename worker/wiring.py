@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from temporalio.client import Client
-from temporalio.worker import UnsandboxedWorkflowRunner, Worker
+from temporalio.worker import Interceptor, UnsandboxedWorkflowRunner, Worker, WorkflowRunner
 
 from activities.allocate import Allocation
 from activities.stages import HEARTBEAT, Stages
@@ -20,7 +20,15 @@ MOST_HOOKS = 200
 MOST_CACHED_WORKFLOWS = 2000
 
 
-def build_worker(client: Client, store: Store, logs: LogStore, drivers: Mapping[str, Driver]) -> Worker:
+def build_worker(
+    client: Client,
+    store: Store,
+    logs: LogStore,
+    drivers: Mapping[str, Driver],
+    *,
+    interceptors: Sequence[Interceptor] = (),
+    workflow_runner: WorkflowRunner | None = None,
+) -> Worker:
     """A worker for leases and recyclings.
 
     Workflows run outside of the SDK's sandbox, which costs several milliseconds for each of them; the import contracts
@@ -46,7 +54,8 @@ def build_worker(client: Client, store: Store, logs: LogStore, drivers: Mapping[
             stages.deliver,
             stages.release,
         ],
-        workflow_runner=UnsandboxedWorkflowRunner(),
+        workflow_runner=workflow_runner or UnsandboxedWorkflowRunner(),
+        interceptors=interceptors,
         max_cached_workflows=MOST_CACHED_WORKFLOWS,
         max_concurrent_activities=MOST_HOOKS,
         max_concurrent_local_activities=MOST_HOOKS,

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime, timedelta
+from typing import Any
 
 from temporalio import workflow
-from temporalio.common import SearchAttributeKey
+from temporalio.common import SearchAttributeKey, SearchAttributeUpdate
 from temporalio.exceptions import ApplicationError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
@@ -79,7 +80,6 @@ class LeaseWorkflow:
         if admitted.refusal is not None:
             await workflow.wait_condition(workflow.all_handlers_finished)
             return admitted.refusal.code
-        self._show(str(admitted.state))
         claims = admitted.claims if admitted.state is LeaseState.PREPARING else await self._wait_for_grants()
         if self._ending is None:
             await self._prepare(claims)
@@ -93,6 +93,7 @@ class LeaseWorkflow:
 
     async def _wait_for_grants(self) -> tuple[Claim, ...]:
         """Wait, holding and polling nothing, until the record says that everything asked for is granted."""
+        self._show("queued")
         while True:
             await workflow.wait_condition(lambda: self._nudged or self._ending is not None)
             if self._ending is not None:
@@ -100,7 +101,6 @@ class LeaseWorkflow:
             self._nudged = False
             standing = await steps.step(Allocation.read_grants, self._ref)
             if standing.state is LeaseState.PREPARING:
-                self._show("preparing")
                 return standing.claims
 
     async def _prepare(self, claims: tuple[Claim, ...]) -> None:
@@ -110,6 +110,8 @@ class LeaseWorkflow:
                 pool=claim.pool, resource=claim.resource, epoch=claim.epoch
             )
         tasks = [asyncio.create_task(self._prepare_one(claim)) for claim in claims if claim.stages]
+        if tasks:
+            self._show("preparing")
         await workflow.wait_condition(
             lambda: self._ending is not None or all(t.done() for t in tasks) or any(_failed(t) for t in tasks)
         )
@@ -127,7 +129,6 @@ class LeaseWorkflow:
             self._fail(broken, errors)
             return
         self._held(await steps.step(Allocation.activate, self._ref))
-        self._show("active")
 
     async def _prepare_one(self, claim: Claim) -> BrokenResource | None:
         key = (claim.pool, claim.resource)
@@ -172,6 +173,7 @@ class LeaseWorkflow:
             return
         self._closed = closed
         self._ending = self._ending or order
+        self._show(closed.state)
 
     async def _close(self, *, stopped: bool) -> Closed:
         """Close what the lease holds, once; with `stopped`, also end it."""
@@ -193,7 +195,7 @@ class LeaseWorkflow:
             self._show(self._closed.state)
         if stopped and self._closed.state is not LeaseState.ENDED:
             self._closed = await steps.step(Allocation.end_lease, self._ref)
-        self._show(self._closed.state)
+            self._show(self._closed.state)
         return self._closed
 
     # Asking the lease to end
@@ -311,14 +313,13 @@ class LeaseWorkflow:
         """Set the timer by the time left, so that the clocks of database and Temporal need not agree."""
         self._deadline = workflow.now() + timedelta(seconds=held.left_s)
         self._expires_at = held.expires_at
-        if held.expires_at is not None:
-            workflow.upsert_search_attributes([LEASE_EXPIRES.value_set(held.expires_at)])
+        self._show("active", LEASE_EXPIRES.value_set(held.expires_at) if held.expires_at else None)
 
-    def _show(self, state: str) -> None:
-        if state != self._state:
-            self._state = state
-            workflow.upsert_search_attributes([LEASE_STATE.value_set(state)])
-            self._details()
+    def _show(self, state: str, *more: SearchAttributeUpdate[Any] | None) -> None:
+        """Let Temporal's UI show the state. Each call is an event, so states that pass at once are left out."""
+        self._state = state
+        workflow.upsert_search_attributes([LEASE_STATE.value_set(state), *(m for m in more if m is not None)])
+        self._details()
 
     def _details(self) -> None:
         lines = [f"**{self._state}**", ""]

@@ -116,16 +116,19 @@ class Supervisor:
         name = message["run"]
         if message["do"] == "start":
             self._start(name, descriptors)
-        elif name in self._runs:
-            run = self._runs[name]
-            run.go() if message["do"] == "go" else run.stop()
+        elif name not in self._runs:
+            # It ended while the message was on its way.
+            pass
+        elif message["do"] == "go":
+            self._runs[name].go()
+        else:
+            self._runs[name].stop()
 
     def _start(self, name: str, descriptors: list[int]) -> None:
         if len(descriptors) < DESCRIPTORS_OF_A_START or max(descriptors) > self._limit - SPARE_DESCRIPTORS:
             wire.close_all(descriptors)
-            self._tell(
-                "ended", name, Ended(wire.UNABLE, detail="too many hooks at once for the limit on open files")._asdict()
-            )
+            ended = Ended(wire.UNABLE, detail="too many hooks at once for the limit on open files")
+            self._tell("ended", name, ended._asdict())
         else:
             start = wire.unpack(descriptors[0])
             self._runs[name] = self._run(name, start, descriptors[1:], Lock(self._folder, start.lock))

@@ -68,8 +68,11 @@ class _Found:
     record: Lease | None
 
 
-async def _find(ref: str, caller: Principal, service: Services) -> _Found:
-    """The lease that `ref` names, if the caller may know of it; raise `LeaseUnknown`, `Refused`."""
+async def find(ref: str, caller: Caller, service: Service) -> _Found:
+    """The lease that `ref` names, if the caller may know of it; raise `LeaseUnknown`, `Refused`.
+
+    A dependency, so that nobody learns what is wrong with a body that they may not send.
+    """
     try:
         record = await service.store.lease(ref)
     except LeaseUnknown:
@@ -79,6 +82,9 @@ async def _find(ref: str, caller: Principal, service: Services) -> _Found:
         return _Found(ref, None)
     caller.check_reaches(record.id)
     return _Found(record.id, record)
+
+
+Found = Annotated[_Found, Depends(find)]
 
 
 async def _shown(lease: str, service: Services) -> dict[str, Any]:
@@ -194,18 +200,16 @@ async def list_leases(
 
 
 @router.get("/{ref}", response_model=LeaseAnswer)
-async def show_lease(ref: str, caller: Caller, service: Service, wait: Wait = None, within: Timeout = 30) -> Response:
+async def show_lease(found: Found, service: Service, wait: Wait = None, within: Timeout = 30) -> Response:
     """Show a lease, by id or number; hold the answer until it has reached a state, if asked to."""
-    found = await _find(ref, caller, service)
     if found.record is not None and wait is None:
         return JSONResponse(service.leases.lease(found.record))
     return JSONResponse(await _wait(found.id, wait, within, service))
 
 
 @router.post("/{ref}/extend", response_model=LeaseAnswer)
-async def extend_lease(ref: str, body: ExtendBody, caller: Caller, service: Service, key: Key = None) -> Response:
+async def extend_lease(found: Found, body: ExtendBody, caller: Caller, service: Service, key: Key = None) -> Response:
     """Extend an active lease."""
-    found = await _find(ref, caller, service)
     if found.record is None:
         raise LeaseNotActive("the lease has not been admitted yet")
     extension = ExtendLease(
@@ -223,17 +227,15 @@ async def extend_lease(ref: str, body: ExtendBody, caller: Caller, service: Serv
 
 
 @router.post("/{ref}/release", response_model=LeaseAnswer)
-async def release_lease(ref: str, caller: Caller, service: Service) -> Response:
+async def release_lease(found: Found, caller: Caller, service: Service) -> Response:
     """Give a lease back. Before it is active this cancels it; once it is over it changes nothing."""
-    found = await _find(ref, caller, service)
     done = _is_over(found) or await service.gateway.release(found.id, Steer(actor=caller.name))
     return JSONResponse(await _shown(found.id, service), 200 if done else 202)
 
 
 @router.post("/{ref}/cancel", response_model=LeaseAnswer)
-async def cancel_lease(ref: str, caller: Caller, service: Service) -> Response:
+async def cancel_lease(found: Found, caller: Caller, service: Service) -> Response:
     """End a lease in whatever state it is; once it is over this changes nothing."""
-    found = await _find(ref, caller, service)
     done = _is_over(found) or await service.gateway.cancel(found.id, Steer(actor=caller.name))
     return JSONResponse(await _shown(found.id, service), 200 if done else 202)
 
@@ -243,9 +245,8 @@ def _is_over(found: _Found) -> bool:
 
 
 @router.get("/{ref}/delivery", response_model=DeliveryAnswer)
-async def show_delivery(ref: str, caller: Caller, service: Service) -> Response:
+async def show_delivery(found: Found, service: Service) -> Response:
     """Show what the holder needs to connect, once all resources are ready."""
-    found = await _find(ref, caller, service)
     delivered = await service.store.delivery(found.id)
     headers = {"Cache-Control": "no-store"}
     body = {"lease": found.id, "resources": [render.delivery(d) for d in delivered]}
@@ -254,23 +255,20 @@ async def show_delivery(ref: str, caller: Caller, service: Service) -> Response:
 
 @router.get("/{ref}/events", response_model=ListAnswer)
 async def list_events(
-    ref: str,
-    caller: Caller,
+    found: Found,
     service: Service,
     cursor: Annotated[int, Query(ge=0, le=2**62)] = 0,
     limit: Annotated[int, Query(ge=1, le=1000)] = 1000,
 ) -> Response:
     """List what happened to a lease, oldest first."""
-    found = await _find(ref, caller, service)
     happened = await service.store.events(lease=found.id, after=cursor, limit=limit)
     more = str(happened[-1].id) if len(happened) == limit else None
     return JSONResponse({"items": [render.event(e) for e in happened], "next_cursor": more})
 
 
 @router.get("/{ref}/log", response_class=PlainTextResponse)
-async def show_log(ref: str, caller: Caller, service: Service, follow: bool = False) -> Response:
+async def show_log(found: Found, service: Service, follow: bool = False) -> Response:
     """Show what the lease's stages printed; with `follow`, go on until the lease has ended."""
-    found = await _find(ref, caller, service)
     return StreamingResponse(_log(found.id, follow, service), media_type="text/plain; charset=utf-8")
 
 

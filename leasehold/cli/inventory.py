@@ -11,6 +11,7 @@ from leasehold.answers import Resource
 from leasehold.cli import options
 from leasehold.cli.connect import connect
 from leasehold.cli.output import note, one_line, print_fields, print_json, print_rows, say
+from leasehold.cli.pools import print_applied
 from leasehold.cli.words import moment
 
 
@@ -75,14 +76,15 @@ def add(
     """Register a resource, or replace its tags and properties."""
     properties = dict(_read_property(text) for text in prop or ())
     with connect() as client:
-        made = client.put_resource(*options.split_resource(resource), tags=tag or (), properties=properties)
-    _report(made, as_json)
+        applied = client.put_resource(*options.split_resource(resource), tags=tag or (), properties=properties)
+    print_applied(applied, as_json)
 
 
 def remove(resource: options.ResourceName, as_json: options.Json = False) -> None:
     """Take a resource out of its pool; one that is leased goes when it is released."""
     with connect() as client:
-        client.delete_resource(*options.split_resource(resource))
+        applied = client.delete_resource(*options.split_resource(resource))
+    print_applied(applied, as_json)
 
 
 def offline(

@@ -17,12 +17,14 @@ from leasehold.cli.exits import Exit, of_error, of_wait
 from leasehold.cli.output import note, one_line, print_bytes, print_error, print_fields, print_json, print_rows, say
 from leasehold.cli.progress import progress
 from leasehold.cli.take import print_delivery
-from leasehold.cli.words import moment, name_of, resource_name, standing, step, wanted
+from leasehold.cli.words import moment, name_of, parting, resource_name, standing, step, wanted
 from leasehold.errors import LeaseholdError, NotFound
+from leasehold.model import LeaseState
 
 if TYPE_CHECKING:
     from leasehold.client import Client
 
+_NOT_ENDED = ",".join(state for state in LeaseState if state is not LeaseState.ENDED)
 _FIRST_WAIT = timedelta(seconds=1)
 
 
@@ -34,7 +36,9 @@ class Until(StrEnum):
 
 
 def list_leases(
-    state: Annotated[str | None, typer.Option("--state", help="Only leases in this state.")] = None,
+    state: Annotated[
+        str | None, typer.Option("--state", help="Only leases in this state, or in one of several with commas between.")
+    ] = None,
     owner: Annotated[str | None, typer.Option("--owner", help="Only leases of this owner.")] = None,
     pool: Annotated[str | None, typer.Option("--pool", "-p", help="Only leases on this pool.")] = None,
     everything: Annotated[bool, typer.Option("--all", "-a", help="Ended ones too.")] = False,
@@ -43,11 +47,9 @@ def list_leases(
     as_json: options.Json = False,
 ) -> None:
     """List leases; without --all or --state those that have not ended."""
-    filters = {"state": state, "owner": owner, "pool": pool}
-    if state is None and not everything:
-        filters["state__ne"] = "ended"
+    states = state if state or everything else _NOT_ENDED
     with connect() as client:
-        page = client.lease_page(limit=limit, cursor=cursor, **filters)
+        page = client.lease_page(limit=limit, cursor=cursor, state=states, owner=owner, pool=pool)
     if as_json:
         print_json(page)
         return
@@ -168,16 +170,16 @@ def _steer(refs: list[str], call: Callable[[Client, str], Lease], as_json: bool)
                 print_error(error, as_json)
                 status = status or of_error(error)
     if done:
-        _report(done, as_json)
+        _report(done, as_json, parting)
     raise typer.Exit(status)
 
 
-def _report(leases: list[Lease], as_json: bool) -> None:
+def _report(leases: list[Lease], as_json: bool, describe: Callable[[Lease], str] = standing) -> None:
     if as_json:
         print_json(leases[0] if len(leases) == 1 else {"items": leases, "next_cursor": None})
         return
     for lease in leases:
-        say(one_line(f"Lease {name_of(lease)}: {standing(lease)}"))
+        say(one_line(f"Lease {name_of(lease)}: {describe(lease)}"))
 
 
 def _what(lease: Lease) -> str:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from leasehold.answers import Change
+from leasehold.answers import Applied, Change
 from leasehold.cli import options
 from leasehold.cli.connect import connect
 from leasehold.cli.output import note, one_line, print_fields, print_json, print_rows, say
@@ -29,14 +29,8 @@ def apply(
     content, folder = _read(file)
     with connect() as client:
         applied = client.apply(content, folder=folder, dry_run=dry_run)
-    if as_json:
-        print_json(applied)
-        return
-    for change in applied["changes"]:
-        _print_change(change)
-    if not applied["changes"]:
-        note("Nothing to change.")
-    elif dry_run:
+    print_applied(applied, as_json)
+    if dry_run and not as_json:
         note("This was a dry run: nothing has changed.")
 
 
@@ -69,6 +63,17 @@ def queue(pool: options.PoolName, as_json: options.Json = False) -> None:
         print_json({"items": waiting, "next_cursor": None})
         return
     print_rows(("POSITION", "LEASE", "OWNER", "REASON"), map(_queue_row, waiting))
+
+
+def print_applied(applied: Applied, as_json: bool) -> None:
+    """Print what changes, as a diff."""
+    if as_json:
+        print_json(applied)
+        return
+    for change in applied["changes"]:
+        _print_change(change)
+    if not applied["changes"]:
+        note("Nothing to change.")
 
 
 def _queue_row(lease: dict[str, Any]) -> tuple[Any, ...]:

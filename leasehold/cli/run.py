@@ -23,7 +23,7 @@ from leasehold.cli.output import note, one_line, print_error
 from leasehold.cli.progress import progress
 from leasehold.cli.request import LeaseRequest, lease_request, read_items
 from leasehold.cli.signals import Interrupted, Signals
-from leasehold.cli.words import moment, name_of, standing
+from leasehold.cli.words import moment, name_of, parting, standing
 from leasehold.errors import LeaseholdError, LeaseNotActive, Unavailable
 
 _LONGEST_VARIABLE = 128 * 1024
@@ -155,4 +155,4 @@ def _give_back(claim: Claim, as_json: bool) -> None:
         note(f"Lease {name_of(claim.lease)} could not be given back: leasehold release {name_of(claim.lease)}{end}")
     else:
         if lease is not None and not as_json:
-            note(one_line(f"lease {name_of(lease)}: {standing(lease)}"))
+            note(one_line(f"lease {name_of(lease)}: {parting(lease)}"))

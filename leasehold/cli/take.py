@@ -16,7 +16,7 @@ from leasehold.cli.output import note, one_line, print_json, say
 from leasehold.cli.progress import progress
 from leasehold.cli.request import lease_request, read_items
 from leasehold.cli.signals import Interrupted, Signals
-from leasehold.cli.words import moment, name_of, resource_name, standing
+from leasehold.cli.words import moment, name_of, parting, resource_name, standing
 from leasehold.errors import LeaseholdError
 
 if TYPE_CHECKING:
@@ -112,4 +112,4 @@ def _give_back(claim: Claim) -> None:
         kept = f"lease {name_of(claim.lease)}" if claim.lease else "the lease"
         note(one_line(f"Interrupted, but {kept} could not be given back: {error.detail}"))
     else:
-        note(f"Interrupted: lease {name_of(lease)} is cancelled" if lease else "Interrupted")
+        note(one_line(f"Interrupted: lease {name_of(lease)} {parting(lease)}") if lease else "Interrupted")

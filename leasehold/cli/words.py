@@ -30,6 +30,13 @@ def standing(lease: Lease) -> str:
     return f"{lease['state']}: {lease['outcome']}{why}"
 
 
+def parting(lease: Lease) -> str:
+    """How a lease stands that was told to end: without a worker it will only later."""
+    if lease["state"] in ("releasing", "ended"):
+        return standing(lease)
+    return "will end as soon as a worker hears of it"
+
+
 def step(resource: LeasedResource) -> str:
     """Where a resource is on its way to its holder: `wipe, attempt 1`, or `ready`."""
     if resource["stage"] is None:

@@ -119,7 +119,10 @@ class Database:
 
 def _sqlite(url: Any, *, read_only: bool) -> Engine:
     if url.database:
-        Path(url.database).parent.mkdir(parents=True, exist_ok=True)
+        path = Path(url.database)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # What hooks deliver is a secret. SQLite gives its other files the mode of this one.
+        path.touch(mode=0o600)
     options: dict[str, Any] = {} if read_only else {"poolclass": StaticPool}
     engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}, **options)
 

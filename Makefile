@@ -1,0 +1,57 @@
+# Leasehold's commands. `make` alone lists them; each sets up what it needs first.
+
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+MAKEFLAGS += --no-print-directory
+
+.PHONY: help setup demo up test check bench lock clean temporal test-server
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: .venv/ready temporal test-server ## install everything into .venv and .tools; quick when it is there
+
+demo: .venv/ready temporal ## show one lease after another on three real resources, in a minute
+	@$(BIN)/python examples/demo.py $(ARGS)
+
+up: .venv/ready temporal ## run the whole service here: Temporal, worker, API; Ctrl-C stops it, nothing is lost
+	@exec $(BIN)/python scripts/up.py
+
+test: setup ## all tests, with coverage; a part of them with ARGS="tests/unit -k grant"
+	@$(BIN)/python -m tests --cov $(ARGS)
+
+check: .venv/ready ## style, types and import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: .venv/ready temporal ## measure, beside the targets
+	@$(BIN)/python -m tests.bench $(ARGS)
+
+# Versions stay as they are locked, unless a new constraint forbids one. ARGS=--upgrade takes the newest of all.
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+  --no-emit-index-url --no-emit-find-links --custom-compile-command "make lock" $(ARGS) pyproject.toml
+lock: .venv/ready ## recompile requirements/*.txt from pyproject.toml
+	$(COMPILE) --extra service --output-file requirements/service.txt
+	$(COMPILE) --extra service --group dev --constraint requirements/service.txt --output-file requirements/dev.txt
+
+clean: ## remove what builds, checks and tests left; keeps data, .venv and .tools
+	rm -rf build dist *.egg-info .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
+
+.venv/ready: requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'Python 3.11 or newer is needed: make PYTHON=python3.11 ...' >&2; exit 1; }
+	@echo 'installing the locked packages into .venv'
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+temporal: .venv/ready
+	@scripts/get-temporal
+
+test-server:
+	@scripts/get-test-server

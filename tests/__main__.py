@@ -1,0 +1,28 @@
+"""`python -m tests [arguments of pytest]`: runs the tests; the exit status is pytest's own."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+
+
+def main() -> int:
+    """Run the tests, and say last what could not be tested here."""
+    status = int(pytest.main(sys.argv[1:]))
+    # Not before: coverage measures only what is imported after it began.
+    from tests import postgres
+
+    if postgres.missing:
+        print(f"\nNOT TESTED on PostgreSQL: {postgres.missing}.")
+        print("Install PostgreSQL, or name a server: LEASEHOLD_TEST_POSTGRES=postgresql://user:password@host/database")
+    return status
+
+
+if __name__ == "__main__":
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Threads of the Temporal client outlive the interpreter, which crashes some of its exits.
+    os._exit(status)

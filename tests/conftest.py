@@ -1,0 +1,78 @@
+"""What all tests may ask for: databases of their own, on SQLite and on a real PostgreSQL."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from leasehold.store import migrate
+from tests import postgres as installed
+from tests.postgres import Missing, Postgres
+
+NewDatabase = Callable[[str], str]
+
+
+@pytest.fixture(scope="session")
+def _postgres_or_reason() -> Iterator[Postgres | Missing]:
+    try:
+        with installed.running() as server:
+            yield server
+    except Missing as error:
+        yield error
+
+
+@pytest.fixture
+def postgres(_postgres_or_reason: Postgres | Missing) -> Postgres:
+    """A PostgreSQL server; without one the test is skipped, or fails where one is required."""
+    if isinstance(_postgres_or_reason, Missing):
+        installed.complain(_postgres_or_reason)
+    return _postgres_or_reason
+
+
+@pytest.fixture(scope="session")
+def _sqlite_templates(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    folder = tmp_path_factory.mktemp("templates")
+
+    def template(kind: str) -> Path:
+        path = folder / f"{kind}.db"
+        if not path.exists():
+            migrate.upgrade(f"sqlite:///{path}", kind)
+        return path
+
+    return template
+
+
+@pytest.fixture
+def new_sqlite(tmp_path: Path, _sqlite_templates: Callable[[str], Path]) -> NewDatabase:
+    """Makes SQLite databases with all tables of a kind (`main`, `logs`), and returns their URLs."""
+
+    def new(kind: str) -> str:
+        path = tmp_path / f"{kind}.db"
+        shutil.copy(_sqlite_templates(kind), path)
+        return f"sqlite:///{path}"
+
+    return new
+
+
+@pytest.fixture
+def new_postgres(postgres: Postgres) -> Iterator[NewDatabase]:
+    """Makes PostgreSQL databases with all tables of a kind, and returns their URLs."""
+    made: list[str] = []
+
+    def new(kind: str) -> str:
+        made.append(postgres.migrated(kind))
+        return made[-1]
+
+    yield new
+    for url in made:
+        postgres.drop(url)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def new_database(request: pytest.FixtureRequest) -> NewDatabase:
+    """Makes databases with all tables of a kind; the test runs on SQLite and on PostgreSQL."""
+    made: NewDatabase = request.getfixturevalue("new_sqlite" if request.param == "sqlite" else "new_postgres")
+    return made

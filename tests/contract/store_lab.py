@@ -1,0 +1,187 @@
+"""What the tests of the store share: a clock moved by hand, and a lab in words of the domain."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+
+from leasehold.messages import Admitted, BrokenResource, Claim, Closed, CloseLease, ExtendLease, Held, HookReport
+from leasehold.messages import PlannedStage, Recycled, RunHook, SubmitLease
+from leasehold.model import Event, Hook, Inventory, Item, Lease, Outcome, Policy, PoolSpec, ResourceSpec, StageName
+from leasehold.ports import Begun, ResourceFilter
+from leasehold.store.store import SqlStore
+
+NINE = datetime(2026, 1, 5, 9, tzinfo=UTC)
+OK = HookReport(ending="exited", code=0, detail="exit status 0", ok=True)
+FAILED = HookReport(ending="exited", code=3, detail="exit status 3", ok=False)
+HOST = "worker1"
+
+
+class Clock:
+    """The database's time, moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = NINE
+
+    def __call__(self) -> datetime:
+        return self.now
+
+    def forward(self, **span: float) -> None:
+        """Let time pass."""
+        self.now += timedelta(**span)
+
+    def back(self, **span: float) -> None:
+        """Set the clock back, as an operator may."""
+        self.now -= timedelta(**span)
+
+
+def spec(name: str, *stages: str, policy: Policy | None = None, priority: int = 0) -> PoolSpec:
+    """A pool with one hook for each of these stages."""
+    hooks = {StageName(stage): (Hook(run=f"./{stage}.sh", timeout=timedelta(minutes=10)),) for stage in stages}
+    return PoolSpec(name=name, stages=hooks, policy=policy or Policy(), priority=priority, folder="/srv/pools")
+
+
+def hosts(count: int, first: int = 1) -> tuple[ResourceSpec, ...]:
+    """Resources host01, host02, …"""
+    return tuple(ResourceSpec(name=f"host{n:02}") for n in range(first, first + count))
+
+
+def file(*pools: tuple[PoolSpec, Sequence[ResourceSpec]], name: str = "default") -> Inventory:
+    """A pools file."""
+    return Inventory(name=name, pools=tuple((pool, tuple(resources)) for pool, resources in pools))
+
+
+def request(lease: str, *items: Item, duration: str | None = None, priority: int = 0) -> SubmitLease:
+    """A request whose digest is that of its own words."""
+    return SubmitLease(
+        lease=lease,
+        principal="alice-token",
+        owner="alice",
+        digest=f"digest of {lease}",
+        items=items,
+        duration=duration,
+        priority=priority,
+    )
+
+
+def run_of(lease: str, claim: Claim, planned: PlannedStage, *, attempt: int = 1) -> RunHook:
+    """The order to run the first hook of a stage."""
+    last = planned is claim.stages[-1]
+    return RunHook(
+        lease=lease,
+        claim=claim,
+        stage=planned.stage,
+        hook=0,
+        attempt=attempt,
+        timeout_s=planned.hooks[0].timeout_s,
+        last=last,
+    )
+
+
+class Lab:
+    """One database with its store, and what people and workflows do with it."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.clock = Clock()
+        self.store = SqlStore(url, self.clock)
+
+    @property
+    def postgres(self) -> bool:
+        return self.url.startswith("postgresql")
+
+    async def pool(
+        self, name: str = "r640", count: int = 1, *stages: str, policy: Policy | None = None, priority: int = 0
+    ) -> None:
+        """Apply a pools file of the pool's own name."""
+        made = spec(name, *stages, policy=policy, priority=priority)
+        await self.store.apply(file((made, hosts(count)), name=name), "operator")
+
+    async def submit(
+        self, lease: str, *items: Item, pool: str = "r640", duration: str | None = None, priority: int = 0
+    ) -> Admitted:
+        """Ask for these items, or for one resource of a pool."""
+        wanted = items or (Item(pool=pool),)
+        return await self.store.admit(request(lease, *wanted, duration=duration, priority=priority), f"run of {lease}")
+
+    async def take(self, lease: str, *items: Item, pool: str = "r640", duration: str | None = None) -> Admitted:
+        """Have a lease that is granted at once, and make it active."""
+        admitted = await self.submit(lease, *items, pool=pool, duration=duration)
+        assert admitted.claims, admitted
+        await self.store.activate(lease)
+        return admitted
+
+    async def close(
+        self, lease: str, outcome: Outcome = Outcome.RELEASED, *, stopped: bool = True, broken: str | None = None
+    ) -> Closed:
+        """End a lease; `broken` is the reason why all that it has is broken."""
+        left = (await self.store.standing(lease)).claims if broken else ()
+        why = tuple(BrokenResource(pool=c.pool, resource=c.resource, reason=str(broken)) for c in left)
+        return await self.store.close_lease(
+            CloseLease(lease=lease, outcome=outcome, actor="alice", stopped=stopped, reason="enough", broken=why)
+        )
+
+    async def extend(
+        self, lease: str, by: str | None = None, *, until: datetime | None = None, request: str = ""
+    ) -> Held:
+        """Extend a lease."""
+        return await self.store.extend(lease, ExtendLease(by=by, until=until, actor="alice", request=request))
+
+    async def begin(self, lease: str, claim: Claim, *, stage: int = 0, attempt: int = 1, host: str = HOST) -> Begun:
+        """Let the first hook of the claim's nth stage start."""
+        return await self.store.begin_run(run_of(lease, claim, claim.stages[stage], attempt=attempt), host)
+
+    async def run(
+        self, lease: str, claim: Claim, *, stage: int = 0, attempt: int = 1, report: HookReport = OK, secret: bytes = b""
+    ) -> None:
+        """Run the first hook of the claim's nth stage to its end."""
+        order = run_of(lease, claim, claim.stages[stage], attempt=attempt)
+        begun = await self.store.begin_run(order, HOST)
+        await self.store.finish_run(order, begun.run, report, secret or None)
+
+    async def recycling_of(self, resource: str = "host01") -> list[Claim]:
+        """The claims of the recyclings that were posted for a resource."""
+        due = await self.store.outbox_due()
+        return [p.recycle.claim for p in due if p.recycle and p.recycle.claim.resource == resource]
+
+    async def recycling(self, resource: str = "host01") -> Claim:
+        """The claim of the recycling that was posted last for a resource."""
+        return (await self.recycling_of(resource))[-1]
+
+    async def positions(self, *leases: str) -> list[int | None]:
+        """The places of leases in the queue."""
+        places = [(await self.store.lease(lease)).queue for lease in leases]
+        return [place.position if place else None for place in places]
+
+    async def recycled(self, lease: str, resource: str = "host01", *, broken: str | None = None) -> None:
+        """End the recycling of a resource."""
+        claim = await self.recycling(resource)
+        await self.store.recycled(Recycled(lease=lease, claim=claim, broken=broken))
+
+    async def states(self, pool: str = "r640") -> dict[str, str]:
+        """The state of each resource of a pool."""
+        return {r.name: str(r.state) for r in await self.store.resources(ResourceFilter(pool=pool))}
+
+    async def lease(self, lease: str) -> Lease:
+        """A lease's record."""
+        return await self.store.lease(lease)
+
+    async def state(self, lease: str) -> str:
+        """A lease's state."""
+        return str((await self.store.lease(lease)).state)
+
+    async def held(self, lease: str) -> list[str]:
+        """The names of the resources that a lease has now."""
+        return [claim.resource for claim in (await self.store.standing(lease)).claims]
+
+    async def events(self, lease: str) -> list[Event]:
+        """What happened to a lease."""
+        return await self.store.events(lease=lease)
+
+    async def kinds(self, lease: str) -> list[str]:
+        """The kinds of what happened to a lease and its resources."""
+        return [event.kind for event in await self.events(lease)]
+
+    async def signalled(self) -> list[str]:
+        """The leases whose workflows are to look at their grants again."""
+        return [posted.lease for posted in await self.store.outbox_due() if posted.recycle is None]

@@ -1,0 +1,221 @@
+"""A small API in this process that speaks the contract over real HTTP, and does what a test told it to.
+
+A lease goes through `way`, one step for each time somebody asks for it, and then stays as it is until it is released,
+cancelled, or ended by the test.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any, Self
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+TOKEN = "secret-token"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a client sent."""
+
+    method: str
+    path: str
+    query: list[tuple[str, str]]
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What it is sent back; `status` 0 drops the connection."""
+
+    status: int = 200
+    body: Any = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+def problem(status: int, code: str, detail: str, *errors: dict[str, str]) -> Answer:
+    """Problem details."""
+    body = {"type": "urn:x", "title": "Title", "status": status, "code": code, "detail": detail, "errors": errors}
+    return Answer(status, body, {"Content-Type": "application/problem+json"})
+
+
+def leased(name: str, state: str = "ready", stage: str | None = None, attempt: int | None = None) -> dict[str, Any]:
+    """A resource of a lease."""
+    place = {"pool": "lab", "name": name, "item": 0, "role": None, "epoch": 7}
+    return {**place, "state": state, "stage": stage, "attempt": attempt, "tags": ["metal"], "properties": {}}
+
+
+QUEUED = {"state": "queued", "queue": {"position": 2, "reason": "needs 1 of lab, 0 free", "eta": None}}
+PREPARING = {"state": "preparing", "resources": [leased("r1", "preparing", "wipe", 1)]}
+ACTIVE = {
+    "state": "active",
+    "resources": [leased("r1")],
+    "active_at": "2026-01-05T09:00:00.000000Z",
+    "expires_at": "2999-01-05T10:00:00.000000Z",
+}
+
+
+def lease(ordinal: int, **fields: Any) -> dict[str, Any]:
+    """A lease as the API shows it."""
+    nothing = dict.fromkeys(
+        "outcome error description queue ticket start_at active_at expires_at heartbeat_by ended_at command".split()
+    )
+    known = {
+        "id": f"lease-{ordinal}",
+        "number": ordinal,
+        "state": "queued",
+        "owner": "alice",
+        "cc": [],
+        "resources": [],
+    }
+    told = {"items": [{"pool": "lab", "count": 1}], "priority": 0, "in_grace": False}
+    url = f"http://ui/workflows/lease-{ordinal}"
+    return {**nothing, **known, **told, "created_at": "2026-01-05T09:00:00Z", "temporal_url": url, **fields}
+
+
+class FakeApi:
+    """The API. `answers` overrides what a call gets: `{"GET /v1/pools": [Answer(...), ...]}`, each used once."""
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+        self.leases: dict[str, dict[str, Any]] = {}
+        self.way: list[dict[str, Any]] = [ACTIVE]
+        self.answers: dict[str, list[Answer]] = {}
+        self.delivered = [
+            {"pool": "lab", "name": "r1", "role": None, "data": "url\nkey\n", "data_base64": "dXJsCmtleQo="}
+        ]
+        self._steps: dict[str, list[dict[str, Any]]] = {}
+        self._keys: dict[str, str] = {}
+        self._changed = threading.Condition()
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._server.daemon_threads = True
+        self._closed = False
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._server.shutdown()
+        self._server.server_close()
+
+    def add(self, made: dict[str, Any], way: list[dict[str, Any]] | None = None) -> None:
+        """Let there be this lease, and let it go this way."""
+        self.leases[made["id"]] = made
+        self._steps[made["id"]] = list(way or ())
+
+    def calls(self, method: str, path: str) -> list[Request]:
+        """What was asked of this address."""
+        return [one for one in self.requests if (one.method, one.path) == (method, path)]
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until something was asked."""
+        with self._changed:
+            assert self._changed.wait_for(condition, timeout=10), self.requests
+
+    def end(self, ref: str, outcome: str) -> None:
+        """End a lease."""
+        with self._changed:
+            ended = {"state": "ended", "outcome": outcome, "queue": None}
+            self.leases[ref] |= ended
+            self._steps[ref] = []
+            self._changed.notify_all()
+
+    def answer(self, request: Request) -> Answer:
+        """Do what a request asks for."""
+        with self._changed:
+            self.requests.append(request)
+            self._changed.notify_all()
+        told = self.answers.get(f"{request.method} {request.path}")
+        if told:
+            return told.pop(0)
+        if request.headers.get("authorization") != f"Bearer {TOKEN}":
+            return problem(401, "unauthenticated", "the token is not valid")
+        return self._route(request, [unquote(part) for part in request.path.split("/")[2:]])
+
+    def _route(self, request: Request, path: list[str]) -> Answer:
+        match request.method, path:
+            case "POST", ["leases"]:
+                return self._submit(request)
+            case "GET", ["leases"]:
+                return Answer(200, {"items": list(self.leases.values()), "next_cursor": None})
+            case "GET", ["leases", ref]:
+                return self._on_lease(ref, lambda found: self._wait(found, dict(request.query)))
+            case "POST", ["leases", ref, "release" | "cancel" as verb]:
+                return self._on_lease(ref, lambda found: self._close(found, verb))
+            case "POST", ["leases", ref, "extend"]:
+                return self._on_lease(ref, lambda found: Answer(200, found))
+            case "GET", ["leases", ref, "delivery"]:
+                body = {"lease": ref, "resources": self.delivered}
+                return self._on_lease(ref, lambda _: Answer(200, body))
+            case _:
+                return problem(404, "not_found", "there is nothing at this address")
+
+    def _submit(self, request: Request) -> Answer:
+        key = request.headers["idempotency-key"]
+        if key not in self._keys:
+            made = lease(len(self.leases) + 1, **self.way[0], items=request.json["items"])
+            self._keys[key] = made["id"]
+            self.add(made, self.way[1:])
+        return Answer(201, {**self.leases[self._keys[key]], "token": "lease-token"})
+
+    def _on_lease(self, ref: str, do: Callable[[dict[str, Any]], Answer]) -> Answer:
+        ref = f"lease-{ref}" if ref.isdigit() else ref
+        if ref not in self.leases:
+            return problem(404, "lease_unknown", f"there is no lease {ref}")
+        return do(self.leases[ref])
+
+    def _wait(self, found: dict[str, Any], query: dict[str, str]) -> Answer:
+        with self._changed:
+            if self._steps[found["id"]]:
+                found |= {"queue": None, **self._steps[found["id"]].pop(0)}
+            elif "wait" in query:
+                over = (query["wait"], "ended")
+                self._changed.wait_for(lambda: self._closed or found["state"] in over, float(query["timeout"]))
+            return Answer(200, dict(found))
+
+    def _close(self, found: dict[str, Any], verb: str) -> Answer:
+        released = verb == "release" and found["state"] == "active"
+        if found["state"] != "ended":
+            self.end(found["id"], "released" if released else "cancelled")
+        return Answer(200, found)
+
+
+def _handler(api: FakeApi) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def handle_any(self) -> None:
+            url = urlsplit(self.path)
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            query = parse_qsl(url.query, keep_blank_values=True)
+            answer = api.answer(Request(self.command, url.path, query, headers, body))
+            if answer.status == 0:
+                self.close_connection = True
+                return
+            content = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
+            self.send_response(answer.status)
+            for name, value in {"Content-Length": str(len(content)), **answer.headers}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(content)
+
+        do_GET = do_POST = do_PUT = do_DELETE = handle_any
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    return Handler

@@ -1,0 +1,225 @@
+"""`apply`, `available`, `pool …` and `resource …`."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.unit.cli_runner import Cli
+from tests.unit.fake_api import Answer, FakeApi, lease, problem
+
+
+@pytest.fixture
+def api() -> Iterator[FakeApi]:
+    with FakeApi() as api:
+        yield api
+
+
+@pytest.fixture
+def cli(api: FakeApi, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Cli:
+    return Cli(api, monkeypatch, capfdbinary)
+
+
+def resource(name: str, **fields: Any) -> dict[str, Any]:
+    known = {"pool": "lab", "name": name, "state": "free", "stage": None, "offline": None, "broken": None}
+    return {**known, "lease": None, "epoch": 7, "tags": ["x86", "metal"], "properties": {"ram": 64}, **fields}
+
+
+CHANGES = {
+    "changes": [
+        {"action": "add", "kind": "pool", "pool": "lab", "name": "lab", "diff": {}},
+        {
+            "action": "change",
+            "kind": "resource",
+            "pool": "lab",
+            "name": "r1",
+            "diff": {"tags": [["a"], ["b"]], "description": [None, "new"]},
+        },
+        {"action": "drain", "kind": "resource", "pool": "lab", "name": "r2", "diff": {}},
+    ]
+}
+
+
+def test_apply_sends_the_file_with_its_folder_and_prints_what_changes(api: FakeApi, cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "pools.yaml").write_bytes(b"pools: [\xff]\n")
+    api.answers["POST /v1/apply"] = [Answer(200, CHANGES)]
+
+    outcome = cli("apply", "-f", str(tmp_path / "pools.yaml"), "--dry-run")
+
+    assert api.requests[0].body == b"pools: [\xff]\n"
+    assert dict(api.requests[0].query) == {"dry_run": "true", "folder": str(tmp_path)}
+    assert outcome.out.splitlines() == [
+        "+ add pool lab",
+        "~ change resource lab/r1",
+        '    tags: ["a"] -> ["b"]',
+        "    description: new",
+        "* drain resource lab/r2",
+    ]
+    assert "nothing has changed" in outcome.err
+
+
+def test_apply_reads_standard_input(api: FakeApi, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"pools: []")))
+    api.answers["POST /v1/apply"] = [Answer(200, {"changes": []})]
+
+    outcome = cli("apply", "-f", "-")
+
+    assert api.requests[0].body == b"pools: []"
+    assert dict(api.requests[0].query) == {"dry_run": "false", "folder": str(tmp_path)}
+    assert outcome.err == "Nothing to change.\n"
+
+
+def test_a_mistake_in_the_file_is_told_with_its_place(api: FakeApi, cli: Cli, tmp_path: Path) -> None:
+    file = tmp_path / "pools.yaml"
+    file.touch()
+    fault = {"path": "3: pools[0].wip", "code": "unknown_key", "detail": "did you mean wipe?"}
+    api.answers["POST /v1/apply"] = [problem(422, "invalid", "the pools file is wrong", fault)]
+
+    outcome = cli("apply", "-f", str(file))
+
+    assert outcome.status == 2
+    assert "  3: pools[0].wip: did you mean wipe? (unknown_key)" in outcome.err
+
+
+def test_a_file_that_is_not_there_is_a_usage_error(api: FakeApi, cli: Cli, tmp_path: Path) -> None:
+    outcome = cli("apply", "-f", str(tmp_path / "none.yaml"))
+
+    assert outcome.status == 2
+    assert "No such file" in outcome.err
+    assert not api.requests
+
+
+def test_available_lists_what_is_free(api: FakeApi, cli: Cli) -> None:
+    answer = {"open": True, "reason": None, "free": 1, "total": 3, "next_free_at": None, "resources": [resource("r1")]}
+    api.answers["GET /v1/available"] = [Answer(200, answer)] * 2
+
+    outcome = cli("available", "lab", "-m", "ram__gte=32", "-t", "x86", "-n", "2", "--limit", "5")
+
+    assert outcome.out == "lab/r1\tfree\t\tx86,metal\n"
+    assert outcome.err == "1 of 3 free\n"
+    wanted = {"pool": "lab", "count": "2", "limit": "5", "tags": "x86", "properties.ram__gte": "32"}
+    assert dict(api.requests[0].query) == wanted
+    assert json.loads(cli("available", "--json").out) == answer
+
+
+def test_available_says_why_there_is_nothing(api: FakeApi, cli: Cli) -> None:
+    when = "2020-01-01T00:00:00Z"
+    answer = {"open": False, "reason": "all leased", "free": 0, "total": 3, "next_free_at": when, "resources": []}
+    api.answers["GET /v1/available"] = [Answer(200, answer)]
+
+    assert cli("available").err == f"0 of 3 free\nNot now: all leased; the next one at {when}\n"
+
+
+def test_pools_are_listed_and_shown(api: FakeApi, cli: Cli) -> None:
+    hook = {"run": ["./wipe.sh"], "timeout": "30m", "attempts": 1}
+    pool = {"name": "lab", "description": "A lab", "free": 1, "total": 2, "waiting": 0, "stages": {"wipe": [hook]}}
+    api.answers["GET /v1/pools"] = [Answer(200, {"items": [pool], "next_cursor": None})] * 2
+    api.answers["GET /v1/pools/lab"] = [Answer(200, pool)] * 2
+
+    assert cli("pool", "ls").out == "lab\t1\t2\t0\tA lab\n"
+    assert json.loads(cli("pool", "ls", "--json").out) == {"items": [pool], "next_cursor": None}
+    assert cli("pool", "show", "lab").out.splitlines() == [
+        "name: lab",
+        "description: A lab",
+        "free: 1",
+        "total: 2",
+        "waiting: 0",
+        "stages:",
+        '  wipe: [{"run": ["./wipe.sh"], "timeout": "30m", "attempts": 1}]',
+    ]
+    assert json.loads(cli("pool", "show", "lab", "--json").out) == pool
+
+
+def test_a_pools_queue_is_listed_in_order(api: FakeApi, cli: Cli) -> None:
+    waiting = [
+        lease(ordinal, queue={"position": place, "reason": "needs 1 of lab", "eta": None})
+        for place, ordinal in enumerate((4, 2), start=1)
+    ]
+    api.answers["GET /v1/pools/lab/queue"] = [Answer(200, {"items": waiting, "next_cursor": None})]
+
+    assert cli("pool", "queue", "lab").out == "1\t4\talice\tneeds 1 of lab\n2\t2\talice\tneeds 1 of lab\n"
+
+
+def test_resources_are_listed_with_what_is_wrong_with_them(api: FakeApi, cli: Cli) -> None:
+    found = [
+        resource("r1", state="leased", lease="lease-1"),
+        resource("r2", state="broken", broken={"reason": "no\npower", "since": "x"}),
+        resource("r3", state="recycling", stage="release", offline={"reason": "fan", "by": "bob", "since": "x"}),
+    ]
+    api.answers["GET /v1/resources"] = [Answer(200, {"items": found, "next_cursor": None})]
+
+    outcome = cli("resource", "ls", "--pool", "lab", "--state", "broken", "-m", "state=x")
+
+    assert [line.split("\t")[:3] for line in outcome.out.splitlines()] == [
+        ["lab/r1", "leased", "lease-1"],
+        ["lab/r2", "broken, broken: no power", ""],
+        ["lab/r3", "recycling (release), offline: fan", ""],
+    ]
+    assert dict(api.requests[0].query) == {"pool": "lab", "state": "broken", "properties.state": "x"}
+
+
+def test_a_resource_is_shown(api: FakeApi, cli: Cli) -> None:
+    api.answers["GET /v1/pools/lab/resources/r1"] = [Answer(200, resource("r1"))]
+
+    assert cli("resource", "show", "lab/r1").out.splitlines() == [
+        "pool: lab",
+        "name: r1",
+        "state: free",
+        "epoch: 7",
+        "tags: x86,metal",
+        "properties:",
+        "  ram: 64",
+    ]
+
+
+def test_a_resource_is_registered_with_tags_and_properties(api: FakeApi, cli: Cli) -> None:
+    added = {"action": "add", "kind": "resource", "pool": "lab", "name": "r1", "diff": {}}
+    api.answers["PUT /v1/pools/lab/resources/r1"] = [Answer(200, {"changes": [added]})]
+    properties = ["--property", "model=R640", "--property", "ram=64", "--property", 'disks=[{"type": "nvme"}]']
+
+    outcome = cli("resource", "add", "lab/r1", "-t", "metal", *properties)
+
+    assert api.requests[0].json == {
+        "tags": ["metal"],
+        "properties": {"model": "R640", "ram": 64, "disks": [{"type": "nvme"}]},
+    }
+    assert outcome.out == "+ add resource lab/r1\n"
+
+
+@pytest.mark.parametrize(
+    ("argv", "call", "body"),
+    [
+        (["rm"], "DELETE /v1/pools/lab/resources/r1", b""),
+        (["offline", "--reason", "fan"], "POST /v1/pools/lab/resources/r1/offline", b'{"reason":"fan"}'),
+        (["online"], "POST /v1/pools/lab/resources/r1/online", b""),
+        (["repair"], "POST /v1/pools/lab/resources/r1/repair", b""),
+    ],
+)
+def test_operators_steer_a_resource(api: FakeApi, cli: Cli, argv: list[str], call: str, body: bytes) -> None:
+    api.answers[call] = [Answer(200, {"changes": []} if argv == ["rm"] else resource("r1"))]
+
+    outcome = cli("resource", *argv, "lab/r1")
+
+    assert outcome.status == 0
+    assert api.requests[0].body == body
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["show", "r1"],
+        ["show", "lab/"],
+        ["show", "lab/r1/x"],
+        ["offline", "lab/r1"],
+        ["add", "lab/r1", "--property", "x"],
+    ],
+)
+def test_a_resource_that_is_not_well_named_is_a_usage_error(api: FakeApi, cli: Cli, argv: list[str]) -> None:
+    assert cli("resource", *argv).status == 2
+    assert not api.requests

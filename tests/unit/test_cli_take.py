@@ -1,0 +1,232 @@
+"""`leasehold take`: what is asked for, what is shown meanwhile, and what is printed."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.unit.cli_runner import Cli, finish, kill_leftovers, start
+from tests.unit.fake_api import ACTIVE, PREPARING, QUEUED, Answer, FakeApi, leased, problem
+
+
+@pytest.fixture
+def api() -> Iterator[FakeApi]:
+    with FakeApi() as api:
+        yield api
+        kill_leftovers()
+
+
+@pytest.fixture
+def cli(api: FakeApi, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Cli:
+    return Cli(api, monkeypatch, capfdbinary)
+
+
+def test_resources_and_their_access_data_are_printed(cli: Cli) -> None:
+    outcome = cli("take", "lab")
+
+    assert (outcome.status, outcome.out) == (0, "lab/r1\n  url\n  key\n")
+    assert "leasehold release 1" in outcome.err
+
+
+def test_access_data_that_is_no_text_is_printed_as_base64(api: FakeApi, cli: Cli) -> None:
+    api.delivered[0] |= {"data": None, "data_base64": "/w=="}
+
+    assert cli("take", "lab").out == "lab/r1\n  base64:/w==\n"
+
+
+def test_waiting_shows_place_reason_stage_and_attempt(api: FakeApi, cli: Cli) -> None:
+    again = {"state": "preparing", "resources": [leased("r1", "preparing", "wipe", 2)]}
+    api.way = [QUEUED, PREPARING, again, ACTIVE]
+
+    outcome = cli("take", "lab")
+
+    assert outcome.err.splitlines()[:-2] == [
+        "lease 1: queued, position 2: needs 1 of lab, 0 free",
+        "lease 1: preparing",
+        "lease 1: lab/r1: wipe, attempt 1",
+        "lease 1: lab/r1: wipe, attempt 2",
+    ]
+    assert outcome.out.startswith("lab/r1\n")
+
+
+def test_json_is_the_apis_lease_with_its_delivery_and_nothing_else_is_said(api: FakeApi, cli: Cli) -> None:
+    api.way = [QUEUED, ACTIVE]
+
+    outcome = cli("take", "lab", "--json")
+
+    printed = json.loads(outcome.out)
+    assert printed.pop("delivery") == {"lease": "lease-1", "resources": api.delivered}
+    assert printed == {**api.leases["lease-1"], "token": "lease-token"}
+    assert outcome.err == ""
+
+
+ITEMS: list[tuple[list[str], list[dict[str, Any]]]] = [
+    (["lab"], [{"pool": "lab", "count": 1}]),
+    (["lab", "-n", "3"], [{"pool": "lab", "count": 3}]),
+    (
+        ["lab", "--match", "disks.disk_type=nvme", "-m", "ram__gte=64", "--tag", "x86", "-t", "metal"],
+        [{"pool": "lab", "count": 1, "match": ["disks.disk_type=nvme", "ram__gte=64"], "tags": ["x86", "metal"]}],
+    ),
+    (["lab", "--name", "r0", "--name", "r1"], [{"pool": "lab", "count": 2, "names": ["r0", "r1"]}]),
+    (["lab", "--name", "r0", "--name", "r1", "-n", "1"], [{"pool": "lab", "count": 1, "names": ["r0", "r1"]}]),
+    (["--tag", "x86"], [{"count": 1, "tags": ["x86"]}]),
+    (
+        ["--item", "pool=lab,count=2,match=model=R640,match=ram__gt=1,role=worker", "-i", "tag=a,name=r1"],
+        [
+            {"pool": "lab", "count": 2, "match": ["model=R640", "ram__gt=1"], "role": "worker"},
+            {"count": 1, "tags": ["a"], "names": ["r1"]},
+        ],
+    ),
+    (["-i", '{"pool": "lab", "params": {"os": "a,b"}}'], [{"pool": "lab", "params": {"os": "a,b"}}]),
+]
+
+
+@pytest.mark.parametrize(("options", "items"), ITEMS)
+def test_options_say_what_to_lease(api: FakeApi, cli: Cli, options: list[str], items: list[dict[str, Any]]) -> None:
+    assert cli("take", *options).status == 0
+    assert api.calls("POST", "/v1/leases")[0].json == {"items": items}
+
+
+def test_options_say_how(api: FakeApi, cli: Cli) -> None:
+    cli(*"take lab --for 4h --priority 5 --description upgrade --cc bob --cc eve --key K".split())
+
+    (asked,) = api.calls("POST", "/v1/leases")
+    assert {key: value for key, value in asked.json.items() if key != "items"} == {
+        "duration": "4h",
+        "priority": 5,
+        "description": "upgrade",
+        "cc": ["bob", "eve"],
+    }
+    assert asked.headers["idempotency-key"] == "K"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["-n", "2"],
+        ["lab", "-n", "0"],
+        ["lab", "--for", "4 hours"],
+        ["lab", "--timeout", "soon"],
+        ["lab", "--item", "pool=vm"],
+        ["--item", "pool=vm,count=two"],
+        ["--item", "pool=vm,surprise=1"],
+        ["--item", "pool=vm,pool=lab"],
+        ["--item", "{no json"],
+    ],
+)
+def test_what_makes_no_sense_is_a_usage_error_and_asks_for_nothing(api: FakeApi, cli: Cli, options: list[str]) -> None:
+    assert cli("take", *options).status == 2
+    assert not api.requests
+
+
+def test_no_wait_prints_the_number_and_leaves_the_lease_queued(api: FakeApi, cli: Cli) -> None:
+    api.way = [QUEUED]
+
+    assert cli("take", "lab", "--no-wait").out == "1\n"
+    assert len(api.requests) == 1
+
+
+def test_no_wait_prints_the_id_of_a_lease_that_has_no_number_yet(api: FakeApi, cli: Cli) -> None:
+    api.way = [{"state": "submitted", "number": None}]
+
+    assert cli("take", "lab", "--no-wait").out == "lease-1\n"
+
+
+def test_the_timeout_leaves_the_lease_queued_and_says_so(api: FakeApi, cli: Cli) -> None:
+    api.way = [QUEUED]
+
+    outcome = cli("take", "lab", "--timeout", "1s")
+
+    assert (outcome.status, outcome.out) == (4, "")
+    assert "leasehold wait 1, or leasehold cancel 1" in outcome.err
+    assert api.leases["lease-1"]["state"] == "queued"
+
+
+@pytest.mark.parametrize("outcome", ["failed", "lost", "cancelled", "expired"])
+def test_a_lease_that_ends_before_it_is_active_is_told(api: FakeApi, cli: Cli, outcome: str) -> None:
+    error = {"code": "stage_failed", "detail": "wipe of lab/r1 failed"}
+    api.way = [QUEUED, {"state": "ended", "outcome": outcome, "error": error}]
+
+    told = cli("take", "lab")
+
+    assert told.status == 5
+    assert f"Lease 1 is ended: {outcome} (stage_failed): wipe of lab/r1 failed" in told.err
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "exit_status"),
+    [
+        (400, "bad_filter", 2),
+        (401, "unauthenticated", 1),
+        (403, "duration_refused", 3),
+        (404, "pool_unknown", 1),
+        (409, "conflict", 3),
+        (422, "invalid", 2),
+        (422, "unsatisfiable", 3),
+        (422, "idempotency_key_reused", 3),
+        (500, "internal", 1),
+        (403, "quota_of_tomorrow", 3),
+    ],
+)
+def test_a_refusal_is_one_sentence_with_its_code_and_places(
+    api: FakeApi, cli: Cli, status: int, code: str, exit_status: int
+) -> None:
+    fault = {"path": "items[0].count", "code": "too_many", "detail": "more than there are"}
+    api.answers["POST /v1/leases"] = [problem(status, code, "no\nway", fault)] * 2
+
+    told, machine = cli("take", "lab"), cli("take", "lab", "--json")
+
+    assert told.status == machine.status == exit_status
+    assert told.err == f"no way ({code})\n  items[0].count: more than there are (too_many)\n"
+    assert json.loads(machine.err) == {
+        "type": f"urn:leasehold:error:{code}",
+        "title": "Title",
+        "status": status,
+        "code": code,
+        "detail": "no\nway",
+        "errors": [fault],
+    }
+    assert told.out == machine.out == ""
+
+
+def test_an_answer_that_got_lost_names_the_key_to_ask_again_with(
+    api: FakeApi, cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api.answers["POST /v1/leases"] = [Answer(0)] * 20
+
+    outcome = cli("take", "lab", "--key", "K")
+
+    assert outcome.status == 1
+    assert "--key K" in outcome.err
+
+
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_take_that_is_interrupted_cancels_its_lease(api: FakeApi, signum: int, status: int) -> None:
+    api.way = [QUEUED]
+    process = start(api, "take", "lab")
+    api.until(lambda: len(api.calls("GET", "/v1/leases/lease-1")) > 0)
+
+    process.send_signal(signum)
+    outcome = finish(process)
+
+    assert (outcome.status, outcome.out) == (status, "")
+    assert "Interrupted: lease 1 ended: cancelled" in outcome.err
+    assert api.leases["lease-1"]["outcome"] == "cancelled"
+
+
+def test_a_take_that_is_interrupted_before_the_answer_came_finds_its_lease_by_the_key(api: FakeApi) -> None:
+    api.way = [QUEUED]
+    api.answers["POST /v1/leases"] = [Answer(503, None, {"Retry-After": "2"})]
+    process = start(api, "take", "lab")
+    api.until(lambda: len(api.calls("POST", "/v1/leases")) > 0)
+
+    process.send_signal(signal.SIGINT)
+    finish(process)
+
+    assert len({one.headers["idempotency-key"] for one in api.calls("POST", "/v1/leases")}) == 1
+    assert [one["outcome"] for one in api.leases.values()] == ["cancelled"]

@@ -1,0 +1,195 @@
+"""A lab for workflow tests: the real store on SQLite, the real activities, scripted hooks, and a clock that skips."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from temporalio.client import WorkflowHandle
+from temporalio.service import RPCError
+from temporalio.testing import WorkflowEnvironment
+from temporalio.worker import (
+    ActivityInboundInterceptor,
+    ExecuteActivityInput,
+    Interceptor,
+    Worker,
+)
+from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
+
+from leasehold.messages import Steer, SubmitLease
+from leasehold.model import Hook, Inventory, Item, Lease, LeaseState, Policy, PoolSpec, ResourceSpec, StageName
+from leasehold.ports import Ending, HookCall, HookResult, LogSink, ResourceFilter
+from leasehold.store import migrate
+from leasehold.store.logs import SqlLogStore
+from leasehold.store.store import SqlStore
+from worker.relay import Relay
+from worker.wiring import build_worker
+from workflows.lease import LeaseWorkflow
+
+QUEUE = "leasehold"
+SECRET = b"password=correct-horse\n"
+
+Script = Callable[[HookCall], int | None]
+"""What a hook does: its exit status, or None to hang until it is stopped."""
+
+
+class ScriptedDriver:
+    """Plays hooks instead of running them, and keeps what was asked of it."""
+
+    def __init__(self) -> None:
+        self.script: Script = lambda call: 0
+        self.started: list[tuple[str, str]] = []
+        self.stopped: list[tuple[str, str]] = []
+        self._news = asyncio.Condition()
+
+    async def run(self, call: HookCall, log: LogSink) -> HookResult | None:
+        """Play one hook."""
+        if not await call.begin():
+            return None
+        step = (call.env["LEASEHOLD_STAGE"], call.env["LEASEHOLD_RESOURCE"])
+        await log("stderr", f"{step[0]} of {step[1]}\n".encode())
+        async with self._news:
+            self.started.append(step)
+            self._news.notify_all()
+        code = self.script(call)
+        if code is None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                self.stopped.append(step)
+        assert code is not None
+        return HookResult(ending=Ending.EXITED, code=code, detail=f"exit status {code}", stdout=SECRET, cut=False)
+
+    async def until_started(self, stage: str, resource: str = "r0") -> None:
+        """Wait until this hook runs."""
+        async with self._news:
+            await self._news.wait_for(lambda: (stage, resource) in self.started)
+
+
+class _SkippingClock(Interceptor):
+    """Sets the store's clock to the test server's before each activity: their time is the same."""
+
+    def __init__(self, env: WorkflowEnvironment) -> None:
+        self._env = env
+        self.now: datetime | None = None
+
+    def __call__(self) -> datetime:
+        assert self.now is not None
+        return self.now
+
+    async def sync(self) -> None:
+        """Read the test server's time."""
+        self.now = await self._env.get_current_time()
+
+    def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
+        clock = self
+
+        class Inbound(ActivityInboundInterceptor):
+            async def execute_activity(self, input: ExecuteActivityInput) -> Any:
+                await clock.sync()
+                return await super().execute_activity(input)
+
+        return Inbound(next)
+
+
+@dataclass
+class Lab:
+    """One test's stack."""
+
+    env: WorkflowEnvironment
+    store: SqlStore
+    driver: ScriptedDriver
+    clock: _SkippingClock
+    worker: Worker
+    handles: list[WorkflowHandle[LeaseWorkflow, str]] = field(default_factory=list)
+
+    async def pool(self, n: int = 1, name: str = "p", policy: Policy | None = None, **stages: int) -> None:
+        """Make a pool of `n` resources r0, r1, …; each stage is given by its number of attempts."""
+        await self.clock.sync()
+        hooks = {StageName(stage): (Hook(run="true", attempts=attempts),) for stage, attempts in stages.items()}
+        spec = PoolSpec(name=name, stages=hooks, policy=policy or Policy())
+        resources = tuple(ResourceSpec(name=f"r{i}") for i in range(n))
+        await self.store.apply(Inventory(name=name, pools=((spec, resources),)), "test")
+
+    async def submit(
+        self, count: int = 1, pool: str = "p", duration: str | None = None, priority: int = 0
+    ) -> WorkflowHandle[LeaseWorkflow, str]:
+        """Start a lease, and return when it is admitted."""
+        request = SubmitLease(
+            lease=f"l{uuid.uuid4().hex}",
+            principal="test",
+            owner="tester",
+            digest="",
+            items=(Item(pool=pool, count=count),),
+            duration=duration,
+            priority=priority,
+        )
+        handle = await self.env.client.start_workflow(LeaseWorkflow.run, request, id=request.lease, task_queue=QUEUE)
+        self.handles.append(handle)
+        await handle.execute_update(LeaseWorkflow.admit)
+        return handle
+
+    async def record(self, handle: WorkflowHandle[LeaseWorkflow, str]) -> Lease:
+        """The lease's record."""
+        return await self.store.lease(handle.id)
+
+    async def until(self, handle: WorkflowHandle[LeaseWorkflow, str], state: LeaseState) -> Lease:
+        """Wait, in real time, until the record shows a state."""
+        changes = self.store.changes()
+        async for _ in changes:
+            lease = await self.record(handle)
+            if lease.state is state:
+                return lease
+        raise AssertionError("the store stopped telling of changes")
+
+    async def until_ready(self, handle: WorkflowHandle[LeaseWorkflow, str], resource: str) -> None:
+        """Wait until the workflow knows that a resource is ready.
+
+        The test server, unlike the real one, fails a workflow that cancels an activity which has just completed.
+        """
+        while not any(v.resource == resource and v.ready for v in (await handle.query(LeaseWorkflow.view)).resources):
+            await asyncio.sleep(0.02)
+
+    async def states(self) -> dict[str, str]:
+        """The state of every resource."""
+        return {r.name: str(r.state) for r in await self.store.resources(ResourceFilter())}
+
+    async def finish(self) -> None:
+        """Cancel what still runs, so that nothing is left behind in the test server."""
+        for handle in self.handles:
+            with suppress(RPCError):
+                await handle.execute_update(LeaseWorkflow.cancel, Steer(actor="test"))
+
+
+@asynccontextmanager
+async def open_lab(env: WorkflowEnvironment, folder: Path) -> AsyncIterator[Lab]:
+    """A lab with its worker and relay running."""
+    main, logs_url = f"sqlite:///{folder}/main.db", f"sqlite:///{folder}/logs.db"
+    migrate.upgrade(main, "main")
+    migrate.upgrade(logs_url, "logs")
+    clock = _SkippingClock(env)
+    await clock.sync()
+    store, logs, driver = SqlStore(main, clock), SqlLogStore(logs_url), ScriptedDriver()
+    worker = build_worker(
+        env.client, store, logs, {"command": driver}, interceptors=[clock], workflow_runner=SandboxedWorkflowRunner()
+    )
+    relay = asyncio.create_task(Relay(store, env.client, QUEUE).run())
+    try:
+        async with worker:
+            lab = Lab(env=env, store=store, driver=driver, clock=clock, worker=worker)
+            try:
+                yield lab
+            finally:
+                await lab.finish()
+    finally:
+        relay.cancel()
+        with suppress(asyncio.CancelledError):
+            await relay
+        store.close()
+        logs.close()
