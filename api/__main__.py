@@ -23,6 +23,8 @@ from leasehold.store.store import SqlStore
 from leasehold.temporal import TASK_QUEUE, connect
 
 GRACE_S = 3
+KEEP_ALIVE_S = 75
+"""Longer than clients and proxies keep an idle connection: none is closed under a request that is on its way."""
 
 
 async def serve(settings: Settings) -> None:
@@ -48,6 +50,7 @@ async def serve(settings: Settings) -> None:
             access_log=False,
             log_config=None,
             timeout_graceful_shutdown=GRACE_S,
+            timeout_keep_alive=KEEP_ALIVE_S,
         )
     )
     try:

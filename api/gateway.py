@@ -67,6 +67,8 @@ class Gateway:
             search_attributes=_search_attributes(request),
             static_summary=_summary(request),
         )
+        # The handle is not needed; its failure, the same as the call's, must not be reported as forgotten.
+        asyncio.ensure_future(start.workflow_handle()).add_done_callback(lambda f: f.cancelled() or f.exception())
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 admitted: Admitted = await self._client.execute_update_with_start_workflow(

@@ -4,8 +4,6 @@
 travels as its code and detail and is built again by `from_code`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ All of it is readable in Temporal's UI, so nothing here ever carries a secret. D
 they wrote them; computed ones are seconds, in fields that end in `_s`.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -65,16 +63,6 @@ class Claim:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Admitted:
-    """What admission decided, and after it, how the lease stands: `refusal`, or `state` and what is granted."""
-
-    state: LeaseState | None = None
-    digest: str = ""
-    refusal: Refusal | None = None
-    claims: tuple[Claim, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
 class LeaseRef:
     """Names a lease."""
 
@@ -114,6 +102,20 @@ class Held:
     expires_at: datetime | None = None
     left_s: float = 0.0
     refusal: Refusal | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Admitted:
+    """What admission decided, and after it, how the lease stands.
+
+    `refusal`, or `state` with what is granted; `held` where the lease is active, at once if no stage was due.
+    """
+
+    state: LeaseState | None = None
+    digest: str = ""
+    refusal: Refusal | None = None
+    claims: tuple[Claim, ...] = ()
+    held: Held | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,8 +4,6 @@ Standard library only; nothing here knows of databases, HTTP or Temporal. Record
 record, made by the store in one transaction.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta

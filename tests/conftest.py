@@ -60,15 +60,15 @@ def new_sqlite(tmp_path: Path, _sqlite_templates: Callable[[str], Path]) -> NewD
 @pytest.fixture
 def new_postgres(postgres: Postgres) -> Iterator[NewDatabase]:
     """Makes PostgreSQL databases with all tables of a kind, and returns their URLs."""
-    made: list[str] = []
+    made: list[tuple[str, str]] = []
 
     def new(kind: str) -> str:
-        made.append(postgres.migrated(kind))
-        return made[-1]
+        made.append((kind, postgres.migrated(kind)))
+        return made[-1][1]
 
     yield new
-    for url in made:
-        postgres.drop(url)
+    for kind, url in made:
+        postgres.give_back(kind, url)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])

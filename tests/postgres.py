@@ -44,47 +44,67 @@ class Missing(Exception):
 
 
 class Postgres:
-    """A server, on which each test gets a database of its own."""
+    """A server, on which each test gets a database of its own.
+
+    To copy a database is to copy 300 files. One that a test gave back is emptied instead, which is much faster.
+    """
 
     def __init__(self, url: URL) -> None:
         self._url = url
         self._mark = f"leasehold_test_{uuid.uuid4().hex[:12]}"
         self._made: list[str] = []
-        self._templates: dict[str, str] = {}
+        self._idle: dict[str, list[str]] = {"main": [], "logs": []}
         self._admin = psycopg.connect(_libpq(url), autocommit=True)
 
     def empty(self) -> str:
         """The URL of a new, empty database."""
-        return self._text(self._create("template1"))
+        name = f"{self._mark}_{len(self._made)}"
+        self._admin.execute(f'CREATE DATABASE "{name}" TEMPLATE template0'.encode())
+        self._made.append(name)
+        return self._url.set(database=name).render_as_string(hide_password=False)
 
     def migrated(self, kind: str) -> str:
-        """The URL of a new database with all tables of this kind (`main`, `logs`); a copy, so that it is there soon."""
-        if kind not in self._templates:
-            self._templates[kind] = self._create("template1")
-            migrate.upgrade(self._text(self._templates[kind]), kind)
-        return self._text(self._create(self._templates[kind]))
+        """The URL of a database that has all tables of this kind (`main`, `logs`), as they are after the migrations."""
+        if self._idle[kind]:
+            return self._idle[kind].pop()
+        url = self.empty()
+        migrate.upgrade(url, kind)
+        with psycopg.connect(_libpq(make_url(url))) as connection:
+            connection.execute(_KEEP_FIRST_ROWS)
+        return url
 
-    def drop(self, url: str) -> None:
-        """Remove a database, whoever is still connected."""
+    def give_back(self, kind: str, url: str) -> None:
+        """Have a database that `migrated` returned used again by another test, once it is as it was."""
         name = make_url(url).database
-        assert name in self._made
-        self._made.remove(name)
-        self._admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())
+        self._admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+        with psycopg.connect(_libpq(make_url(url))) as connection:
+            connection.execute(_EMPTY)
+        self._idle[kind].append(url)
 
-    def close(self) -> None:
-        """Remove every database that was made here."""
-        for name in [*self._made]:
-            self.drop(self._text(name))
+    def close(self, *, drop: bool) -> None:
+        """Let go of the server; `drop` removes what was made there."""
+        for name in self._made if drop else ():
+            self._admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)'.encode())
         self._admin.close()
 
-    def _create(self, template: str) -> str:
-        name = f"{self._mark}_{len(self._made)}_{uuid.uuid4().hex[:6]}"
-        self._admin.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"'.encode())
-        self._made.append(name)
-        return name
 
-    def _text(self, database: str) -> str:
-        return self._url.set(database=database).render_as_string(hide_password=False)
+_KEEP_FIRST_ROWS = """
+CREATE SCHEMA first_rows;
+DO $$ DECLARE name text; BEGIN
+  FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' LOOP
+    EXECUTE format('CREATE TABLE first_rows.%I AS TABLE public.%I', name, name);
+  END LOOP;
+END $$
+"""
+_EMPTY = """
+DO $$ DECLARE tables text; name text; BEGIN
+  SELECT string_agg(format('public.%I', tablename), ', ') INTO tables FROM pg_tables WHERE schemaname = 'public';
+  EXECUTE 'TRUNCATE ' || tables || ' RESTART IDENTITY';
+  FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' LOOP
+    EXECUTE format('INSERT INTO public.%I TABLE first_rows.%I', name, name);
+  END LOOP;
+END $$
+"""
 
 
 def _libpq(url: URL) -> str:
@@ -101,7 +121,7 @@ def running() -> Iterator[Postgres]:
             server = Postgres(url)
         except psycopg.OperationalError as error:
             raise Missing(f"LEASEHOLD_TEST_POSTGRES cannot be reached: {error}") from error
-        stack.callback(server.close)
+        stack.callback(server.close, drop=named is not None)
         yield server
 
 

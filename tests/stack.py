@@ -132,19 +132,18 @@ class Stack:
         return killed
 
     def close(self) -> None:
-        """Stop the stack if it runs, and kill what is left of it. Raises `StackError` if anything was."""
+        """Stop the stack if it runs, and kill what there is of it. Raises `StackError` if stopping left anything."""
         problem = None
         if self.running:
             try:
                 self.stop()
+                if left := self.processes():
+                    problem = StackError(f"these were left running: {left}")
             except StackError as error:
                 problem = error
-        left = self.processes()
         until = time.monotonic() + STOPPED_WITHIN_S
         while self.kill() and time.monotonic() < until:
             time.sleep(0.05)
-        if problem is None and left:
-            problem = StackError(f"these were left running: {left}")
         if problem is not None:
             raise problem
 

@@ -6,6 +6,7 @@ The workflow decides where the lease is and what comes next; each decision is wr
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -74,15 +75,15 @@ class LeaseWorkflow:
     async def _live(self) -> str:
         admitted = await steps.step(Allocation.admit, self._request)
         # The digest tells the API whether the request it brings is the one that is here already.
-        self._admitted = Admitted(
-            state=admitted.state, claims=admitted.claims, refusal=admitted.refusal, digest=self._request.digest
-        )
+        self._admitted = replace(admitted, digest=self._request.digest)
         if admitted.refusal is not None:
             await workflow.wait_condition(workflow.all_handlers_finished)
             return admitted.refusal.code
-        claims = admitted.claims if admitted.state is LeaseState.PREPARING else await self._wait_for_grants()
-        if self._ending is None:
-            await self._prepare(claims)
+        granted = admitted if admitted.state is not LeaseState.QUEUED else await self._wait_for_grants()
+        if granted.held is not None:
+            self._held(granted.held)
+        elif self._ending is None:
+            await self._prepare(granted.claims)
         if self._ending is None:
             await self._hold()
         closed = await self._close(stopped=True)
@@ -91,17 +92,17 @@ class LeaseWorkflow:
 
     # The steps
 
-    async def _wait_for_grants(self) -> tuple[Claim, ...]:
+    async def _wait_for_grants(self) -> Admitted:
         """Wait, holding and polling nothing, until the record says that everything asked for is granted."""
         self._show("queued")
         while True:
             await workflow.wait_condition(lambda: self._nudged or self._ending is not None)
             if self._ending is not None:
-                return ()
+                return Admitted()
             self._nudged = False
             standing = await steps.step(Allocation.read_grants, self._ref)
-            if standing.state is LeaseState.PREPARING:
-                return standing.claims
+            if standing.state is not LeaseState.QUEUED:
+                return standing
 
     async def _prepare(self, claims: tuple[Claim, ...]) -> None:
         """Take all resources through their stages at once; deliver when every one is ready, or end the lease."""
@@ -229,10 +230,6 @@ class LeaseWorkflow:
         await workflow.wait_condition(lambda: self._closed is not None or self._refused)
         return self.view()
 
-    def _release_outcome(self) -> Outcome:
-        """A release before the lease is active is a cancel."""
-        return Outcome.RELEASED if self._deadline is not None else Outcome.CANCELLED
-
     async def _extend(self, extension: ExtendLease) -> Held:
         async with self._extending:
             if self._ending is not None or self._deadline is None:
@@ -261,7 +258,7 @@ class LeaseWorkflow:
     @workflow.update
     async def release(self, steer: Steer) -> LeaseView:
         """Give the lease back; before it is active, cancel it."""
-        return await self._steer(self._release_outcome(), steer)
+        return await self._steer(Outcome.RELEASED, steer)
 
     @workflow.update
     async def cancel(self, steer: Steer) -> LeaseView:
@@ -287,7 +284,7 @@ class LeaseWorkflow:
     @workflow.signal(name="release")
     async def on_release_signal(self, steer: Steer | None = None) -> None:
         """The same as the update."""
-        await self._steer(self._release_outcome(), steer or Steer())
+        await self._steer(Outcome.RELEASED, steer or Steer())
 
     @workflow.signal(name="cancel")
     async def on_cancel_signal(self, steer: Steer | None = None) -> None:

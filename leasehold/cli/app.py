@@ -9,10 +9,11 @@ from typer.core import TyperGroup
 
 from leasehold import __version__
 from leasehold.cli import inventory, leases, pools
-from leasehold.cli.exits import of_error
+from leasehold.cli.exits import SIGNALLED, of_error
 from leasehold.cli.options import wants_json
 from leasehold.cli.output import print_error, say
 from leasehold.cli.run import run
+from leasehold.cli.signals import Interrupted
 from leasehold.cli.take import take
 from leasehold.errors import LeaseholdError
 
@@ -27,6 +28,8 @@ class Commands(TyperGroup):
         except LeaseholdError as error:
             print_error(error, wants_json(ctx))
             raise typer.Exit(of_error(error)) from error
+        except Interrupted as interruption:
+            raise typer.Exit(SIGNALLED + interruption.signum) from interruption
 
 
 def _group(description: str, **commands: Any) -> typer.Typer:

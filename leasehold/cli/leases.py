@@ -14,7 +14,17 @@ from leasehold.answers import Event, Lease
 from leasehold.cli import options
 from leasehold.cli.connect import connect
 from leasehold.cli.exits import Exit, of_error, of_wait
-from leasehold.cli.output import note, one_line, print_bytes, print_error, print_fields, print_json, print_rows, say
+from leasehold.cli.output import (
+    note,
+    one_line,
+    print_bytes,
+    print_error,
+    print_fields,
+    print_json,
+    print_rows,
+    say,
+    written,
+)
 from leasehold.cli.progress import progress
 from leasehold.cli.take import print_delivery
 from leasehold.cli.words import moment, name_of, parting, resource_name, standing, step, wanted
@@ -97,10 +107,7 @@ def wait(
     elif found["state"] == until:
         for resource in found["resources"]:
             say(resource_name(resource))
-    status = of_wait(found, until)
-    if status != Exit.DONE and not as_json:
-        note(one_line(f"Lease {name_of(found)} is {standing(found)}"))
-    raise typer.Exit(status)
+    raise typer.Exit(of_wait(found, until))
 
 
 def delivery(
@@ -192,7 +199,7 @@ def _story(lease: Lease) -> list[tuple[str, Any]]:
         for name, value in (
             ("created", lease["created_at"]),
             ("active", lease["active_at"]),
-            ("expires", lease["expires_at"]),
+            ("expires", None if lease["ended_at"] else lease["expires_at"]),
             ("ended", lease["ended_at"]),
         )
     ]
@@ -207,7 +214,7 @@ def _story(lease: Lease) -> list[tuple[str, Any]]:
 
 def _event_row(event: Event) -> tuple[Any, ...]:
     where = "/".join(filter(None, (event["pool"], event["resource"])))
-    why = event["reason"] or " ".join(f"{key}={value}" for key, value in event["data"].items())
+    why = event["reason"] or " ".join(f"{key}={written(value)}" for key, value in event["data"].items())
     return (f"  {event['at']}", event["kind"], where, event["actor"], why)
 
 

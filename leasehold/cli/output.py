@@ -72,6 +72,8 @@ def print_error(error: LeaseholdError, as_json: bool) -> None:
         return
     typer.secho(f"{one_line(error.detail)} ({error.code})", fg="red", err=True)
     for fault in error.faults:
+        if fault.detail == error.detail and fault.path in fault.detail:
+            continue
         typer.secho(f"  {one_line(fault.path)}: {one_line(fault.detail)} ({fault.code})", fg="red", err=True)
 
 
@@ -81,9 +83,11 @@ def one_line(text: str) -> str:
 
 
 def _cell(value: object) -> str:
-    if value is None:
-        return ""
-    if isinstance(value, bool | list | dict):
-        simple = isinstance(value, list) and all(isinstance(one, str) for one in value)
-        return one_line(",".join(value) if isinstance(value, list) and simple else json.dumps(value))
-    return one_line(str(value))
+    return "" if value is None else one_line(written(value))
+
+
+def written(value: object) -> str:
+    """Write any JSON in one line: text as it is, a list of texts with commas between."""
+    if isinstance(value, list) and all(isinstance(one, str) for one in value):
+        return ",".join(value)
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from typing import Annotated, Any
@@ -12,7 +11,7 @@ import typer
 from leasehold.answers import Applied, Change
 from leasehold.cli import options
 from leasehold.cli.connect import connect
-from leasehold.cli.output import note, one_line, print_fields, print_json, print_rows, say
+from leasehold.cli.output import note, one_line, print_fields, print_json, print_rows, say, written
 
 _SIGNS = {"add": ("+", "green"), "change": ("~", "yellow"), "remove": ("-", "red")}
 
@@ -97,9 +96,5 @@ def _print_change(change: Change) -> None:
     name = change["name"] if change["kind"] == "pool" else f"{change['pool']}/{change['name']}"
     typer.secho(f"{sign} {change['action']} {change['kind']} {one_line(name)}", fg=colour)
     for key, (before, after) in change["diff"].items():
-        was = "" if before is None else f"{_written(before)} -> "
-        say(one_line(f"    {key}: {was}{_written(after)}"))
-
-
-def _written(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        was = "" if before is None else f"{written(before)} -> "
+        say(one_line(f"    {key}: {was}{written(after)}"))

@@ -51,17 +51,24 @@ def _live() -> Iterator[Show]:
     from rich.table import Table
     from rich.text import Text
 
+    last: list[Lease] = []
     spinner = Spinner("dots", Text("asking for a lease"))
     with Live(spinner, console=Console(stderr=True), transient=True) as live:
 
         def show(lease: Lease) -> None:
-            spinner.update(text=Text(one_line(f"Lease {name_of(lease)}: {standing(lease)}")))
+            last[:] = [lease]
+            spinner.update(text=Text(_headline(lease)))
             table = Table(box=None, show_header=False, padding=(0, 2))
             for resource in lease["resources"] if lease["state"] == "preparing" else ():
-                table.add_row(resource_name(resource), Text(step(resource), "green" if _ready(resource) else "yellow"))
+                colour = "green" if resource["state"] == "ready" else "yellow"
+                table.add_row(resource_name(resource), Text(step(resource), colour))
             live.update(Group(spinner, table))
 
-        def _ready(resource: object) -> bool:
-            return isinstance(resource, dict) and resource["state"] == "ready"
-
         yield show
+    # What moved is gone now; how it ended stays on the screen.
+    for lease in last:
+        note(_headline(lease))
+
+
+def _headline(lease: Lease) -> str:
+    return one_line(f"lease {name_of(lease)}: {standing(lease)}")

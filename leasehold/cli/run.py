@@ -18,11 +18,11 @@ from leasehold.cli import options
 from leasehold.cli.claim import Claim
 from leasehold.cli.command import Command
 from leasehold.cli.connect import api_url, connect
-from leasehold.cli.exits import SIGNALLED, Exit
+from leasehold.cli.exits import Exit
 from leasehold.cli.output import note, one_line, print_error
 from leasehold.cli.progress import progress
 from leasehold.cli.request import LeaseRequest, lease_request, read_items
-from leasehold.cli.signals import Interrupted, Signals
+from leasehold.cli.signals import Signals
 from leasehold.cli.words import moment, name_of, parting, standing
 from leasehold.errors import LeaseholdError, LeaseNotActive, Unavailable
 
@@ -76,8 +76,6 @@ def _run(argv: Sequence[str], request: LeaseRequest, timeout: timedelta | None, 
             if lease["state"] != "active":
                 raise LeaseNotActive(f"lease {name_of(lease)} is {standing(lease)}; the command was not started")
             return _supervise(argv, lease, client.delivery(lease["id"]), signals)
-        except Interrupted as interruption:
-            return SIGNALLED + interruption.signum
         finally:
             signals.hold()
             _give_back(claim, as_json)

@@ -11,12 +11,12 @@ from leasehold.answers import Delivery, Lease
 from leasehold.cli import options
 from leasehold.cli.claim import Claim
 from leasehold.cli.connect import connect
-from leasehold.cli.exits import SIGNALLED, Exit, of_wait
+from leasehold.cli.exits import Exit, of_wait
 from leasehold.cli.output import note, one_line, print_json, say
 from leasehold.cli.progress import progress
 from leasehold.cli.request import lease_request, read_items
 from leasehold.cli.signals import Interrupted, Signals
-from leasehold.cli.words import moment, name_of, parting, resource_name, standing
+from leasehold.cli.words import name_of, parting, resource_name
 from leasehold.errors import LeaseholdError
 
 if TYPE_CHECKING:
@@ -59,9 +59,9 @@ def take(
             if left and not as_json:
                 note(left)
             raise
-        except Interrupted as interruption:
+        except Interrupted:
             _give_back(claim)
-            status = SIGNALLED + interruption.signum
+            raise
     raise typer.Exit(status)
 
 
@@ -79,10 +79,8 @@ def _wait(client: Client, claim: Claim, timeout: timedelta | None, as_json: bool
     if lease["state"] != "active":
         if as_json:
             print_json(lease)
-        else:
-            note(one_line(f"Lease {name_of(lease)} is {standing(lease)}"))
-            if lease["state"] != "ended":
-                note(f"It stays as it is: leasehold wait {name_of(lease)}, or leasehold cancel {name_of(lease)}")
+        elif lease["state"] != "ended":
+            note(f"It stays as it is: leasehold wait {name_of(lease)}, or leasehold cancel {name_of(lease)}")
         return of_wait(lease, "active")
     _print_delivered(lease, client.delivery(lease["id"]), as_json)
     return Exit.DONE
@@ -93,7 +91,7 @@ def _print_delivered(lease: Lease, delivery: Delivery, as_json: bool) -> None:
         print_json({**lease, "delivery": delivery})
         return
     print_delivery(delivery)
-    note(f"Lease {name_of(lease)} is active until {moment(lease['expires_at'])}: leasehold release {name_of(lease)}")
+    note(f"To give it back: leasehold release {name_of(lease)}")
 
 
 def print_delivery(delivery: Delivery) -> None:

@@ -28,16 +28,17 @@ def record(
 ) -> None:
     """Write an event, and wake whoever waits for news of its lease."""
     tx.execute(
-        insert(t.events).values(
-            at=tx.now,
-            kind=kind,
-            lease=lease,
-            pool=pool,
-            resource=resource,
-            actor=actor,
-            reason=reason,
-            data=dict(data or {}),
-        )
+        insert(t.events),
+        {
+            "at": tx.now,
+            "kind": kind,
+            "lease": lease,
+            "pool": pool,
+            "resource": resource,
+            "actor": actor,
+            "reason": reason,
+            "data": dict(data or {}),
+        },
     )
     if tx.postgres and lease is not None:
         tx.execute(select(func.pg_notify(CHANNEL, lease)))

@@ -9,15 +9,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
 
 from leasehold import allocation, model
 from leasehold.allocation import ANY_POOL, Award, Candidate, Waiter
 from leasehold.messages import Claim, RecycleResource
 from leasehold.model import Item, LeaseState, ResourceState
-from leasehold.store import events, outbox, specs
+from leasehold.store import events, holding, outbox, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
+
+_THIS = (t.resources.c.pool == bindparam("pool_"), t.resources.c.name == bindparam("name_"))
+_RESOURCE = select(t.resources).where(*_THIS)
+_CLEAN = {"stage": None, "broken_reason": None, "broken_since": None}
+_MOVE = update(t.resources).where(*_THIS).values({name: bindparam(name) for name in ("state", "epoch", *_CLEAN)})
 
 _BATCH = 50
 """How many waiters are looked at together."""
@@ -67,11 +72,8 @@ def set_state(tx: Tx, row: Row[Any], state: ResourceState, *, lease: str | None,
     """Move a resource (a row of `resources`) to a state under a new epoch, which is returned."""
     model.check_resource_transition(ResourceState(row.state), state)
     new = epoch(tx, row.epoch)
-    tx.execute(
-        update(t.resources)
-        .where(t.resources.c.pool == row.pool, t.resources.c.name == row.name)
-        .values({"state": state, "epoch": new, "stage": None, **more})
-    )
+    change = {**_CLEAN, **more, "state": state, "epoch": new, "pool_": row.pool, "name_": row.name}
+    tx.execute(_MOVE, change)
     events.record(
         tx, f"resource_{state}", lease=lease, pool=row.pool, resource=row.name, reason=more.get("broken_reason")
     )
@@ -80,9 +82,7 @@ def set_state(tx: Tx, row: Row[Any], state: ResourceState, *, lease: str | None,
 
 def resource_row(tx: Tx, pool: str, name: str) -> Row[Any] | None:
     """A resource's row, or None."""
-    row: Row[Any] | None = tx.execute(
-        select(t.resources).where(t.resources.c.pool == pool, t.resources.c.name == name)
-    ).one_or_none()
+    row: Row[Any] | None = tx.execute(_RESOURCE, {"pool_": pool, "name_": name}).one_or_none()
     return row
 
 
@@ -102,38 +102,21 @@ def grant(tx: Tx, lease: str, items: Sequence[Item], award: Award) -> tuple[Clai
             number = set_state(tx, row, ResourceState.LEASED, lease=lease)
             spec = ids[candidate.pool]
             tx.execute(
-                insert(t.grants).values(
-                    lease=lease,
-                    pool=candidate.pool,
-                    resource=candidate.name,
-                    epoch=number,
-                    spec=spec,
-                    item=index,
-                    role=items[index].role,
-                    granted_at=tx.now,
-                )
+                insert(t.grants),
+                {
+                    "lease": lease,
+                    "pool": candidate.pool,
+                    "resource": candidate.name,
+                    "epoch": number,
+                    "spec": spec,
+                    "item": index,
+                    "role": items[index].role,
+                    "granted_at": tx.now,
+                },
             )
             stages = specs.plan(loaded[spec], model.PREPARE)
             claims.append(Claim(pool=candidate.pool, resource=candidate.name, epoch=number, spec=spec, stages=stages))
     return tuple(claims)
-
-
-def claims_of(connection: Connection, lease: str) -> tuple[Claim, ...]:
-    """The open grants of a lease with the stages due for each."""
-    rows = connection.execute(
-        select(t.grants).where(t.grants.c.lease == lease, t.grants.c.closed_at.is_(None)).order_by(t.grants.c.id)
-    ).all()
-    loaded = specs.load(connection, {row.spec for row in rows})
-    return tuple(
-        Claim(
-            pool=row.pool,
-            resource=row.resource,
-            epoch=row.epoch,
-            spec=row.spec,
-            stages=specs.plan(loaded[row.spec], model.PREPARE),
-        )
-        for row in rows
-    )
 
 
 def close_grants(tx: Tx, lease: str, broken: dict[tuple[str, str], str], was_active: bool) -> set[str]:
@@ -182,14 +165,14 @@ def recycle(tx: Tx, resource: Row[Any], spec_id: int, spec: model.PoolSpec, *, l
     if not stages:
         free(tx, resource, lease=lease)
         return
-    number = set_state(tx, resource, ResourceState.RECYCLING, lease=lease, broken_reason=None, broken_since=None)
+    number = set_state(tx, resource, ResourceState.RECYCLING, lease=lease)
     claim = Claim(pool=resource.pool, resource=resource.name, epoch=number, spec=spec_id, stages=stages)
     outbox.recycle(tx, RecycleResource(lease=lease, claim=claim))
 
 
 def free(tx: Tx, resource: Row[Any], *, lease: str | None) -> None:
     """Give a resource back to its pool; one that left its pools file goes for good. Does not run the matcher."""
-    set_state(tx, resource, ResourceState.FREE, lease=lease, broken_reason=None, broken_since=None)
+    set_state(tx, resource, ResourceState.FREE, lease=lease)
     if resource.draining:
         remove(tx, resource.pool, resource.name)
 
@@ -258,7 +241,8 @@ def hand_over(tx: Tx, award: Award, items: Sequence[Item]) -> None:
         update(t.leases).where(t.leases.c.id == award.lease).values(state=LeaseState.PREPARING, granted_at=tx.now)
     )
     events.record(tx, "lease_preparing", lease=award.lease, data=granted_data(award))
-    grant(tx, award.lease, items, award)
+    claims = grant(tx, award.lease, items, award)
+    holding.activate_at_once(tx, award.lease, claims)
     outbox.signal(tx, award.lease)
 
 

@@ -21,7 +21,7 @@ from leasehold.messages import (
 )
 from leasehold.model import Change, Delivery, Event, Inventory, Lease, Pool, PoolSpec, Resource, ResourceSpec
 from leasehold.ports import Availability, Begun, Briefing, Clock, KnownRequest, LeaseFilter, Posted, ResourceFilter
-from leasehold.store import briefing, events, inventory, leases, outbox, records, runs, watching
+from leasehold.store import admission, briefing, closing, events, holding, inventory, outbox, records, runs, watching
 from leasehold.store import tables as t
 from leasehold.store.engine import Database, Tx
 
@@ -52,22 +52,22 @@ class SqlStore:
     # The lease's life
 
     async def admit(self, request: SubmitLease, run_id: str) -> Admitted:
-        return await self._write(leases.admit, request, run_id)
+        return await self._write(admission.admit, request, run_id)
 
     async def standing(self, lease: str) -> Admitted:
-        return await self.database.read(leases.standing, lease)
+        return await self.database.read(lambda c: holding.standing(c, lease, self.database.now(c)))
 
     async def activate(self, lease: str) -> Held:
-        return await self._write(leases.activate, lease)
+        return await self._write(holding.activate, lease)
 
     async def extend(self, lease: str, extension: ExtendLease) -> Held:
-        return await self._write(leases.extend, lease, extension)
+        return await self._write(holding.extend, lease, extension)
 
     async def close_lease(self, order: CloseLease) -> Closed:
-        return await self._write(leases.close, order)
+        return await self._write(closing.close, order)
 
     async def end_lease(self, lease: str) -> Closed:
-        return await self._write(leases.end, lease)
+        return await self._write(closing.end, lease)
 
     # Hooks
 

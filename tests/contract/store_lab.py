@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Row, select
 
 from leasehold.messages import Admitted, BrokenResource, Claim, Closed, CloseLease, ExtendLease, Held, HookReport
 from leasehold.messages import PlannedStage, Recycled, RunHook, SubmitLease
 from leasehold.model import Event, Hook, Inventory, Item, Lease, Outcome, Policy, PoolSpec, ResourceSpec, StageName
 from leasehold.ports import Begun, ResourceFilter
+from leasehold.store import tables as t
 from leasehold.store.store import SqlStore
 
 NINE = datetime(2026, 1, 5, 9, tzinfo=UTC)
@@ -93,8 +97,8 @@ class Lab:
     async def pool(
         self, name: str = "r640", count: int = 1, *stages: str, policy: Policy | None = None, priority: int = 0
     ) -> None:
-        """Apply a pools file of the pool's own name."""
-        made = spec(name, *stages, policy=policy, priority=priority)
+        """Apply a pools file of the pool's own name; a lease has to be validated at least, before it is delivered."""
+        made = spec(name, *(stages or ("validate",)), policy=policy, priority=priority)
         await self.store.apply(file((made, hosts(count)), name=name), "operator")
 
     async def submit(
@@ -181,6 +185,10 @@ class Lab:
     async def kinds(self, lease: str) -> list[str]:
         """The kinds of what happened to a lease and its resources."""
         return [event.kind for event in await self.events(lease)]
+
+    async def grants_data(self) -> Sequence[Row[Any]]:
+        """What was kept for the holder with each grant, however it is shown."""
+        return await self.store.database.read(lambda c: c.execute(select(t.grants.c.data).order_by(t.grants.c.id)).all())
 
     async def signalled(self) -> list[str]:
         """The leases whose workflows are to look at their grants again."""

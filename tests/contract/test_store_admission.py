@@ -106,6 +106,50 @@ async def test_the_record_says_what_was_asked_and_when(lab: Lab) -> None:
     assert lease.resources[0].role == "bastion"
 
 
+class TestNothingToPrepare:
+    """Where no resource has a stage to go through, a grant is a delivery."""
+
+    async def bare_pool(self, lab: Lab, count: int) -> None:
+        await lab.store.apply(file((spec("names"), hosts(count))), "operator")
+
+    async def test_a_free_resource_is_delivered_at_once(self, lab: Lab) -> None:
+        await self.bare_pool(lab, 1)
+        admitted = await lab.submit("a", pool="names", duration="10m")
+        assert admitted.state is LeaseState.ACTIVE
+        assert admitted.held is not None
+        assert admitted.held.left_s == 600
+        lease = await lab.lease("a")
+        assert (lease.active_at, lease.expires_at) == (lab.clock.now, lab.clock.now + timedelta(minutes=10))
+        assert (lease.resources[0].state, (await lab.store.delivery("a"))[0].data) == ("ready", b"")
+
+    async def test_asked_again_it_says_what_is_left_now(self, lab: Lab) -> None:
+        await self.bare_pool(lab, 1)
+        first = await lab.submit("a", pool="names", duration="10m")
+        lab.clock.forward(minutes=4)
+        again = await lab.submit("a", pool="names", duration="10m")
+        assert (again.state, again.claims) == (first.state, first.claims)
+        assert again.held is not None
+        assert again.held.left_s == 360
+
+    async def test_who_waited_has_its_time_from_the_hand_over(self, lab: Lab) -> None:
+        await self.bare_pool(lab, 1)
+        await lab.submit("a", pool="names")
+        await lab.submit("b", pool="names", duration="10m")
+        lab.clock.forward(minutes=5)
+        await lab.close("a")
+        lab.clock.forward(seconds=1)
+        standing = await lab.store.standing("b")
+        assert standing.held is not None
+        assert (standing.state, standing.held.left_s) == (LeaseState.ACTIVE, 599)
+        assert await lab.signalled() == ["b"]
+
+    async def test_one_resource_with_a_stage_makes_the_whole_lease_wait_for_it(self, lab: Lab) -> None:
+        await self.bare_pool(lab, 1)
+        await lab.pool("r640", 1, "wipe")
+        admitted = await lab.submit("a", Item(pool="names"), Item(pool="r640"))
+        assert (admitted.state, admitted.held) == (LeaseState.PREPARING, None)
+
+
 class TestAskedAgain:
     """Admission runs again after a crash, and must answer as before."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from tests.stack import Stack, kill, marked
 
 
 def ctrl_c(stack: Stack) -> None:
+    """By somebody impatient, who presses it twice."""
+    os.killpg(stack.pid, signal.SIGINT)
     assert stack.stop(signal.SIGINT) == 0
     assert stack.processes() == {}
 
@@ -59,7 +62,9 @@ def test_every_lease_is_where_it_was(stack: Stack, lab: Lab, die: Callable[[Stac
 
     die(stack)
     down = datetime.now(UTC)
-    if die is not kill_9_and_the_supervisor:
+    if die in (ctrl_c, sigterm):
+        assert marked("LEASEHOLD_POOL", half) == []
+    elif die is kill_9:
         until(lambda: not marked("LEASEHOLD_POOL", half), "no hook runs")
     sleep_until(expiring["expires_at"])
     stack.start()

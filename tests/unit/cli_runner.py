@@ -19,10 +19,9 @@ from tests.unit.fake_api import TOKEN, FakeApi
 ROOT = Path(__file__).parents[2]
 
 # A test run that a script put into the background ignores SIGINT, and so would all that it starts.
-_HEEDING_SIGNALS = (
-    "import os, signal, sys; [signal.signal(s, signal.SIG_DFL) for s in (signal.SIGINT, signal.SIGQUIT)]; "
-    "os.execv(sys.executable, [sys.executable, '-m', 'leasehold.cli', *sys.argv[1:]])"
-)
+_HEED_SIGNALS = "import signal; [signal.signal(s, signal.SIG_DFL) for s in (signal.SIGINT, signal.SIGQUIT)]; "
+_AS_A_PROCESS = "import os, sys; os.execv(sys.executable, [sys.executable, '-m', 'leasehold.cli', *sys.argv[1:]])"
+_AS_A_FUNCTION = "from leasehold.cli import main; main()"
 
 
 _started: list[subprocess.Popen[str]] = []
@@ -66,9 +65,12 @@ def environment(api: FakeApi, **more: str) -> Mapping[str, str]:
     return {**os.environ, "PYTHONPATH": str(ROOT), "LEASEHOLD_URL": api.url, "LEASEHOLD_TOKEN": TOKEN, **more}
 
 
-def start(api: FakeApi, *argv: str, wrapper: str = "", **options: Any) -> subprocess.Popen[str]:
-    """Start a command as a process; `wrapper` is Python to run first in it."""
-    command = [sys.executable, "-c", wrapper + _HEEDING_SIGNALS, *argv]
+def start(
+    api: FakeApi, *argv: str, wrapper: str = "", in_process: bool = False, **options: Any
+) -> subprocess.Popen[str]:
+    """Start a command as a process; `wrapper` is Python to run first, in the very same interpreter if `in_process`."""
+    program = wrapper + _HEED_SIGNALS + (_AS_A_FUNCTION if in_process else _AS_A_PROCESS)
+    command = [sys.executable, "-c", program, *argv]
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
     process = subprocess.Popen(command, env=environment(api), text=True, cwd=ROOT, **pipes)
     _started.append(process)

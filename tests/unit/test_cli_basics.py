@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,6 +13,8 @@ import pytest
 
 from leasehold import __version__
 from leasehold.cli import connect
+from leasehold.cli.app import app
+from leasehold.cli.exits import Exit
 from tests.unit.cli_runner import ROOT, Cli, environment
 from tests.unit.fake_api import TOKEN, Answer, FakeApi
 
@@ -133,3 +137,27 @@ def test_the_module_is_a_command_too(api: FakeApi) -> None:
     done = subprocess.run(command, env=environment(api), cwd=ROOT, check=True, timeout=30, capture_output=True)
 
     assert b'"items": []' in done.stdout
+
+
+def test_the_reference_names_every_command_with_all_its_options(cli: Cli) -> None:
+    reference = (ROOT / "docs" / "reference" / "cli.md").read_text()
+    request = reference[reference.index("## REQUEST") : reference.index("## Stopping")]
+    lines = [line for line in reference.splitlines() if re.match(r"leasehold [a-z]+ (?!--item)", line)]
+    everywhere = {"--help", "--json"}
+
+    for line in lines:
+        words = itertools.takewhile(re.compile("[a-z]+").fullmatch, line.split()[1:])
+        written = set(re.findall(r"--[a-z][a-z-]+", line + (request if "[REQUEST]" in line else "")))
+        told = set(re.findall(r"--[a-z][a-z-]+", cli(*words, "--help").out))
+        assert written - {"--pool"} == told - {"--pool"} - everywhere, line
+
+    commands = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    groups = {group.name for group in app.registered_groups}
+    assert {line.split()[1] for line in lines} == commands | groups
+
+
+def test_the_reference_has_every_exit_status() -> None:
+    reference = (ROOT / "docs" / "reference" / "cli.md").read_text()
+    statuses = reference[reference.index("## Exit status") :]
+
+    assert all(re.search(rf"\b{status.value}\b", statuses) for status in Exit)

@@ -56,7 +56,7 @@ def test_apply_sends_the_file_with_its_folder_and_prints_what_changes(api: FakeA
     assert outcome.out.splitlines() == [
         "+ add pool lab",
         "~ change resource lab/r1",
-        '    tags: ["a"] -> ["b"]',
+        "    tags: a -> b",
         "    description: new",
         "* drain resource lab/r2",
     ]

@@ -155,7 +155,7 @@ def test_a_lease_that_ends_before_it_is_active_is_told(api: FakeApi, cli: Cli, o
     told = cli("take", "lab")
 
     assert told.status == 5
-    assert f"Lease 1 is ended: {outcome} (stage_failed): wipe of lab/r1 failed" in told.err
+    assert f"lease 1: ended: {outcome} (stage_failed): wipe of lab/r1 failed" in told.err
 
 
 @pytest.mark.parametrize(
@@ -230,3 +230,13 @@ def test_a_take_that_is_interrupted_before_the_answer_came_finds_its_lease_by_th
 
     assert len({one.headers["idempotency-key"] for one in api.calls("POST", "/v1/leases")}) == 1
     assert [one["outcome"] for one in api.leases.values()] == ["cancelled"]
+
+
+def test_an_interruption_before_anything_was_asked_for_leaves_no_trace(api: FakeApi) -> None:
+    early = "import os, signal, leasehold.cli.take as t; t.connect = lambda: os.kill(os.getpid(), signal.SIGTERM); "
+    process = start(api, "take", "lab", wrapper=early, in_process=True)
+
+    outcome = finish(process)
+
+    assert (outcome.status, outcome.out, outcome.err) == (143, "", "")
+    assert not api.requests

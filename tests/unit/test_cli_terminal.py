@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -28,7 +29,7 @@ def api() -> Iterator[FakeApi]:
 def on_terminal(api: FakeApi, *argv: str) -> tuple[subprocess.Popen[str], int]:
     """Start a command as the foreground job of a terminal of its own, and return the terminal's other end."""
     master, slave = pty.openpty()
-    streams = dict.fromkeys(("stdin", "stdout", "stderr"), slave)
+    streams: dict[str, Any] = dict.fromkeys(("stdin", "stdout", "stderr"), slave)
     process = start(api, *argv, wrapper=_TAKE_TERMINAL, start_new_session=True, **streams)
     os.close(slave)
     return process, master

@@ -46,6 +46,8 @@ class ScriptedDriver:
         self.script: Script = lambda call: 0
         self.started: list[tuple[str, str]] = []
         self.stopped: list[tuple[str, str]] = []
+        self.may_stop = asyncio.Event()
+        self.may_stop.set()
         self._news = asyncio.Condition()
 
     async def run(self, call: HookCall, log: LogSink) -> HookResult | None:
@@ -62,6 +64,7 @@ class ScriptedDriver:
             try:
                 await asyncio.Event().wait()
             finally:
+                await self.may_stop.wait()
                 self.stopped.append(step)
         assert code is not None
         return HookResult(ending=Ending.EXITED, code=code, detail=f"exit status {code}", stdout=SECRET, cut=False)

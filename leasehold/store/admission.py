@@ -1,0 +1,124 @@
+"""Admission: a request is refused, granted at once, or waits."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import timedelta
+
+from sqlalchemy import bindparam, insert, select, update
+
+from leasehold import allocation, durations, model
+from leasehold.allocation import Waiter
+from leasehold.errors import DurationRefused, Fault, LeaseholdError, Unsatisfiable
+from leasehold.messages import Admitted, Refusal, SubmitLease
+from leasehold.model import LeaseState
+from leasehold.store import events, holding, matching, specs
+from leasehold.store import tables as t
+from leasehold.store.engine import Tx
+
+_REQUEST = select(t.requests).where(t.requests.c.lease == bindparam("lease"))
+_NEXT_NUMBER = (
+    update(t.counters)
+    .where(t.counters.c.name == "lease")
+    .values(value=t.counters.c.value + 1)
+    .returning(t.counters.c.value)
+)
+
+
+def admit(tx: Tx, request: SubmitLease, run_id: str) -> Admitted:
+    """Admit a request: refuse it, grant it at once, or let it wait. Run again, answer what was decided."""
+    known = tx.execute(_REQUEST, {"lease": request.lease}).one_or_none()
+    if known is not None:
+        refusal = known.refusal and Refusal(
+            **{**known.refusal, "faults": tuple(Fault(**f) for f in known.refusal["faults"])}
+        )
+        return Admitted(refusal=refusal) if refusal else holding.standing(tx.connection, request.lease, tx.now)
+    record = {"lease": request.lease, "principal": request.principal, "digest": request.digest, "at": tx.now}
+    try:
+        admitted = _admit(tx, request, run_id)
+    except LeaseholdError as error:
+        refusal = Refusal(code=error.code, detail=error.detail, faults=error.faults)
+        tx.execute(insert(t.requests), {**record, "refusal": asdict(refusal)})
+        return Admitted(refusal=refusal)
+    tx.execute(insert(t.requests), {**record, "refusal": None})
+    return admitted
+
+
+def _admit(tx: Tx, request: SubmitLease, run_id: str) -> Admitted:
+    duration = _duration(tx, request)
+    me = Waiter(lease=request.lease, items=request.items)
+    award = next(allocation.serve([me], matching.candidates(tx.connection, [me])), None)
+    if award is None:
+        _check_satisfiable(tx, me)
+    state = LeaseState.PREPARING if award else LeaseState.QUEUED
+    model.check_lease_transition(None, state)
+    number = tx.execute(_NEXT_NUMBER).scalar_one()
+    tx.execute(
+        insert(t.leases),
+        {
+            "id": request.lease,
+            "number": number,
+            "state": state,
+            "principal": request.principal,
+            "owner": request.owner,
+            "cc": list(request.cc),
+            "description": request.description,
+            "wanted": specs.items_to_json(request.items),
+            "priority": request.priority,
+            "duration_s": round(duration.total_seconds()),
+            "run_id": run_id,
+            "created_at": tx.now,
+            "granted_at": tx.now if award else None,
+        },
+    )
+    about = matching.granted_data(award) if award else {}
+    events.record(tx, f"lease_{state}", lease=request.lease, actor=request.owner, data={"number": number, **about})
+    if award is None:
+        pools = sorted(matching.wanted_pools(request.items))
+        tx.execute(insert(t.waits), [{"lease": request.lease, "pool": pool} for pool in pools])
+        return Admitted(state=state)
+    claims = matching.grant(tx, request.lease, request.items, award)
+    held = holding.activate_at_once(tx, request.lease, claims)
+    return Admitted(state=LeaseState.ACTIVE if held else state, claims=claims, held=held)
+
+
+def _duration(tx: Tx, request: SubmitLease) -> timedelta:
+    """How long the lease will be, by the strictest policy of the pools that it wants."""
+    named = {item.pool for item in request.items if item.pool}
+    if any(item.pool is None for item in request.items):
+        named |= set(tx.execute(select(t.pools.c.name)).scalars())
+    found = specs.of_pools(tx.connection, named)
+    faults = [
+        Fault(path=f"items[{i}].pool", code="pool_unknown", detail=f"there is no pool {item.pool}")
+        for i, item in enumerate(request.items)
+        if item.pool and item.pool not in found
+    ]
+    if faults:
+        raise Unsatisfiable(faults[0].detail, faults)
+    if not found:
+        raise Unsatisfiable("there is no pool at all")
+    policies = [spec.policy for spec in found.values()]
+    limit = holding.longest(policies)
+    if request.duration is None:
+        return min(limit, *(p.default_duration for p in policies))
+    wanted = durations.parse(request.duration)
+    if wanted > limit:
+        detail = f"{request.duration} is longer than the {durations.render(limit)} that the policy allows"
+        raise DurationRefused(detail, [Fault(path="duration", code="too_long", detail=detail)])
+    return wanted
+
+
+def _check_satisfiable(tx: Tx, me: Waiter) -> None:
+    """Raise `Unsatisfiable` where even an idle lab could not serve the request."""
+    everything = matching.candidates(tx.connection, [me], free=False)
+    if allocation.assign(me.items, everything) is not None:
+        return
+    faults = []
+    for index, item in enumerate(me.items):
+        most = sum(allocation.suits(item, c) for c in everything)
+        if most < item.count:
+            where = f"pool {item.pool}" if item.pool else "any pool"
+            detail = f"{item.count} wanted, and there are just {most} such resources in {where}"
+            faults.append(Fault(path=f"items[{index}]", code="too_many", detail=detail))
+    detail = faults[0].detail if faults else "the items together want more than there is"
+    raise Unsatisfiable(detail, faults or [Fault(path="items", code="too_many", detail=detail)])

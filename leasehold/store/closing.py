@@ -1,0 +1,70 @@
+"""Closing: a lease gives back what it holds, or its place in the queue, and ends."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import delete, update
+
+from leasehold import model
+from leasehold.messages import Closed, CloseLease
+from leasehold.model import LeaseState, Outcome
+from leasehold.store import events, matching
+from leasehold.store import tables as t
+from leasehold.store.engine import Tx
+from leasehold.store.holding import lease_row
+
+
+def close(tx: Tx, order: CloseLease) -> Closed:
+    """Close a lease's grants or withdraw it from the queue, and serve those who wait for what it had."""
+    row = lease_row(tx.connection, order.lease)
+    state = LeaseState(row.state)
+    if state in {LeaseState.RELEASING, LeaseState.ENDED}:
+        return Closed(state=state, outcome=row.outcome and Outcome(row.outcome))
+    if order.outcome is Outcome.EXPIRED and row.expires_at > tx.now:
+        return Closed(state=state, outcome=None, left_s=(row.expires_at - tx.now).total_seconds())
+    outcome = order.outcome
+    if outcome is Outcome.RELEASED and state is not LeaseState.ACTIVE:
+        # What was never delivered cannot be given back.
+        outcome = Outcome.CANCELLED
+    changes: dict[str, Any] = {"outcome": outcome}
+    if order.error:
+        changes["error"] = {"code": order.error.code, "detail": order.error.detail}
+    if state is LeaseState.QUEUED:
+        tx.execute(delete(t.waits).where(t.waits.c.lease == order.lease))
+        _end(tx, order.lease, state, changes, actor=order.actor, reason=order.reason)
+        return Closed(state=LeaseState.ENDED, outcome=outcome)
+    _release(tx, order, state, changes)
+    if not order.stopped:
+        return Closed(state=LeaseState.RELEASING, outcome=outcome)
+    _end(tx, order.lease, LeaseState.RELEASING, changes, actor=None, reason=None)
+    return Closed(state=LeaseState.ENDED, outcome=outcome)
+
+
+def _release(tx: Tx, order: CloseLease, state: LeaseState, changes: dict[str, Any]) -> None:
+    """Close the grants, and serve who waits for what they held."""
+    model.check_lease_transition(state, LeaseState.RELEASING)
+    tx.execute(update(t.leases).where(t.leases.c.id == order.lease).values(state=LeaseState.RELEASING, **changes))
+    events.record(tx, "lease_releasing", lease=order.lease, actor=order.actor, reason=order.reason, data=dict(changes))
+    broken = {(b.pool, b.resource): b.reason for b in order.broken}
+    # The grants are closed before any cleaning: a stuck hook must not block the holder's next lease.
+    pools = matching.close_grants(tx, order.lease, broken, was_active=state is LeaseState.ACTIVE)
+    matching.match(tx, pools)
+
+
+def end(tx: Tx, lease: str) -> Closed:
+    """End a closed lease once its hooks have stopped."""
+    row = lease_row(tx.connection, lease)
+    if row.state != LeaseState.ENDED:
+        _end(tx, lease, LeaseState(row.state), {"outcome": row.outcome}, actor=None, reason=None)
+    return Closed(state=LeaseState.ENDED, outcome=Outcome(row.outcome))
+
+
+def _end(
+    tx: Tx, lease: str, before: LeaseState, changes: dict[str, Any], *, actor: str | None, reason: str | None
+) -> None:
+    model.check_lease_transition(before, LeaseState.ENDED)
+    tx.execute(
+        update(t.leases).where(t.leases.c.id == lease).values(state=LeaseState.ENDED, ended_at=tx.now, **changes)
+    )
+    events.record(tx, "lease_ended", lease=lease, actor=actor, reason=reason, data={"outcome": changes["outcome"]})

@@ -1,0 +1,179 @@
+"""What is measured: each function returns the rows of the table that it fills."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from tests.bench.load import Caller, median, percentile, timed
+from tests.stack import Stack
+
+SAMPLES = 60
+SECONDS = 10
+
+
+@dataclass(frozen=True)
+class Row:
+    """A figure beside its target; `unit` is behind both."""
+
+    what: str
+    figure: float
+    target: float
+    unit: str
+    at_least: bool = False
+
+    @property
+    def met(self) -> bool:
+        """Whether the target is reached."""
+        return self.figure >= self.target if self.at_least else self.figure <= self.target
+
+
+def acquire(stack: Stack) -> Iterable[Row]:
+    """One client, one free resource after another, no hooks; then with 10,000 resources, and with leases waiting."""
+    caller = Caller(stack)
+    caller.pool("ten", 10)
+    small = _acquire(caller, "ten")
+    yield Row("acquire, one client, p50", small, 25, "ms")
+    caller.pool("ten-thousand", 10_000)
+    yield Row("acquire at 10,000 resources against 10", _acquire(caller, "ten-thousand") / small, 1.25, "x")
+
+
+def _acquire(caller: Caller, pool: str) -> float:
+    times = []
+    for _ in range(SAMPLES):
+        lease, took = timed(caller.take, pool)
+        caller.release(lease)
+        times.append(took)
+    return median(times[5:])
+
+
+def throughput(stack: Stack) -> Iterable[Row]:
+    """Full leases (taken, active, released) by many clients at once."""
+    Caller(stack).pool("many", 200)
+    for clients in (20, 50):
+        rate, times = _full_leases(stack, clients)
+        yield Row(f"full leases, {clients} clients", rate, 30, "/s", at_least=True)
+        if clients == 20:
+            yield Row("acquire, 20 clients, p99", percentile(times, 0.99), 1500, "ms")
+
+
+def _full_leases(stack: Stack, clients: int) -> tuple[float, list[float]]:
+    until = time.monotonic() + SECONDS
+
+    def work(_: int) -> list[float]:
+        caller, times = Caller(stack), []
+        while time.monotonic() < until:
+            lease, took = timed(caller.take, "many")
+            caller.release(lease)
+            times.append(took)
+        return times
+
+    with ThreadPoolExecutor(clients) as pool:
+        times = [took for one in pool.map(work, range(clients)) for took in one]
+    return len(times) / SECONDS, times
+
+
+def hand_over(stack: Stack) -> Iterable[Row]:
+    """From the release of the only resource until the next waiter's answer."""
+    caller = Caller(stack)
+    caller.pool("single", 1)
+    alone = _hand_over(stack, caller)
+    yield Row("hand-over, 1 waiting, p50", median(alone), 50, "ms")
+    yield Row("hand-over, 1 waiting, p99", percentile(alone, 0.99), 250, "ms")
+    blocker = caller.take("single")
+    with ThreadPoolExecutor(8) as pool:
+        waiting = list(pool.map(lambda _: Caller(stack).take("single", wait=False, priority=-5), range(1000)))
+    caller.release(blocker)
+    crowded = _hand_over(stack, caller)
+    yield Row("hand-over, 1,000 waiting against 1", median(crowded) / median(alone), 1.25, "x")
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda lease: Caller(stack).call("POST", f"/leases/{lease}/cancel"), waiting))
+
+
+def _hand_over(stack: Stack, caller: Caller) -> list[float]:
+    times = []
+    for _ in range(SAMPLES // 2):
+        first = _take_before_all(caller)
+        second = caller.take("single", wait=False, priority=9)
+        thread, ended = _in_thread(Caller(stack), f"/leases/{second}?wait=active&timeout=60")
+        time.sleep(0.1)
+        begun = time.perf_counter()
+        caller.release(first)
+        thread.join()
+        times.append((ended[0] - begun) * 1000)
+        caller.release(second)
+    return times
+
+
+def _take_before_all(caller: Caller) -> str:
+    """Take the only resource, whoever holds it now: those that wait with a lower priority come after."""
+    lease = caller.take("single", wait=False, priority=10)
+    while caller.call("GET", f"/leases/{lease}")["state"] != "active":
+        for holder in caller.call("GET", "/leases?pool=single&state=active")["items"]:
+            if holder["id"] != lease:
+                caller.release(holder["id"])
+    return lease
+
+
+def _in_thread(caller: Caller, path: str) -> tuple[threading.Thread, list[float]]:
+    """Start a GET, and note when it is answered."""
+    ended: list[float] = []
+
+    def work() -> None:
+        caller.call("GET", path)
+        ended.append(time.perf_counter())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread, ended
+
+
+def many_hosts(stack: Stack) -> Iterable[Row]:
+    """One lease of 25 hosts, each through four stages of a second."""
+    caller = Caller(stack)
+    stage = {"run": "sleep 1", "timeout": "30s"}
+    stages = {name: stage for name in ("wipe", "provision", "configure", "validate")}
+    caller.pool("hosts", 25, **stages)
+    took = []
+    for _ in range(3):
+        lease, one = timed(caller.take, "hosts", 25)
+        took.append(one / 1000)
+        caller.release(lease)
+    yield Row("25 hosts, four stages of 1 s, active after", median(took), 4.6, "s")
+
+
+def reading(stack: Stack) -> Iterable[Row]:
+    """What people and dashboards ask for all day."""
+    caller = Caller(stack)
+    caller.pool("ten-thousand", 10_000)
+    lease = caller.take("ten-thousand")
+    for what, path, target in (
+        ("GET a lease, p50", f"/leases/{lease}", 10),
+        ("GET 100 leases, p50", "/leases?limit=100", 25),
+        ("GET available, two filters over 10,000, p50", "/available?pool=ten-thousand&model=m3&disks.type=nvme", 50),
+    ):
+        yield Row(what, median([timed(caller.call, "GET", path)[1] for _ in range(SAMPLES // 2)]), target, "ms")
+    caller.release(lease)
+
+
+def idle(stack: Stack) -> Iterable[Row]:
+    """What worker and API use while nothing happens."""
+    before = _cpu_seconds(stack)
+    time.sleep(SECONDS)
+    yield Row("idle worker and API, of a core", (_cpu_seconds(stack) - before) / SECONDS * 100, 2, "%")
+
+
+def _cpu_seconds(stack: Stack) -> float:
+    ticks = 0
+    for pid, command in stack.processes().items():
+        if "-m worker" in command or "-m api" in command or "supervisor" in command:
+            with open(f"/proc/{pid}/stat") as file:
+                fields = file.read().rsplit(")", 1)[1].split()
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / 100
+
+
+ALL = (idle, acquire, throughput, hand_over, many_hosts, reading)
