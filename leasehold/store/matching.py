@@ -74,9 +74,9 @@ def set_state(tx: Tx, row: Row[Any], state: ResourceState, *, lease: str | None,
     new = epoch(tx, row.epoch)
     change = {**_CLEAN, **more, "state": state, "epoch": new, "pool_": row.pool, "name_": row.name}
     tx.execute(_MOVE, change)
-    events.record(
-        tx, f"resource_{state}", lease=lease, pool=row.pool, resource=row.name, reason=more.get("broken_reason")
-    )
+    reason = more.get("broken_reason")
+    about = {"epoch": new}
+    events.record(tx, f"resource_{state}", lease=lease, pool=row.pool, resource=row.name, reason=reason, data=about)
     return new
 
 

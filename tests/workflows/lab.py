@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from temporalio.api.enums.v1 import IndexedValueType
+from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
 from temporalio.client import WorkflowHandle
 from temporalio.service import RPCError
 from temporalio.testing import WorkflowEnvironment
@@ -31,8 +34,10 @@ from leasehold.store.store import SqlStore
 from worker.relay import Relay
 from worker.wiring import build_worker
 from workflows.lease import LeaseWorkflow
+from workflows.recycle import workflow_id
 
 QUEUE = "leasehold"
+_TEST_SERVER = Path(__file__).parents[2] / ".tools" / "temporal-test-server"
 SECRET = b"password=correct-horse\n"
 
 Script = Callable[[HookCall], int | None]
@@ -112,10 +117,28 @@ class Lab:
     worker: Worker
     handles: list[WorkflowHandle[LeaseWorkflow, str]] = field(default_factory=list)
 
-    async def pool(self, n: int = 1, name: str = "p", policy: Policy | None = None, **stages: int) -> None:
+    @property
+    async def recyclings(self) -> list[str]:
+        """The workflow ids of the recyclings that were started."""
+        found = await self.store.events(limit=1000)
+        return [
+            workflow_id(e.pool, e.resource, e.data["epoch"])
+            for e in found
+            if e.kind == "resource_recycling" and e.pool and e.resource
+        ]
+
+    async def pool(
+        self,
+        n: int = 1,
+        name: str = "p",
+        policy: Policy | None = None,
+        stages: Mapping[str, int] | None = None,
+        **more: int,
+    ) -> None:
         """Make a pool of `n` resources r0, r1, …; each stage is given by its number of attempts."""
         await self.clock.sync()
-        hooks = {StageName(stage): (Hook(run="true", attempts=attempts),) for stage, attempts in stages.items()}
+        attempts = {**(stages or {}), **more}
+        hooks = {StageName(stage): (Hook(run="true", attempts=most),) for stage, most in attempts.items()}
         spec = PoolSpec(name=name, stages=hooks, policy=policy or Policy())
         resources = tuple(ResourceSpec(name=f"r{i}") for i in range(n))
         await self.store.apply(Inventory(name=name, pools=((spec, resources),)), "test")
@@ -168,6 +191,21 @@ class Lab:
         for handle in self.handles:
             with suppress(RPCError):
                 await handle.execute_update(LeaseWorkflow.cancel, Steer(actor="test"))
+
+
+@asynccontextmanager
+async def start_server() -> AsyncIterator[WorkflowEnvironment]:
+    """A time-skipping server with the search attributes; Java's where it is there, the SDK's own download elsewhere."""
+    existing = str(_TEST_SERVER) if _TEST_SERVER.exists() and shutil.which("java") else None
+    async with await WorkflowEnvironment.start_time_skipping(test_server_existing_path=existing) as env:
+        attributes = {
+            name: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD for name in ("LeaseState", "LeaseOwner", "LeasePool")
+        }
+        attributes["LeaseExpires"] = IndexedValueType.INDEXED_VALUE_TYPE_DATETIME
+        await env.client.operator_service.add_search_attributes(
+            AddSearchAttributesRequest(namespace="default", search_attributes=attributes)
+        )
+        yield env
 
 
 @asynccontextmanager

@@ -147,7 +147,7 @@ async def test_an_expired_lease_hands_its_resource_to_the_next(lab: Lab) -> None
 
 @pytest.mark.parametrize("stage", ["wipe", "provision", "configure", "validate", "deliver"])
 async def test_a_failing_stage_fails_the_lease_and_frees_its_other_resources(lab: Lab, stage: str) -> None:
-    await lab.pool(2, **{stage: 1})
+    await lab.pool(2, stages={stage: 1})
     lab.driver.script = lambda call: int(call.env["LEASEHOLD_RESOURCE"] == "r0")
     handle = await lab.submit(count=2)
 

@@ -1,0 +1,28 @@
+"""Leases that began with an earlier version go on with this one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from temporalio.client import WorkflowHistory
+from temporalio.worker import Replayer
+
+from workflows.lease import LeaseWorkflow
+from workflows.recycle import RecycleWorkflow
+
+HISTORIES = sorted((Path(__file__).parents[1] / "histories").glob("*.json"))
+
+
+def test_there_are_histories_of_leases_and_recyclings() -> None:
+    assert {path.name.split("-")[0] for path in HISTORIES} == {"lease", "recycle"}
+
+
+@pytest.fixture(params=HISTORIES, ids=lambda path: path.stem)
+def history(request: pytest.FixtureRequest) -> WorkflowHistory:
+    """A history that an earlier version wrote."""
+    return WorkflowHistory.from_json(request.param.stem, request.param.read_text())
+
+
+async def test_a_running_workflow_survives_the_change(history: WorkflowHistory) -> None:
+    await Replayer(workflows=[LeaseWorkflow, RecycleWorkflow]).replay_workflow(history)
