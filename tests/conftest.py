@@ -7,10 +7,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from leasehold.store import migrate
 from tests import postgres as installed
 from tests.postgres import Missing, Postgres
+
+# Machines differ, so no example has a deadline; a test that hangs meets pytest's.
+settings.register_profile("leasehold", deadline=None, max_examples=60)
+settings.load_profile("leasehold")
 
 NewDatabase = Callable[[str], str]
 

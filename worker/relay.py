@@ -10,14 +10,14 @@ import asyncio
 import logging
 
 from temporalio.client import Client
-from temporalio.common import WorkflowIDReusePolicy
+from temporalio.common import SearchAttributePair, TypedSearchAttributes, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from leasehold.messages import CloseLease, Refusal
 from leasehold.model import Outcome
 from leasehold.ports import Posted, Store
-from workflows.lease import LeaseWorkflow
+from workflows.lease import LEASE_POOL, LeaseWorkflow
 from workflows.recycle import RecycleWorkflow, workflow_id
 
 log = logging.getLogger(__name__)
@@ -89,6 +89,7 @@ class Relay:
                 id=workflow_id(claim.pool, claim.resource, claim.epoch),
                 task_queue=self._task_queue,
                 id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                search_attributes=TypedSearchAttributes([SearchAttributePair(LEASE_POOL, claim.pool)]),
                 static_summary=f"Recycle {claim.pool}/{claim.resource} after lease {posted.lease}",
             )
         except WorkflowAlreadyStartedError:

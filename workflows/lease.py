@@ -12,7 +12,7 @@ from typing import Any
 
 from temporalio import workflow
 from temporalio.common import SearchAttributeKey, SearchAttributeUpdate
-from temporalio.exceptions import ApplicationError, is_cancelled_exception
+from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
     from activities.allocate import Allocation
@@ -40,6 +40,8 @@ LEASE_STATE = SearchAttributeKey.for_keyword("LeaseState")
 LEASE_OWNER = SearchAttributeKey.for_keyword("LeaseOwner")
 LEASE_POOL = SearchAttributeKey.for_keyword("LeasePool")
 LEASE_EXPIRES = SearchAttributeKey.for_datetime("LeaseExpires")
+
+_EXTEND_WITHIN = timedelta(seconds=20)
 
 
 @workflow.defn(name="lease", failure_exception_types=[LeaseholdError])
@@ -77,6 +79,7 @@ class LeaseWorkflow:
         # The digest tells the API whether the request it brings is the one that is here already.
         self._admitted = replace(admitted, digest=self._request.digest)
         if admitted.refusal is not None:
+            self._show("refused")
             await workflow.wait_condition(workflow.all_handlers_finished)
             return admitted.refusal.code
         granted = admitted if admitted.state is not LeaseState.QUEUED else await self._wait_for_grants()
@@ -236,7 +239,12 @@ class LeaseWorkflow:
                 refusal = Refusal(code="lease_not_active", detail="only an active lease can be extended")
                 return Held(refusal=refusal)
             record = ExtendRecord(lease=self._request.lease, extension=extension)
-            held = await steps.step(Allocation.extend, record)
+            try:
+                held = await steps.step(Allocation.extend, record, give_up=_EXTEND_WITHIN)
+            except ActivityError:
+                # The lease must not stop at a request that cannot be carried out.
+                detail = "the extension could not be recorded in time"
+                return Held(refusal=Refusal(code="unavailable", detail=detail))
             if held.refusal is None:
                 self._held(held)
             return held
@@ -276,10 +284,11 @@ class LeaseWorkflow:
         self._nudged = True
 
     @workflow.signal(name="extend")
-    async def on_extend_signal(self, extension: ExtendLease) -> None:
-        """The same as the update, for Temporal's UI and command line."""
+    async def on_extend_signal(self, extension: ExtendLease | None = None) -> None:
+        """The same as the update, for Temporal's UI and command line; one that says nothing changes nothing."""
         await workflow.wait_condition(lambda: self._admitted is not None)
-        await self._extend(extension)
+        if extension is not None:
+            await self._extend(extension)
 
     @workflow.signal(name="release")
     async def on_release_signal(self, steer: Steer | None = None) -> None:

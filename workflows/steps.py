@@ -24,10 +24,17 @@ _HOOK_SLACK = timedelta(minutes=10)
 OnAttempt = Callable[[str, int], None]
 
 
-async def step(what: Callable[[Any, In], Awaitable[Out]], message: In) -> Out:
-    """Run a short database step as a local activity, until it has run."""
+async def step(what: Callable[[Any, In], Awaitable[Out]], message: In, *, give_up: timedelta | None = None) -> Out:
+    """Run a short database step as a local activity, until it has run.
+
+    With `give_up`, try for so long at most; raises `ActivityError` then.
+    """
     return await workflow.execute_local_activity_method(
-        what, message, start_to_close_timeout=_STEP_TIMEOUT, retry_policy=_FOR_EVER
+        what,
+        message,
+        start_to_close_timeout=_STEP_TIMEOUT,
+        schedule_to_close_timeout=give_up,
+        retry_policy=_FOR_EVER,
     )
 
 

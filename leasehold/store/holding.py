@@ -98,6 +98,8 @@ def _extended(tx: Tx, row: Row[Any], extension: ExtendLease) -> datetime:
         expires_at: datetime = row.expires_at + durations.parse(extension.by)
     else:
         expires_at = extension.until
+        if expires_at.tzinfo is None:
+            raise Invalid("a time needs its zone: 2026-01-05T18:00:00Z")
         if expires_at <= tx.now:
             raise Invalid("a lease can only be extended into the future")
     held = tx.execute(select(t.grants.c.spec).where(t.grants.c.lease == row.id, t.grants.c.closed_at.is_(None)))

@@ -39,7 +39,7 @@ def test_a_delivered_secret_is_nowhere_but_with_its_holder(stack: Stack, lab: La
     log = b"".join(lab.client.log(lease["id"])).decode()
     assert "delivered" in log
     assert secret not in log
-    check_histories(stack, secret, lease["id"], pool)
+    check_histories(stack, secret, lease["id"], pool, recyclings=1)
     check_files(stack, secret)
 
 
@@ -55,7 +55,7 @@ def test_what_a_failing_deliver_printed_is_kept_nowhere(stack: Stack, lab: Lab) 
     assert "exited with status 7" in told
     assert not inside(told, secret)
     assert secret not in b"".join(lab.client.log(lease["id"])).decode()
-    check_histories(stack, secret, lease["id"], pool)
+    check_histories(stack, secret, lease["id"], pool, recyclings=0)
     check_files(stack, secret, kept=False)
 
 
@@ -66,12 +66,13 @@ def check_processes(secret: str) -> None:
     assert [command for command in commands if inside(command, secret)] == []
 
 
-def check_histories(stack: Stack, secret: str, lease: str, pool: str) -> None:
+def check_histories(stack: Stack, secret: str, lease: str, pool: str, recyclings: int) -> None:
     """Neither the lease's history in Temporal has it, nor those of its recyclings."""
     query = f'WorkflowId STARTS_WITH "recycle:{pool}:"'
     listed = json.loads(stack.temporal("workflow", "list", "--query", query, "--output", "json") or "[]")
-    recyclings = [workflow["execution"]["workflowId"] for workflow in listed]
-    for workflow in (lease, *recyclings):
+    recycled = [workflow["execution"]["workflowId"] for workflow in listed]
+    assert len(recycled) == recyclings
+    for workflow in (lease, *recycled):
         for command in ("show", "describe"):
             shown = stack.temporal("workflow", command, "--workflow-id", workflow, "--output", "json")
             texts = list(strings(json.loads(shown)))

@@ -1,0 +1,138 @@
+"""Who gets what: every choice that exists is found, nothing is given twice, and the order is kept."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from leasehold import allocation
+from leasehold.allocation import Candidate, Waiter
+from leasehold.errors import BadFilter
+from leasehold.model import Item
+
+KINDS = ("a", "b", "c")
+
+
+def candidate(name: str, *tags: str, pool: str = "r640", **properties: object) -> Candidate:
+    return Candidate(pool=pool, name=name, tags=frozenset(tags), properties=properties)
+
+
+def names(chosen: Sequence[Sequence[Candidate]] | None) -> list[list[str]] | None:
+    return None if chosen is None else [[c.name for c in group] for group in chosen]
+
+
+@pytest.mark.parametrize(
+    ("item", "suits"),
+    [
+        (Item(), True),
+        (Item(pool="r640"), True),
+        (Item(pool="vm"), False),
+        (Item(names=("host01", "host02")), True),
+        (Item(names=("host02",)), False),
+        (Item(tags=("metal",)), True),
+        (Item(tags=("metal", "x86")), True),
+        (Item(tags=("metal", "gpu")), False),
+        (Item(match=("model=R640",)), True),
+        (Item(match=("model=R640", "disks.size__gt=5")), False),
+        (Item(pool="r640", names=("host01",), tags=("x86",), match=("model__like=R%",)), True),
+    ],
+)
+def test_all_that_an_item_says_must_hold(item: Item, suits: bool) -> None:
+    host = candidate("host01", "metal", "x86", model="R640", disks=[{"size": 1}])
+    assert allocation.suits(item, host) is suits
+
+
+def test_a_malformed_filter_is_an_error_not_a_miss() -> None:
+    with pytest.raises(BadFilter):
+        allocation.suits(Item(match=("model",)), candidate("host01"))
+
+
+def test_a_plain_request_gets_the_first_in_order_of_preference() -> None:
+    free = [candidate("host02"), candidate("host01"), candidate("host03")]
+    assert names(allocation.assign([Item(count=2)], free)) == [["host02", "host01"]]
+
+
+def test_a_greedy_choice_is_taken_back_where_another_item_needs_it() -> None:
+    free = [candidate("special", "gpu"), candidate("plain")]
+    assert names(allocation.assign([Item(), Item(tags=("gpu",))], free)) == [["plain"], ["special"]]
+
+
+def test_a_chain_of_choices_is_taken_back() -> None:
+    # Each item could take the resource that the next one needs.
+    free = [candidate(f"host{n}", f"t{n}", f"t{n + 1}") for n in range(30)]
+    items = [Item(tags=(f"t{n + 1}",)) for n in range(29)] + [Item(tags=("t0",))]
+    chosen = allocation.assign(items, free)
+    assert names(chosen) == [[f"host{n + 1}"] for n in range(29)] + [["host0"]]
+
+
+@pytest.mark.parametrize(("first", "second", "found"), [(500, 500, True), (501, 501, False), (1, 1000, False)])
+def test_large_requests_over_one_large_pool_are_answered(first: int, second: int, found: bool) -> None:
+    free = [candidate(f"host{n}") for n in range(1000)]
+    chosen = allocation.assign([Item(count=first), Item(count=second)], free)
+    assert (chosen is not None) is found
+
+
+def test_no_items_need_nothing() -> None:
+    assert allocation.assign([], []) == []
+
+
+def choices(items: Sequence[Item], free: Sequence[Candidate]) -> Iterator[tuple[Candidate, ...]]:
+    """Every way to fill all places of all items, by trying them all."""
+    places = [item for item in items for _ in range(item.count)]
+    for chosen in itertools.permutations(free, len(places)):
+        if all(allocation.suits(item, c) for item, c in zip(places, chosen, strict=True)):
+            yield chosen
+
+
+ITEMS = st.lists(
+    st.builds(
+        Item,
+        count=st.integers(1, 3),
+        tags=st.sets(st.sampled_from(KINDS), max_size=2).map(tuple),
+        pool=st.sampled_from([None, "p", "q"]),
+    ),
+    min_size=1,
+    max_size=3,
+)
+FREE = st.lists(st.tuples(st.sampled_from("pq"), st.sets(st.sampled_from(KINDS))), max_size=5).map(
+    lambda made: [candidate(f"host{n}", *tags, pool=pool) for n, (pool, tags) in enumerate(made)]
+)
+
+
+@given(ITEMS, FREE)
+def test_a_choice_is_found_if_and_only_if_there_is_one(items: list[Item], free: list[Candidate]) -> None:
+    chosen = allocation.assign(items, free)
+    assert (chosen is not None) is any(True for _ in choices(items, free))
+    if chosen is not None:
+        check(items, free, chosen)
+
+
+def check(items: Sequence[Item], free: Sequence[Candidate], chosen: Sequence[Sequence[Candidate]]) -> None:
+    """What is given is free, suits, is as many as wanted, and is given once."""
+    assert [len(group) for group in chosen] == [item.count for item in items]
+    assert all(allocation.suits(item, c) for item, group in zip(items, chosen, strict=True) for c in group)
+    given_ = [c.key for group in chosen for c in group]
+    assert len(given_) == len(set(given_))
+    assert set(given_) <= {c.key for c in free}
+
+
+@given(st.lists(ITEMS, max_size=5), FREE)
+def test_waiters_are_served_in_order_each_with_what_those_before_left(
+    requests: list[list[Item]], free: list[Candidate]
+) -> None:
+    waiting = [Waiter(lease=f"lease{n}", items=items) for n, items in enumerate(requests)]
+    awards = list(allocation.serve(waiting, free))
+    assert [a.lease for a in awards] == sorted(a.lease for a in awards)
+    awarded = {award.lease: award.resources for award in awards}
+    left = list(free)
+    for waiter in waiting:
+        # Nobody is passed over who could have been served when it was its turn.
+        assert (waiter.lease in awarded) is (allocation.assign(waiter.items, left) is not None)
+        if waiter.lease in awarded:
+            check(waiter.items, left, awarded[waiter.lease])
+            gone = {c.key for group in awarded[waiter.lease] for c in group}
+            left = [c for c in left if c.key not in gone]
