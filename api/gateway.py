@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any, TypeVar
 
 from temporalio.api.enums.v1 import EventType, TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
@@ -26,10 +28,15 @@ from temporalio.common import (
 )
 from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
+from tenacity import AsyncRetrying, retry_if_exception, stop_never, wait_exponential
 
 from leasehold.errors import Unavailable, from_code
 from leasehold.messages import Admitted, ExtendLease, Held, Steer, SubmitLease
 from workflows.lease import LEASE_OWNER, LEASE_POOL, LEASE_STATE, LeaseWorkflow
+
+log = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
 
 ANSWER_WITHIN_S = 5.0
 """How long a worker may take before the caller is told that there is none."""
@@ -57,24 +64,9 @@ class Gateway:
         None means that no worker has admitted it yet, or that it is over already: the record tells. Starting the
         workflow is the only commit.
         """
-        start = WithStartWorkflowOperation(
-            LeaseWorkflow.run,
-            request,
-            id=request.lease,
-            task_queue=self._task_queue,
-            id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-            id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-            search_attributes=_search_attributes(request),
-            static_summary=_summary(request),
-        )
-        # The handle is not needed; its failure, the same as the call's, must not be reported as forgotten.
-        asyncio.ensure_future(start.workflow_handle()).add_done_callback(lambda f: f.cancelled() or f.exception())
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
-                admitted: Admitted = await self._client.execute_update_with_start_workflow(
-                    LeaseWorkflow.admit, id="admit", start_workflow_operation=start
-                )
-                return admitted
+                return await _repeated(lambda: self._start_and_admit(request))
         except WorkflowAlreadyStartedError:
             return None
         except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):
@@ -84,19 +76,29 @@ class Gateway:
         except RPCError as error:
             raise _unavailable(error) from None
 
+    async def _start_and_admit(self, request: SubmitLease) -> Admitted:
+        start = WithStartWorkflowOperation(LeaseWorkflow.run, request, **self._options(request))
+        # The handle is not needed; its failure, the same as the call's, must not be reported as forgotten.
+        asyncio.ensure_future(start.workflow_handle()).add_done_callback(lambda f: f.cancelled() or f.exception())
+        admitted: Admitted = await self._client.execute_update_with_start_workflow(
+            LeaseWorkflow.admit, id="admit", start_workflow_operation=start
+        )
+        return admitted
+
+    def _options(self, request: SubmitLease) -> Any:
+        return {
+            "id": request.lease,
+            "task_queue": self._task_queue,
+            "id_conflict_policy": WorkflowIDConflictPolicy.USE_EXISTING,
+            "id_reuse_policy": WorkflowIDReusePolicy.REJECT_DUPLICATE,
+            "search_attributes": _search_attributes(request),
+            "static_summary": _summary(request),
+        }
+
     async def _start(self, request: SubmitLease) -> None:
+        within = timedelta(seconds=ANSWER_WITHIN_S)
         try:
-            await self._client.start_workflow(
-                LeaseWorkflow.run,
-                request,
-                id=request.lease,
-                task_queue=self._task_queue,
-                id_conflict_policy=WorkflowIDConflictPolicy.USE_EXISTING,
-                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-                search_attributes=_search_attributes(request),
-                static_summary=_summary(request),
-                rpc_timeout=timedelta(seconds=ANSWER_WITHIN_S),
-            )
+            await self._client.start_workflow(LeaseWorkflow.run, request, rpc_timeout=within, **self._options(request))
         except WorkflowAlreadyStartedError:
             return
         except RPCError as error:
@@ -107,7 +109,9 @@ class Gateway:
         handle = self._handle(lease)
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
-                held: Held = await handle.execute_update(LeaseWorkflow.extend, extension, id=extension.request)
+                held: Held = await _repeated(
+                    lambda: handle.execute_update(LeaseWorkflow.extend, extension, id=extension.request)
+                )
                 return held
         except WorkflowUpdateFailedError as error:
             raise _translated(error) from None
@@ -122,7 +126,7 @@ class Gateway:
         """Give a lease back; see `cancel`."""
         handle = self._handle(lease)
         return await self._end(
-            handle.execute_update(LeaseWorkflow.release, steer),
+            lambda: handle.execute_update(LeaseWorkflow.release, steer),
             lambda: handle.signal(LeaseWorkflow.on_release_signal, steer),
         )
 
@@ -134,15 +138,15 @@ class Gateway:
         """
         handle = self._handle(lease)
         return await self._end(
-            handle.execute_update(LeaseWorkflow.cancel, steer),
+            lambda: handle.execute_update(LeaseWorkflow.cancel, steer),
             lambda: handle.signal(LeaseWorkflow.on_cancel_signal, steer),
         )
 
-    async def _end(self, update: Awaitable[object], signal: Callable[[], Awaitable[None]]) -> bool:
+    async def _end(self, update: Callable[[], Awaitable[object]], signal: Callable[[], Awaitable[None]]) -> bool:
         try:
             try:
                 async with asyncio.timeout(ANSWER_WITHIN_S):
-                    await update
+                    await _repeated(update)
                 return True
             except WorkflowUpdateFailedError as error:
                 raise _translated(error) from None
@@ -196,6 +200,23 @@ class Gateway:
         return self._client.get_workflow_handle_for(LeaseWorkflow.run, lease)
 
 
+async def _repeated(update: Callable[[], Awaitable[Answer]]) -> Answer:
+    """Send an update again that was dropped because its workflow task failed: each is good for that.
+
+    It happens when a workflow is about to end while a signal arrives: Temporal repeats the task without the update.
+    """
+    async for attempt in AsyncRetrying(
+        retry=retry_if_exception(_was_dropped), wait=wait_exponential(0.02, max=0.5), stop=stop_never, reraise=True
+    ):
+        with attempt:
+            return await update()
+    raise AssertionError("it is repeated until it is answered or out of time")
+
+
+def _was_dropped(error: BaseException) -> bool:
+    return isinstance(error, RPCError) and error.status is RPCStatusCode.FAILED_PRECONDITION
+
+
 def _search_attributes(request: SubmitLease) -> TypedSearchAttributes:
     pools = ",".join(sorted({item.pool or "*" for item in request.items}))
     return TypedSearchAttributes(
@@ -221,4 +242,5 @@ def _translated(error: WorkflowUpdateFailedError) -> Exception:
 
 
 def _unavailable(error: RPCError) -> Unavailable:
+    log.warning("Temporal does not answer: %s: %s", error.status.name, error.message)
     return Unavailable(f"Temporal does not answer ({error.status.name.lower()})")

@@ -97,8 +97,12 @@ class HookReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Held:
-    """An active lease and the time it has left by the database's clock; `refusal` where an extension was refused."""
+    """An active lease and the time it has left by the database's clock; `refusal` where an extension was refused.
 
+    `state` is another one where the record is ahead of its workflow.
+    """
+
+    state: LeaseState = LeaseState.ACTIVE
     expires_at: datetime | None = None
     left_s: float = 0.0
     refusal: Refusal | None = None

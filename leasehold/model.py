@@ -29,6 +29,10 @@ class LeaseState(StrEnum):
     ENDED = "ended"
 
 
+OVER = frozenset({LeaseState.RELEASING, LeaseState.ENDED})
+"""States in which a lease holds nothing any more."""
+
+
 class Outcome(StrEnum):
     """How a lease ended."""
 

@@ -54,6 +54,8 @@ def running(command: Sequence[str], *, folder: Path, stop: str, user: str | None
     guard = subprocess.Popen(
         ["/bin/sh", "-c", _GUARD, "sh", stop, str(folder), *command],
         stdin=subprocess.PIPE,
+        # The shell's own words about a killed server.
+        stderr=subprocess.DEVNULL,
         **_as(user),
         # A Ctrl-C is for the test run, which stops its servers in the end.
         start_new_session=True,
@@ -79,7 +81,11 @@ def finish(command: Sequence[str], *, user: str | None = None) -> None:
 
 def _as(user: str | None) -> dict[str, Any]:
     """The arguments of subprocess that run something as this user, in a folder that everybody may enter."""
-    return {"cwd": "/"} if user is None else {"cwd": "/", "user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
+    return (
+        {"cwd": "/"}
+        if user is None
+        else {"cwd": "/", "user": user, "group": pwd.getpwnam(user).pw_gid, "extra_groups": []}
+    )
 
 
 def free_port() -> int:

@@ -33,7 +33,7 @@ with workflow.unsafe.imports_passed_through():
         Steer,
         SubmitLease,
     )
-    from leasehold.model import LeaseState, Outcome
+    from leasehold.model import OVER, LeaseState, Outcome
     from workflows import steps
 
 LEASE_STATE = SearchAttributeKey.for_keyword("LeaseState")
@@ -83,7 +83,9 @@ class LeaseWorkflow:
             await workflow.wait_condition(workflow.all_handlers_finished)
             return admitted.refusal.code
         granted = admitted if admitted.state is not LeaseState.QUEUED else await self._wait_for_grants()
-        if granted.held is not None:
+        if granted.state in OVER:
+            self._adopt_end()
+        elif granted.held is not None:
             self._held(granted.held)
         elif self._ending is None:
             await self._prepare(granted.claims)
@@ -132,7 +134,11 @@ class LeaseWorkflow:
         if broken or errors:
             self._fail(broken, errors)
             return
-        self._held(await steps.step(Allocation.activate, self._ref))
+        held = await steps.step(Allocation.activate, self._ref)
+        if held.state in OVER:
+            self._adopt_end()
+        else:
+            self._held(held)
 
     async def _prepare_one(self, claim: Claim) -> BrokenResource | None:
         key = (claim.pool, claim.resource)
@@ -210,6 +216,14 @@ class LeaseWorkflow:
             self._ending = CloseLease(
                 lease=self._request.lease, outcome=outcome, actor=steer.actor, stopped=False, reason=steer.reason
             )
+
+    def _adopt_end(self) -> None:
+        """Follow a record that is closed already.
+
+        A step that was committed runs again if its workflow task failed, and what had caused it, an update that was not
+        accepted yet, may be lost by then.
+        """
+        self._ask_to_end(Outcome.CANCELLED, Steer(actor="leasehold", reason="the record is closed"))
 
     def _fail(self, broken: tuple[BrokenResource, ...], errors: list[Exception]) -> None:
         if broken:

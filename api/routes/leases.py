@@ -31,7 +31,7 @@ from api.services import Services, services
 from leasehold import durations
 from leasehold.errors import Fault, KeyReused, LeaseNotActive, LeaseUnknown, Malformed, from_code
 from leasehold.messages import ExtendLease, Steer, SubmitLease
-from leasehold.model import Lease, LeaseState
+from leasehold.model import OVER, Lease, LeaseState
 from leasehold.ports import LeaseFilter
 
 router = APIRouter(
@@ -241,7 +241,7 @@ async def cancel_lease(found: Found, caller: Caller, service: Service) -> Respon
 
 
 def _is_over(found: _Found) -> bool:
-    return found.record is not None and found.record.state in {LeaseState.RELEASING, LeaseState.ENDED}
+    return found.record is not None and found.record.state in OVER
 
 
 @router.get("/{ref}/delivery", response_model=DeliveryAnswer)

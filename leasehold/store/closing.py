@@ -8,7 +8,7 @@ from sqlalchemy import delete, update
 
 from leasehold import model
 from leasehold.messages import Closed, CloseLease
-from leasehold.model import LeaseState, Outcome
+from leasehold.model import OVER, LeaseState, Outcome
 from leasehold.store import events, matching
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
@@ -19,7 +19,7 @@ def close(tx: Tx, order: CloseLease) -> Closed:
     """Close a lease's grants or withdraw it from the queue, and serve those who wait for what it had."""
     row = lease_row(tx.connection, order.lease)
     state = LeaseState(row.state)
-    if state in {LeaseState.RELEASING, LeaseState.ENDED}:
+    if state in OVER:
         return Closed(state=state, outcome=row.outcome and Outcome(row.outcome))
     if order.outcome is Outcome.EXPIRED and row.expires_at > tx.now:
         return Closed(state=state, outcome=None, left_s=(row.expires_at - tx.now).total_seconds())

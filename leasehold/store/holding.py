@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Row, bindparam, select, update
 from leasehold import durations, model
 from leasehold.errors import DurationRefused, Invalid, LeaseholdError, LeaseNotActive, LeaseUnknown
 from leasehold.messages import Admitted, Claim, ExtendLease, Held, Refusal
-from leasehold.model import LONGEST, LeaseState, Policy
+from leasehold.model import LONGEST, OVER, LeaseState, Policy
 from leasehold.store import claims, events, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
@@ -58,6 +58,8 @@ def activate(tx: Tx, lease: str) -> Held:
     row = lease_row(tx.connection, lease)
     if row.state == LeaseState.ACTIVE:
         return _held(row.expires_at, tx.now)
+    if row.state in OVER:
+        return Held(state=LeaseState(row.state))
     model.check_lease_transition(LeaseState(row.state), LeaseState.ACTIVE)
     expires_at = tx.now + timedelta(seconds=row.duration_s)
     tx.execute(_ACTIVATE, {"id_": lease, "state": LeaseState.ACTIVE, "active_at": tx.now, "expires_at": expires_at})

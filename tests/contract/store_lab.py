@@ -8,8 +8,20 @@ from typing import Any
 
 from sqlalchemy import Row, select
 
-from leasehold.messages import Admitted, BrokenResource, Claim, Closed, CloseLease, ExtendLease, Held, HookReport
-from leasehold.messages import PlannedStage, Recycled, RunHook, SubmitLease
+from leasehold.messages import (
+    Admitted,
+    BrokenResource,
+    Claim,
+    Closed,
+    CloseLease,
+    ExtendLease,
+    Held,
+    HookReport,
+    PlannedStage,
+    Recycled,
+    RunHook,
+    SubmitLease,
+)
 from leasehold.model import Event, Hook, Inventory, Item, Lease, Outcome, Policy, PoolSpec, ResourceSpec, StageName
 from leasehold.ports import Begun, ResourceFilter
 from leasehold.store import tables as t
@@ -136,7 +148,14 @@ class Lab:
         return await self.store.begin_run(run_of(lease, claim, claim.stages[stage], attempt=attempt), host)
 
     async def run(
-        self, lease: str, claim: Claim, *, stage: int = 0, attempt: int = 1, report: HookReport = OK, secret: bytes = b""
+        self,
+        lease: str,
+        claim: Claim,
+        *,
+        stage: int = 0,
+        attempt: int = 1,
+        report: HookReport = OK,
+        secret: bytes = b"",
     ) -> None:
         """Run the first hook of the claim's nth stage to its end."""
         order = run_of(lease, claim, claim.stages[stage], attempt=attempt)
@@ -188,7 +207,9 @@ class Lab:
 
     async def grants_data(self) -> Sequence[Row[Any]]:
         """What was kept for the holder with each grant, however it is shown."""
-        return await self.store.database.read(lambda c: c.execute(select(t.grants.c.data).order_by(t.grants.c.id)).all())
+        return await self.store.database.read(
+            lambda c: c.execute(select(t.grants.c.data).order_by(t.grants.c.id)).all()
+        )
 
     async def signalled(self) -> list[str]:
         """The leases whose workflows are to look at their grants again."""

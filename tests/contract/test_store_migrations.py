@@ -104,7 +104,7 @@ def test_threads_that_start_at_once_all_find_the_schema(empty: str) -> None:
 
 @pytest.mark.parametrize("kind", ["main", "logs"])
 def test_an_empty_database_is_not_served(empty: str, kind: str) -> None:
-    with pytest.raises(SchemaMismatch, match="python -m leasehold.store upgrade"):
+    with pytest.raises(SchemaMismatch, match=r"python -m leasehold\.store upgrade"):
         migrate.check(empty, kind)
 
 

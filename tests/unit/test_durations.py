@@ -54,8 +54,8 @@ def test_what_people_write(text: str, duration: timedelta) -> None:
         "P1D",
         "one hour",
         # Digits that are not those of the published pattern.
-        "٣h",
-        "３h",
+        "\N{ARABIC-INDIC DIGIT THREE}h",
+        "\N{FULLWIDTH DIGIT THREE}h",
     ],
 )
 def test_what_is_no_duration(text: str) -> None:

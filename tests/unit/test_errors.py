@@ -68,7 +68,12 @@ def test_every_kind_says_what_it_is(kind: type[LeaseholdError]) -> None:
 
 def test_a_code_of_a_newer_version_is_kept() -> None:
     error = from_code("quota_exceeded", "no more than 3")
-    assert (type(error), error.code, error.detail, error.status) == (LeaseholdError, "quota_exceeded", "no more than 3", 500)
+    assert (type(error), error.code, error.detail, error.status) == (
+        LeaseholdError,
+        "quota_exceeded",
+        "no more than 3",
+        500,
+    )
     assert LeaseholdError.code == "internal"
 
 

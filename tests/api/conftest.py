@@ -1,0 +1,43 @@
+"""One service for all tests of the API, in one event loop; each test makes pools of its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from shutil import copy
+
+import pytest
+import pytest_asyncio
+from temporalio.client import Client
+
+from tests import temporal
+from tests.api import stack as service
+from tests.api.stack import Stack
+
+_HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have these tests share the event loop in which the service runs."""
+    for item in items:
+        if _HERE in item.path.parents and pytest_asyncio.is_async_test(item):
+            item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def temporal_client() -> AsyncIterator[Client]:
+    async with temporal.running() as client:
+        yield client
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def stack(
+    temporal_client: Client, _sqlite_templates: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Stack]:
+    folder = tmp_path_factory.mktemp("service")
+
+    def new(kind: str) -> str:
+        return f"sqlite:///{copy(_sqlite_templates(kind), folder / f'{kind}.db')}"
+
+    async with service.running(temporal_client, new, folder) as running:
+        yield running
