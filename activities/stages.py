@@ -80,7 +80,7 @@ class Stages:
             hook=briefing.hook,
             env=briefing.env,
             folder=briefing.folder,
-            lock=f"{order.claim.pool}/{order.claim.resource}",
+            lock=f"{order.pool}/{order.resource}",
             lease_file=briefing.lease_file,
             log_stdout=not secret_stage,
             begin=begin,
@@ -113,9 +113,9 @@ class _Log:
         order = self._order
         await self._logs.append(
             lease=order.lease,
-            pool=order.claim.pool,
-            resource=order.claim.resource,
-            epoch=order.claim.epoch,
+            pool=order.pool,
+            resource=order.resource,
+            epoch=order.epoch,
             stage=order.stage,
             attempt=order.attempt,
             stream=stream,
@@ -128,9 +128,10 @@ async def _heartbeat() -> AsyncIterator[None]:
     """Tell Temporal that this activity is alive, for as long as the block runs."""
 
     async def beat() -> None:
+        # A short hook is over before its first heartbeat is due.
         while True:
-            activity.heartbeat()
             await asyncio.sleep(HEARTBEAT.total_seconds())
+            activity.heartbeat()
 
     beating = asyncio.create_task(beat())
     try:

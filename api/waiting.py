@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from contextlib import aclosing, suppress
 
 from leasehold.ports import Store
 
@@ -28,7 +28,7 @@ class News:
         """Return as soon as `reached()` holds, or after the timeout; it is asked again at each change of the lease."""
         changed = asyncio.Event()
         self._waiting.setdefault(lease, set()).add(changed)
-        if self._watch is None or self._watch.done():
+        if self._watch is None:
             self._watch = asyncio.create_task(self._run())
         try:
             with suppress(TimeoutError):
@@ -40,6 +40,14 @@ class News:
             self._waiting[lease].discard(changed)
             if not self._waiting[lease]:
                 del self._waiting[lease]
+            if not self._waiting:
+                asyncio.get_running_loop().call_later(_LINGER_S, self._rest)
+
+    def _rest(self) -> None:
+        """Stop watching while nobody waits."""
+        if not self._waiting and self._watch is not None:
+            self._watch.cancel()
+            self._watch = None
 
     async def close(self) -> None:
         """Stop watching."""
@@ -49,26 +57,17 @@ class News:
                 await self._watch
 
     async def _run(self) -> None:
-        while self._waiting:
+        while True:
             try:
-                await self._follow()
+                async with aclosing(self._store.changes()) as changes:
+                    async for leases in changes:
+                        self._wake(leases)
             except Exception:
                 log.exception("the watch over the database broke; starting again")
                 await asyncio.sleep(_RETRY_S)
 
-    async def _follow(self) -> None:
-        changes = self._store.changes()
-        idle_since: float | None = None
-        clock = asyncio.get_running_loop().time
-        async for leases in changes:
-            # The first batch, an empty one, says that nothing is missed from now on: all look again.
-            woken = leases or list(self._waiting)
-            for lease in woken:
-                for event in self._waiting.get(lease, ()):
-                    event.set()
-            if self._waiting:
-                idle_since = None
-            elif idle_since is None:
-                idle_since = clock()
-            elif clock() - idle_since > _LINGER_S:
-                return
+    def _wake(self, leases: list[str]) -> None:
+        # The first batch, an empty one, says that nothing is missed from now on: all look again.
+        for lease in leases or list(self._waiting):
+            for changed in self._waiting.get(lease, ()):
+                changed.set()

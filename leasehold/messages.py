@@ -77,7 +77,10 @@ class RunHook:
     """
 
     lease: str
-    claim: Claim
+    pool: str
+    resource: str
+    epoch: int
+    spec: int
     stage: str
     hook: int
     attempt: int

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -27,6 +27,7 @@ from leasehold.model import (
     Hook,
     Inventory,
     Lease,
+    LeaseState,
     LogChunk,
     Pool,
     PoolSpec,
@@ -262,6 +263,10 @@ class Store(Protocol):
         """A lease by its id or number; raises `LeaseUnknown`."""
         ...
 
+    async def state(self, lease: str) -> LeaseState | None:
+        """Just a lease's state, by its id; None if there is no record yet."""
+        ...
+
     async def leases(self, wanted: LeaseFilter) -> list[Lease]:
         """Leases, newest first."""
         ...
@@ -302,8 +307,8 @@ class Store(Protocol):
         """Events after one of them, oldest first."""
         ...
 
-    def changes(self) -> AsyncIterator[list[str]]:
-        """Yield the leases whose records changed; the first, empty list says that none is missed from then on."""
+    def changes(self) -> AsyncGenerator[list[str], None]:
+        """Yield the leases that moved on to another state; the first, empty list says: none is missed from then on."""
         ...
 
     async def ping(self) -> None:

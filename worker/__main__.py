@@ -10,6 +10,7 @@ import sys
 from contextlib import suppress
 from datetime import timedelta
 
+import uvloop
 from temporalio.client import Client
 
 from activities.drivers.command import CommandDriver
@@ -88,7 +89,8 @@ def main() -> int:
         settings = Settings()
         migrate.check(settings.main_url, "main")
         migrate.check(settings.log_url, "logs")
-        asyncio.run(run(settings))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(run(settings))
     except Exception as error:
         log.error("cannot work: %s", error)
         return 1

@@ -58,7 +58,16 @@ async def _run_hook(
     for attempt in range(1, hook.attempts + 1):
         on_attempt(stage, attempt)
         order = RunHook(
-            lease=lease, claim=claim, stage=stage, hook=index, attempt=attempt, timeout_s=hook.timeout_s, last=last
+            lease=lease,
+            pool=claim.pool,
+            resource=claim.resource,
+            epoch=claim.epoch,
+            spec=claim.spec,
+            stage=stage,
+            hook=index,
+            attempt=attempt,
+            timeout_s=hook.timeout_s,
+            last=last,
         )
         report = await workflow.execute_activity(
             stage,

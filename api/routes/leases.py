@@ -105,11 +105,7 @@ async def _wait(lease: str, wait: str | None, timeout_s: float, service: Service
         return shown
 
     async def reached() -> bool:
-        try:
-            state = (await service.store.lease(lease)).state
-        except LeaseUnknown:
-            return False
-        return state in {LeaseState.ENDED, LeaseState(wait)}
+        return await service.store.state(lease) in {LeaseState.ENDED, LeaseState(wait)}
 
     await service.news.until(lease, reached, timeout_s)
     return await _shown(lease, service)

@@ -7,7 +7,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, bindparam, select
 
 from leasehold.messages import RunHook
 from leasehold.model import StageName
@@ -15,17 +15,20 @@ from leasehold.ports import Briefing
 from leasehold.store import specs
 from leasehold.store import tables as t
 
+_LEASE = select(t.leases).where(t.leases.c.id == bindparam("lease"))
+_GRANTS = (
+    select(t.grants, t.resources.c.tags, t.resources.c.properties)
+    .outerjoin(t.resources, (t.resources.c.pool == t.grants.c.pool) & (t.resources.c.name == t.grants.c.resource))
+    .where(t.grants.c.lease == bindparam("lease"))
+    .order_by(t.grants.c.id)
+)
+
 
 def of(connection: Connection, order: RunHook) -> Briefing:
     """Put together what the hook that `order` names is told."""
-    lease = connection.execute(select(t.leases).where(t.leases.c.id == order.lease)).one()
-    grants = connection.execute(
-        select(t.grants, t.resources.c.tags, t.resources.c.properties)
-        .outerjoin(t.resources, (t.resources.c.pool == t.grants.c.pool) & (t.resources.c.name == t.grants.c.resource))
-        .where(t.grants.c.lease == order.lease)
-        .order_by(t.grants.c.id)
-    ).all()
-    spec = specs.load(connection, {order.claim.spec})[order.claim.spec]
+    lease = connection.execute(_LEASE, {"lease": order.lease}).one()
+    grants = connection.execute(_GRANTS, {"lease": order.lease}).all()
+    spec = specs.load(connection, {order.spec})[order.spec]
     return Briefing(
         hook=spec.stages[StageName(order.stage)][order.hook],
         folder=spec.folder,
@@ -35,7 +38,7 @@ def of(connection: Connection, order: RunHook) -> Briefing:
 
 
 def _environment(lease: Row[Any], grants: Sequence[Row[Any]], order: RunHook) -> dict[str, str]:
-    pool, resource = order.claim.pool, order.claim.resource
+    pool, resource = order.pool, order.resource
     # The grant itself, or, in the recycling after it, the last that the lease had of this resource.
     mine = [row for row in grants if (row.pool, row.resource) == (pool, resource)][-1]
     params = specs.items_from_json(lease.wanted)[mine.item].params
@@ -46,7 +49,7 @@ def _environment(lease: Row[Any], grants: Sequence[Row[Any]], order: RunHook) ->
         "LEASEHOLD_POOL": pool,
         "LEASEHOLD_RESOURCE": resource,
         "LEASEHOLD_ROLE": mine.role or "",
-        "LEASEHOLD_EPOCH": str(order.claim.epoch),
+        "LEASEHOLD_EPOCH": str(order.epoch),
         "LEASEHOLD_STAGE": order.stage,
         "LEASEHOLD_ATTEMPT": str(order.attempt),
         "LEASEHOLD_PROPERTIES": json.dumps(mine.properties or {}),

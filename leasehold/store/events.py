@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select
+from sqlalchemy import Connection, Row, bindparam, func, insert, select
 
 from leasehold import model
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 
 CHANNEL = "leasehold"
-"""PostgreSQL's notification channel; the payload is the lease whose record changed."""
+"""PostgreSQL's notification channel; the payload is the lease that moved on."""
+
+_NEWS = "lease_"
+
+
+_AFTER = select(t.events.c.id, t.events.c.lease, t.events.c.kind).where(t.events.c.id > bindparam("after"))
 
 
 def record(
@@ -26,7 +31,7 @@ def record(
     reason: str | None = None,
     data: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write an event, and wake whoever waits for news of its lease."""
+    """Write an event; one that moves a lease on (`lease_…`) wakes whoever waits for it."""
     tx.execute(
         insert(t.events),
         {
@@ -40,7 +45,7 @@ def record(
             "data": dict(data or {}),
         },
     )
-    if tx.postgres and lease is not None:
+    if tx.postgres and lease is not None and kind.startswith(_NEWS):
         tx.execute(select(func.pg_notify(CHANNEL, lease)))
 
 
@@ -60,9 +65,9 @@ def of(
 
 
 def changed_since(connection: Connection, after: int) -> tuple[int, list[str]]:
-    """The last event's id, and the leases that have events after `after` (in SQLite ids are in order of commit)."""
-    rows = connection.execute(select(t.events.c.id, t.events.c.lease).where(t.events.c.id > after)).all()
-    return max((row.id for row in rows), default=after), [row.lease for row in rows if row.lease]
+    """The last event's id, and the leases that moved on after `after` (in SQLite ids are in order of commit)."""
+    rows = connection.execute(_AFTER, {"after": after}).all()
+    return max((row.id for row in rows), default=after), [row.lease for row in rows if row.kind.startswith(_NEWS)]
 
 
 def last_id(connection: Connection) -> int:

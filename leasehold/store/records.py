@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, func, select
+from sqlalchemy import Connection, Row, Text, bindparam, cast, func, select
 
 from leasehold import selector
 from leasehold.allocation import ANY_POOL
@@ -37,6 +38,15 @@ def lease(connection: Connection, ref: str) -> Lease:
     if row is None:
         raise LeaseUnknown(f"there is no lease {ref}")
     return _leases(connection, [row])[0]
+
+
+_STATE = select(t.leases.c.state).where(t.leases.c.id == bindparam("id"))
+
+
+def state(connection: Connection, lease_id: str) -> LeaseState | None:
+    """Just a lease's state, for those who wait for it; None if there is no record yet."""
+    found = connection.execute(_STATE, {"id": lease_id}).scalar_one_or_none()
+    return LeaseState(found) if found else None
 
 
 def leases(connection: Connection, wanted: LeaseFilter) -> list[Lease]:
@@ -153,20 +163,37 @@ def _states(connection: Connection, pool: str | None) -> dict[str, int]:
     return counted
 
 
-def _resources_query() -> Select[Any]:
-    holder = (
-        select(t.grants.c.lease)
-        .where(
-            t.grants.c.pool == t.resources.c.pool,
-            t.grants.c.resource == t.resources.c.name,
-            t.grants.c.closed_at.is_(None),
-        )
-        .scalar_subquery()
-    )
-    return select(t.resources, holder.label("holder"))
+_HELD = t.grants.alias("held")
+_RESOURCES = select(
+    *(column for column in t.resources.c if column.name not in {"tags", "properties"}),
+    _HELD.c.lease.label("holder"),
+    cast(t.resources.c.tags, Text).label("tags_text"),
+    cast(t.resources.c.properties, Text).label("properties_text"),
+).outerjoin(
+    _HELD,
+    (_HELD.c.pool == t.resources.c.pool) & (_HELD.c.resource == t.resources.c.name) & _HELD.c.closed_at.is_(None),
+)
+_LISTED = _RESOURCES.order_by(t.resources.c.pool, t.resources.c.name)
 
 
-def _resource(row: Row[Any]) -> Resource:
+class _Suits:
+    """Whether a resource satisfies a filter; asked once for all resources that are described alike."""
+
+    def __init__(self, wanted: ResourceFilter) -> None:
+        self._wanted = wanted
+        self._known: dict[tuple[str, str], bool] = {}
+
+    def __call__(self, row: Any) -> bool:
+        alike = (row.tags_text, row.properties_text)
+        if alike not in self._known:
+            wanted = self._wanted
+            self._known[alike] = set(wanted.tags) <= set(json.loads(row.tags_text)) and selector.satisfies(
+                wanted.conditions, json.loads(row.properties_text)
+            )
+        return self._known[alike]
+
+
+def _resource(row: Any) -> Resource:
     offline = broken = None
     if row.offline_since is not None:
         offline = Offline(reason=row.offline_reason, by=row.offline_by, since=row.offline_since)
@@ -181,14 +208,14 @@ def _resource(row: Row[Any]) -> Resource:
         broken=broken,
         lease=row.holder,
         epoch=row.epoch,
-        tags=tuple(row.tags),
-        properties=row.properties,
+        tags=tuple(json.loads(row.tags_text)),
+        properties=json.loads(row.properties_text),
     )
 
 
 def resource(connection: Connection, pool: str, name: str) -> Resource:
     """One resource; raise `ResourceUnknown`."""
-    query = _resources_query().where(t.resources.c.pool == pool, t.resources.c.name == name)
+    query = _RESOURCES.where(t.resources.c.pool == pool, t.resources.c.name == name)
     row = connection.execute(query).one_or_none()
     if row is None:
         raise ResourceUnknown(f"there is no resource {pool}/{name}")
@@ -197,7 +224,7 @@ def resource(connection: Connection, pool: str, name: str) -> Resource:
 
 def resources(connection: Connection, wanted: ResourceFilter) -> list[Resource]:
     """Resources that satisfy a filter, in order of pool and name."""
-    query = _resources_query().order_by(t.resources.c.pool, t.resources.c.name)
+    query, suits = _LISTED, _Suits(wanted)
     if wanted.pool is not None:
         query = query.where(t.resources.c.pool == wanted.pool)
     if wanted.state is not None:
@@ -207,7 +234,7 @@ def resources(connection: Connection, wanted: ResourceFilter) -> list[Resource]:
         query = query.where((t.resources.c.pool > pool) | ((t.resources.c.pool == pool) & (t.resources.c.name > name)))
     found: list[Resource] = []
     for row in connection.execute(query):
-        if set(wanted.tags) <= set(row.tags) and selector.satisfies(wanted.conditions, row.properties):
+        if suits(row):
             found.append(_resource(row))
             if len(found) == wanted.limit:
                 break
@@ -216,15 +243,11 @@ def resources(connection: Connection, wanted: ResourceFilter) -> list[Resource]:
 
 def available(connection: Connection, wanted: ResourceFilter) -> Availability:
     """What is free now among the resources that satisfy a filter, and when the next holder's time is over."""
-    query = _resources_query().where(~t.resources.c.draining).order_by(t.resources.c.pool, t.resources.c.name)
+    query, suits = _LISTED.where(~t.resources.c.draining), _Suits(wanted)
     if wanted.pool is not None:
         known(connection, wanted.pool)
         query = query.where(t.resources.c.pool == wanted.pool)
-    suitable = [
-        row
-        for row in connection.execute(query)
-        if set(wanted.tags) <= set(row.tags) and selector.satisfies(wanted.conditions, row.properties)
-    ]
+    suitable = [row for row in connection.execute(query) if suits(row)]
     free = [row for row in suitable if row.state == ResourceState.FREE and row.offline_since is None]
     holders = {row.holder for row in suitable if row.holder and row.offline_since is None}
     next_free_at = None
@@ -248,7 +271,7 @@ def known(connection: Connection, pool: str) -> None:
 def pools(connection: Connection, name: str | None = None) -> list[Pool]:
     """All pools by name, or the one named; raise `PoolUnknown`."""
     query = (
-        select(t.pools, t.specs.c.spec.label("plain"))
+        select(t.pools, specs.SPEC_TEXT.label("text"))
         .join(t.specs, t.specs.c.id == t.pools.c.spec)
         .order_by(t.pools.c.name)
     )
@@ -261,7 +284,7 @@ def pools(connection: Connection, name: str | None = None) -> list[Pool]:
         waiting = select(func.count()).select_from(t.waits).where(t.waits.c.pool.in_([row.name, ANY_POOL]))
         found.append(
             Pool(
-                spec=specs.from_json(row.plain),
+                spec=specs.from_text(row.text),
                 file=row.file,
                 draining=row.draining,
                 total=sum(states.values()),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, bindparam, insert, select, update
 
 from leasehold.errors import StaleEpoch, Unavailable
 from leasehold.messages import HookReport, Recycled, RunHook
@@ -19,16 +19,42 @@ KILL_GRACE = timedelta(seconds=30)
 """How long after its timeout a hook may still be alive, at worst: SIGTERM, SIGKILL and a slow machine."""
 
 
-def _same(order: RunHook) -> list[Any]:
-    claim = order.claim
-    return [
-        t.runs.c.pool == claim.pool,
-        t.runs.c.resource == claim.resource,
-        t.runs.c.epoch == claim.epoch,
-        t.runs.c.stage == order.stage,
-        t.runs.c.hook == order.hook,
-        t.runs.c.attempt == order.attempt,
-    ]
+_RESOURCE_OF = (
+    t.resources.c.pool == bindparam("pool_"),
+    t.resources.c.name == bindparam("resource_"),
+    t.resources.c.epoch == bindparam("epoch_"),
+)
+_GRANT_OF = (
+    t.grants.c.lease == bindparam("lease_"),
+    t.grants.c.pool == bindparam("pool_"),
+    t.grants.c.resource == bindparam("resource_"),
+    t.grants.c.epoch == bindparam("epoch_"),
+    t.grants.c.closed_at.is_(None),
+)
+_RUN_OF = select(t.runs).where(
+    *(t.runs.c[name] == bindparam(name) for name in ("pool", "resource", "epoch", "stage", "hook", "attempt"))
+)
+_OPEN = select(t.runs).where(
+    t.runs.c.pool == bindparam("pool"), t.runs.c.resource == bindparam("resource"), t.runs.c.ended_at.is_(None)
+)
+_START = insert(t.runs).returning(t.runs.c.id)
+_AGAIN = (
+    update(t.runs)
+    .where(t.runs.c.id == bindparam("id_"))
+    .values({name: bindparam(name) for name in ("host", "started_at", "deadline", "ended_at", "ending")})
+)
+_RUN = select(t.runs).where(t.runs.c.id == bindparam("id"))
+_END = (
+    update(t.runs)
+    .where(t.runs.c.id == bindparam("id_"))
+    .values({name: bindparam(name) for name in ("ended_at", "ending", "code", "detail")})
+)
+_SHOW_RESOURCE = update(t.resources).where(*_RESOURCE_OF).values(stage=bindparam("stage"))
+_SHOW_GRANT = update(t.grants).where(*_GRANT_OF).values(stage=bindparam("stage"), attempt=bindparam("attempt"))
+
+
+def _place(order: RunHook) -> dict[str, Any]:
+    return {"pool_": order.pool, "resource_": order.resource, "epoch_": order.epoch}
 
 
 def begin(tx: Tx, order: RunHook, host: str) -> Begun:
@@ -37,11 +63,18 @@ def begin(tx: Tx, order: RunHook, host: str) -> Begun:
     The caller has made sure that nothing of an earlier run is alive on its own `host`. Raises `StaleEpoch` where the
     resource has gone to somebody else, `Unavailable` while an earlier run on another host may still be alive.
     """
-    claim = order.claim
-    resource = matching.resource_row(tx, claim.pool, claim.resource)
-    if resource is None or resource.epoch != claim.epoch:
-        raise StaleEpoch(f"{claim.pool}/{claim.resource} is in other hands than those of epoch {claim.epoch}")
-    known = tx.execute(select(t.runs).where(*_same(order))).one_or_none()
+    resource = matching.resource_row(tx, order.pool, order.resource)
+    if resource is None or resource.epoch != order.epoch:
+        raise StaleEpoch(f"{order.pool}/{order.resource} is in other hands than those of epoch {order.epoch}")
+    key = {
+        "pool": order.pool,
+        "resource": order.resource,
+        "epoch": order.epoch,
+        "stage": order.stage,
+        "hook": order.hook,
+        "attempt": order.attempt,
+    }
+    known = tx.execute(_RUN_OF, key).one_or_none()
     if known is not None and known.ended_at is not None:
         return Begun(run=known.id, finished=_report(known))
     _close_dead(tx, order, host)
@@ -53,57 +86,28 @@ def begin(tx: Tx, order: RunHook, host: str) -> Begun:
         "ending": None,
     }
     if known is not None:
-        tx.execute(update(t.runs).where(t.runs.c.id == known.id).values(**values))
+        tx.execute(_AGAIN, {"id_": known.id, **values})
         run = known.id
     else:
-        key = {"pool": claim.pool, "resource": claim.resource, "epoch": claim.epoch}
-        step = {"stage": order.stage, "hook": order.hook, "attempt": order.attempt}
-        statement = insert(t.runs).values(lease=order.lease, **key, **step, **values).returning(t.runs.c.id)
-        run = tx.execute(statement).scalar_one()
-    _show(tx, order)
+        run = tx.execute(_START, {"lease": order.lease, **key, **values}).scalar_one()
+    _show(tx, order, order.stage, order.attempt)
     _event(tx, order, "stage_started", {"attempt": order.attempt, "hook": order.hook})
     return Begun(run=run)
 
 
 def _close_dead(tx: Tx, order: RunHook, host: str) -> None:
     """Close what earlier runs left open on the resource, or raise `Unavailable` while one may be alive."""
-    left = tx.execute(
-        select(t.runs).where(
-            t.runs.c.pool == order.claim.pool,
-            t.runs.c.resource == order.claim.resource,
-            t.runs.c.ended_at.is_(None),
-        )
-    ).all()
-    for row in left:
+    for row in tx.execute(_OPEN, {"pool": order.pool, "resource": order.resource}).all():
         if row.host != host and row.deadline > tx.now:
             raise Unavailable(f"{row.stage} on {row.host} may run until {row.deadline:%H:%M:%S}")
-        tx.execute(
-            update(t.runs)
-            .where(t.runs.c.id == row.id)
-            .values(ended_at=tx.now, ending="lost", detail="its worker went away")
-        )
+        gone = {"ended_at": tx.now, "ending": "lost", "code": None, "detail": "its worker went away"}
+        tx.execute(_END, {"id_": row.id, **gone})
 
 
-def _show(tx: Tx, order: RunHook) -> None:
+def _show(tx: Tx, order: RunHook, stage: str | None, attempt: int | None) -> None:
     """Let the lease and the resource show which stage they are in."""
-    claim = order.claim
-    tx.execute(
-        update(t.resources)
-        .where(t.resources.c.pool == claim.pool, t.resources.c.name == claim.resource)
-        .values(stage=order.stage)
-    )
-    tx.execute(update(t.grants).where(*_grant(order)).values(stage=order.stage, attempt=order.attempt))
-
-
-def _grant(order: RunHook) -> list[Any]:
-    claim = order.claim
-    return [
-        t.grants.c.lease == order.lease,
-        t.grants.c.pool == claim.pool,
-        t.grants.c.resource == claim.resource,
-        t.grants.c.epoch == claim.epoch,
-        t.grants.c.closed_at.is_(None),
-    ]
+    tx.execute(_SHOW_RESOURCE, {**_place(order), "stage": stage})
+    tx.execute(_SHOW_GRANT, {**_place(order), "lease_": order.lease, "stage": stage, "attempt": attempt})
 
 
 def finish(tx: Tx, order: RunHook, run: int, report: HookReport, secret: bytes | None) -> None:
@@ -111,32 +115,20 @@ def finish(tx: Tx, order: RunHook, run: int, report: HookReport, secret: bytes |
 
     A run whose resource has gone to somebody else meanwhile is closed all the same, and changes nothing else.
     """
-    row = tx.execute(select(t.runs).where(t.runs.c.id == run)).one()
+    row = tx.execute(_RUN, {"id": run}).one()
     if row.ended_at is not None:
         return
-    tx.execute(
-        update(t.runs)
-        .where(t.runs.c.id == run)
-        .values(ended_at=tx.now, ending=report.ending, code=report.code, detail=report.detail)
-    )
+    ended = {"ended_at": tx.now, "ending": report.ending, "code": report.code, "detail": report.detail}
+    tx.execute(_END, {"id_": run, **ended})
     seconds = round((tx.now - row.started_at).total_seconds(), 3)
     about = {"attempt": order.attempt, "hook": order.hook, "ok": report.ok, "seconds": seconds}
     _event(tx, order, "stage_ended", about, reason=None if report.ok else report.detail)
-    changes: dict[str, Any] = {"stage": None, "attempt": None}
-    if secret is not None:
-        changes["data"] = secret
+    _show(tx, order, None, None)
+    changes: dict[str, Any] = {} if secret is None else {"data": secret}
     if report.ok and order.last:
         changes["ready_at"] = tx.now
-    tx.execute(update(t.grants).where(*_grant(order)).values(**changes))
-    tx.execute(
-        update(t.resources)
-        .where(
-            t.resources.c.pool == order.claim.pool,
-            t.resources.c.name == order.claim.resource,
-            t.resources.c.epoch == order.claim.epoch,
-        )
-        .values(stage=None)
-    )
+    if changes:
+        tx.execute(update(t.grants).where(*_GRANT_OF).values(changes), {**_place(order), "lease_": order.lease})
 
 
 def recycled(tx: Tx, done: Recycled) -> None:
@@ -153,9 +145,8 @@ def recycled(tx: Tx, done: Recycled) -> None:
 
 
 def _event(tx: Tx, order: RunHook, kind: str, data: dict[str, Any], reason: str | None = None) -> None:
-    claim = order.claim
     data = {"stage": order.stage, **data}
-    events.record(tx, kind, lease=order.lease, pool=claim.pool, resource=claim.resource, reason=reason, data=data)
+    events.record(tx, kind, lease=order.lease, pool=order.pool, resource=order.resource, reason=reason, data=data)
 
 
 def _report(row: Row[Any]) -> HookReport:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import timedelta
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, Text, cast, insert, select
 
 from leasehold.messages import PlannedHook, PlannedStage
 from leasehold.model import Hook, Item, Policy, PoolSpec, StageName
@@ -31,8 +31,14 @@ def _span(seconds: float | None) -> timedelta | None:
     return None if seconds is None else timedelta(seconds=seconds)
 
 
-def from_json(plain: Mapping[str, Any]) -> PoolSpec:
-    """The spec that `to_json` wrote."""
+SPEC_TEXT = cast(t.specs.c.spec, Text)
+"""A spec as text: what `from_text` takes."""
+
+
+@lru_cache(maxsize=512)
+def from_text(text: str) -> PoolSpec:
+    """The spec that was stored as this text; each is read once."""
+    plain = json.loads(text)
     policy = plain["policy"]
     return PoolSpec(
         name=plain["name"],
@@ -84,18 +90,18 @@ def load(connection: Connection, ids: set[int]) -> dict[int, PoolSpec]:
     """Specs by id."""
     if not ids:
         return {}
-    rows = connection.execute(select(t.specs.c.id, t.specs.c.spec).where(t.specs.c.id.in_(ids)))
-    return {row.id: from_json(row.spec) for row in rows}
+    rows = connection.execute(select(t.specs.c.id, SPEC_TEXT.label("text")).where(t.specs.c.id.in_(ids)))
+    return {row.id: from_text(row.text) for row in rows}
 
 
 def of_pools(connection: Connection, pools: set[str]) -> dict[str, PoolSpec]:
     """The specs in force of the pools that exist among these."""
     rows = connection.execute(
-        select(t.pools.c.name, t.specs.c.spec)
+        select(t.pools.c.name, SPEC_TEXT.label("text"))
         .join(t.specs, t.specs.c.id == t.pools.c.spec)
         .where(t.pools.c.name.in_(pools))
     )
-    return {row.name: from_json(row.spec) for row in rows}
+    return {row.name: from_text(row.text) for row in rows}
 
 
 def plan(spec: PoolSpec, stages: tuple[StageName, ...]) -> tuple[PlannedStage, ...]:

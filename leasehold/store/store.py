@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import select, text
@@ -19,7 +19,18 @@ from leasehold.messages import (
     RunHook,
     SubmitLease,
 )
-from leasehold.model import Change, Delivery, Event, Inventory, Lease, Pool, PoolSpec, Resource, ResourceSpec
+from leasehold.model import (
+    Change,
+    Delivery,
+    Event,
+    Inventory,
+    Lease,
+    LeaseState,
+    Pool,
+    PoolSpec,
+    Resource,
+    ResourceSpec,
+)
 from leasehold.ports import Availability, Begun, Briefing, Clock, KnownRequest, LeaseFilter, Posted, ResourceFilter
 from leasehold.store import admission, briefing, closing, events, holding, inventory, outbox, records, runs, watching
 from leasehold.store import tables as t
@@ -145,6 +156,9 @@ class SqlStore:
     async def lease(self, ref: str) -> Lease:
         return await self.database.read(records.lease, ref)
 
+    async def state(self, lease: str) -> LeaseState | None:
+        return await self.database.read(records.state, lease)
+
     async def leases(self, wanted: LeaseFilter) -> list[Lease]:
         return await self.database.read(records.leases, wanted)
 
@@ -177,8 +191,8 @@ class SqlStore:
     ) -> list[Event]:
         return await self.database.read(events.of, lease=lease, pool=pool, resource=resource, after=after, limit=limit)
 
-    def changes(self) -> AsyncIterator[list[str]]:
-        """Yield the leases whose records changed, soon after each commit, by whatever process."""
+    def changes(self) -> AsyncGenerator[list[str], None]:
+        """Yield the leases that moved on, soon after each commit, by whatever process."""
         return watching.changes(self.database)
 
     async def ping(self) -> None:

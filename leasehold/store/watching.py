@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 import psycopg
 
@@ -15,17 +16,18 @@ SQLITE_INTERVAL_S = 0.005
 """How often SQLite's `data_version` is looked at while somebody waits: a few microseconds each."""
 
 
-async def changes(database: Database) -> AsyncIterator[list[str]]:
-    """Yield lists of leases whose records changed, for as long as somebody asks.
+async def changes(database: Database) -> AsyncGenerator[list[str], None]:
+    """Yield lists of leases that moved on, for as long as somebody asks.
 
     The first list is empty: it says that from then on no change is missed.
     """
     source = _postgres(database) if database.url.get_backend_name() == "postgresql" else _sqlite(database)
-    async for leases in source:
-        yield leases
+    async with aclosing(source):
+        async for leases in source:
+            yield leases
 
 
-async def _sqlite(database: Database) -> AsyncIterator[list[str]]:
+async def _sqlite(database: Database) -> AsyncGenerator[list[str], None]:
     assert database.url.database is not None
     connection = sqlite3.connect(database.url.database, check_same_thread=False)
     try:
@@ -37,13 +39,14 @@ async def _sqlite(database: Database) -> AsyncIterator[list[str]]:
             if latest != version:
                 version = latest
                 seen, leases = await database.read(events.changed_since, seen)
-                yield leases
+                if leases:
+                    yield leases
             await asyncio.sleep(SQLITE_INTERVAL_S)
     finally:
         connection.close()
 
 
-async def _postgres(database: Database) -> AsyncIterator[list[str]]:
+async def _postgres(database: Database) -> AsyncGenerator[list[str], None]:
     dsn = database.url.set(drivername="postgresql").render_as_string(hide_password=False)
     connection = await psycopg.AsyncConnection.connect(dsn, autocommit=True)
     async with connection:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 from fastapi import FastAPI
 from temporalio.client import Client
 
@@ -31,6 +32,7 @@ from worker.wiring import build_worker
 ADMIN = "admin-token-of-the-tests"
 PATIENCE_S = 30
 URL = "http://leasehold.test"
+KILL_GRACE = timedelta(seconds=2)
 
 Json = dict[str, Any]
 NewDatabase = Callable[[str], str]
@@ -156,12 +158,16 @@ class Stack:
 async def running(temporal: Client, new_database: NewDatabase, folder: Path) -> AsyncIterator[Stack]:
     """The service until the block ends."""
     async with AsyncExitStack() as stack:
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        # How soon a hook learns that it is cancelled.
+        for place in ("activities.stages.HEARTBEAT", "worker.wiring.HEARTBEAT"):
+            patch.setattr(place, timedelta(seconds=0.2))
         store, logs = SqlStore(new_database("main")), SqlLogStore(new_database("logs"))
         stack.callback(logs.close)
         stack.callback(store.close)
         services = wire(store, logs, temporal, TASK_QUEUE)
         stack.push_async_callback(services.news.close)
-        driver = await stack.enter_async_context(CommandDriver(folder / "locks", timedelta(seconds=1)))
+        driver = await stack.enter_async_context(CommandDriver(folder / "locks", KILL_GRACE))
         relay = asyncio.create_task(Relay(store, temporal, TASK_QUEUE).run())
         stack.push_async_callback(_stop, relay)
         await stack.enter_async_context(build_worker(temporal, store, logs, {"command": driver}))

@@ -85,7 +85,10 @@ def run_of(lease: str, claim: Claim, planned: PlannedStage, *, attempt: int = 1)
     last = planned is claim.stages[-1]
     return RunHook(
         lease=lease,
-        claim=claim,
+        pool=claim.pool,
+        resource=claim.resource,
+        epoch=claim.epoch,
+        spec=claim.spec,
         stage=planned.stage,
         hook=0,
         attempt=attempt,

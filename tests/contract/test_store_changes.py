@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 
 import pytest
 from sqlalchemy import insert
@@ -47,14 +48,11 @@ class TestNews:
     async def news(self, lab: Lab) -> AsyncIterator[AsyncIterator[list[str]]]:
         await lab.pool("r640", 2)
         watcher = SqlStore(lab.url)
-        changes = watcher.changes()
-        try:
+        async with aclosing(watcher.changes()) as changes:
             # From the first, empty news on, nothing is missed.
             assert await anext(changes) == []
             yield changes
-        finally:
-            await changes.aclose()  # type: ignore[attr-defined]
-            watcher.close()
+        watcher.close()
 
     async def test_another_store_of_this_process(self, lab: Lab, news: AsyncIterator[list[str]]) -> None:
         await lab.submit("mine")

@@ -1,0 +1,152 @@
+"""While no worker is there: what was submitted is kept, shown, and can be cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from api.app import create_app
+from api.gateway import Gateway
+from tests.api.stack import URL, Json, Stack, caller, fail
+from worker.wiring import build_worker
+
+
+@dataclass(frozen=True)
+class Alone(Stack):
+    """An API whose leases go to a task queue of its own, on which nobody works yet."""
+
+    queue: str
+
+    @asynccontextmanager
+    async def worker(self) -> AsyncIterator[None]:
+        """Have a worker until the block ends; none of these leases has a stage to run."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("worker.wiring.TASK_QUEUE", self.queue)
+            worker = build_worker(self.temporal, self.services.store, self.services.logs, {})
+        async with worker:
+            yield
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def alone(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Alone]:
+    """It soon gives up waiting for a worker."""
+    monkeypatch.setattr("api.gateway.ANSWER_WITHIN_S", 0.3)
+    queue = f"nobody-{uuid.uuid4().hex}"
+    services = replace(stack.services, gateway=Gateway(stack.temporal, queue))
+    app = create_app(services)
+    async with caller(app) as http:
+        yield Alone(app, services, stack.temporal, http, stack.folder, queue)
+
+
+async def submitted(alone: Alone, pool: str, key: str | None = None) -> Json:
+    answer = await alone.post({"items": [{"pool": pool, "count": 2}], "description": "nightly", "cc": ["bob"]}, key)
+    assert answer.status_code == 202, fail(answer)
+    lease: Json = answer.json()
+    return lease
+
+
+async def test_a_request_is_taken_and_says_that_it_is_only_submitted(alone: Alone) -> None:
+    pool = await alone.pool(2)
+    lease = await submitted(alone, pool)
+    assert (lease["state"], lease["number"], lease["resources"]) == ("submitted", None, [])
+    assert (lease["items"][0]["count"], lease["description"], lease["cc"]) == (2, "nightly", ["bob"])
+    assert (lease["owner"], lease["token"].partition(".")[0]) == ("admin", lease["id"])
+
+
+async def test_it_has_all_fields_of_a_lease(alone: Alone, stack: Stack) -> None:
+    pool = await alone.pool(2)
+    lease, other = await submitted(alone, pool), await stack.submit(pool)
+    assert set(lease) == set(other)
+    assert set(lease["items"][0]) == set(other["items"][0])
+
+
+async def test_it_is_shown_again(alone: Alone) -> None:
+    lease = await submitted(alone, await alone.pool(2))
+    shown = await alone.get(lease)
+    assert shown == {k: v for k, v in lease.items() if k != "token"}
+    assert (await alone.get(lease, wait="active", timeout=0.1))["state"] == "submitted"
+
+
+async def test_its_own_token_reaches_it(alone: Alone) -> None:
+    lease = await submitted(alone, await alone.pool(2))
+    async with caller(alone.app, lease["token"]) as holder:
+        assert (await holder.get(f"/v1/leases/{lease['id']}")).json()["state"] == "submitted"
+
+
+async def test_a_repeated_request_is_the_same_lease(alone: Alone) -> None:
+    pool, key = await alone.pool(2), uuid.uuid4().hex
+    assert (await submitted(alone, pool, key))["id"] == (await submitted(alone, pool, key))["id"]
+
+
+@pytest.mark.parametrize(
+    ("call", "status", "code"),
+    [
+        ("delivery", 409, "not_delivered"),
+        ("events", 200, None),
+        ("log", 200, None),
+        ("extend", 409, "lease_not_active"),
+    ],
+)
+async def test_what_there_is_not_yet_is_told(alone: Alone, call: str, status: int, code: str | None) -> None:
+    lease = await submitted(alone, await alone.pool(2))
+    address = f"/v1/leases/{lease['id']}/{call}"
+    answer = await (alone.http.post(address, json={"by": "1h"}) if call == "extend" else alone.http.get(address))
+    assert answer.status_code == status, fail(answer)
+    assert code is None or answer.json()["code"] == code
+
+
+async def follow(alone: Alone, lease: Json) -> None:
+    """Follow a log to its end; whatever goes wrong after the first byte is raised here."""
+    headers = {"Authorization": f"Bearer {lease['token']}"}
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(alone.app), base_url=URL, headers=headers) as http:
+        answer = await http.get(f"/v1/leases/{lease['id']}/log?follow=true")
+        assert answer.status_code == 200, fail(answer)
+
+
+async def test_once_a_worker_comes_it_is_served(stack: Stack, alone: Alone) -> None:
+    lease = await submitted(alone, await alone.pool(2))
+    following = asyncio.create_task(follow(alone, lease))
+    waiting = asyncio.create_task(alone.get(lease, wait="active", timeout=30))
+    async with alone.worker():
+        assert (await waiting)["state"] == "active"
+        assert len((await alone.get(lease))["resources"]) == 2
+        await alone.release(lease)
+        await following
+
+
+@pytest.mark.parametrize("call", ["cancel", "release"])
+async def test_it_can_be_cancelled_and_that_is_not_lost(alone: Alone, call: str) -> None:
+    pool = await alone.pool(2)
+    lease = await submitted(alone, pool)
+    answer = await alone.steer(lease, call)
+    assert (answer.status_code, answer.json()["state"]) == (202, "submitted"), fail(answer)
+    async with alone.worker():
+        # It may have been delivered and given back within that moment.
+        assert (await alone.ended(lease))["outcome"] in {"cancelled", f"{call}d"}
+    assert (await alone.http.get(f"/v1/pools/{pool}")).json()["free"] == 2
+
+
+async def test_an_active_lease_of_a_worker_that_went_away_is_still_shown_and_steered(alone: Alone) -> None:
+    pool = await alone.pool(2)
+    async with alone.worker():
+        lease = await alone.take(pool)
+    assert (await alone.get(lease))["state"] == "active"
+    answer = await alone.steer(lease, "extend", {"by": "1h"})
+    assert (answer.status_code, answer.json()["code"]) == (503, "unavailable"), fail(answer)
+    assert int(answer.headers["Retry-After"]) > 0
+    assert (await alone.steer(lease, "release")).status_code == 202
+    async with alone.worker():
+        assert (await alone.ended(lease))["outcome"] == "released"
+
+
+async def test_without_a_worker_the_service_is_not_ready(alone: Alone) -> None:
+    answer = await alone.http.get("/readyz")
+    assert answer.status_code == 503, fail(answer)
+    assert answer.json() == {"ready": False, "database": True, "temporal": True, "worker": False}
