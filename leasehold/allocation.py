@@ -6,12 +6,18 @@ yet lets those behind it pass.
 
 from __future__ import annotations
 
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from leasehold import selector
 from leasehold.model import Item
+from leasehold.selector import Condition
+
+Kind = tuple[int, ...]
+"""The numbers of the items that a resource suits."""
 
 ANY_POOL = "*"
 """Stands for the pool of an item that names none."""
@@ -47,13 +53,15 @@ class Award:
     resources: Sequence[Sequence[Candidate]]
 
 
-def suits(item: Item, candidate: Candidate) -> bool:
-    """Whether a resource is one that the item asks for."""
+def suits(item: Item, candidate: Candidate, conditions: Sequence[Condition] | None = None) -> bool:
+    """Whether a resource is one that the item asks for; `conditions` are the item's filters, parsed before."""
+    if conditions is None:
+        conditions = [selector.parse(text) for text in item.match]
     return (
         (item.pool is None or item.pool == candidate.pool)
         and (not item.names or candidate.name in item.names)
         and candidate.tags.issuperset(item.tags)
-        and selector.satisfies([selector.parse(m) for m in item.match], candidate.properties)
+        and selector.satisfies(conditions, candidate.properties)
     )
 
 
@@ -77,29 +85,56 @@ def serve(waiting: Iterable[Waiter], free: Sequence[Candidate]) -> Iterator[Awar
 def assign(items: Sequence[Item], free: Sequence[Candidate]) -> list[list[Candidate]] | None:
     """Choose distinct resources for all items together, or None if there is no such choice.
 
-    Items may overlap, so a greedy choice could miss one that exists: augmenting paths of bipartite matching (Kuhn
-    1955) between the wanted places and the resources find it.
+    Items may overlap, so a greedy choice could miss one that exists. Resources that suit the same items are alike, so
+    it is a small flow problem, from items to kinds of resources, solved by shortest augmenting paths (Edmonds and
+    Karp 1972).
     """
-    suitable = [[c for c in free if suits(item, c)] for item in items]
-    if any(len(group) < item.count for group, item in zip(suitable, items, strict=True)):
-        return None
-    taken: dict[tuple[str, str], tuple[int, Candidate]] = {}
-
-    def place(index: int, tried: set[tuple[str, str]]) -> bool:
-        for candidate in suitable[index]:
-            if candidate.key not in taken:
-                taken[candidate.key] = (index, candidate)
-                return True
-        for candidate in suitable[index]:
-            holder = taken[candidate.key][0]
-            if candidate.key not in tried and holder != index:
-                tried.add(candidate.key)
-                if place(holder, tried):
-                    taken[candidate.key] = (index, candidate)
-                    return True
-        return False
-
+    kinds = _kinds(items, free)
+    given: Counter[tuple[Kind, int]] = Counter()
     for index, item in enumerate(items):
-        if not all(place(index, set()) for _ in range(item.count)):
-            return None
-    return [[c for i, c in taken.values() if i == index] for index in range(len(items))]
+        for _ in range(item.count):
+            if not _place(index, kinds, given):
+                return None
+    chosen: list[list[Candidate]] = [[] for _ in items]
+    for kind, candidates in kinds.items():
+        left = iter(candidates)
+        for index in kind:
+            chosen[index] += islice(left, given[kind, index])
+    return chosen
+
+
+def _kinds(items: Sequence[Item], free: Sequence[Candidate]) -> dict[Kind, list[Candidate]]:
+    """The resources by the items that they suit; those that suit few come first, so that they are taken first."""
+    conditions = [[selector.parse(text) for text in item.match] for item in items]
+    kinds: dict[Kind, list[Candidate]] = {}
+    for candidate in free:
+        kind = tuple(i for i, item in enumerate(items) if suits(item, candidate, conditions[i]))
+        if kind:
+            kinds.setdefault(kind, []).append(candidate)
+    return dict(sorted(kinds.items(), key=lambda pair: len(pair[0])))
+
+
+def _place(index: int, kinds: Mapping[Kind, Sequence[Candidate]], given: Counter[tuple[Kind, int]]) -> bool:
+    """Give one more resource to an item, moving other items to other kinds where that makes room."""
+    # From whom each item reached would take one, and of which kind.
+    taker: dict[int, tuple[Kind, int]] = {}
+    reached, waiting = {index}, deque([index])
+    while waiting:
+        here = waiting.popleft()
+        for kind, candidates in kinds.items():
+            if here not in kind:
+                continue
+            if sum(given[kind, other] for other in kind) < len(candidates):
+                given[kind, here] += 1
+                while here != index:
+                    of, here_before = taker[here]
+                    given[of, here] -= 1
+                    given[of, here_before] += 1
+                    here = here_before
+                return True
+            for other in kind:
+                if other not in reached and given[kind, other]:
+                    reached.add(other)
+                    taker[other] = (kind, here)
+                    waiting.append(other)
+    return False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import delete, update
+from sqlalchemy import update
 
 from leasehold import model
 from leasehold.messages import Closed, CloseLease
@@ -31,7 +31,6 @@ def close(tx: Tx, order: CloseLease) -> Closed:
     if order.error:
         changes["error"] = {"code": order.error.code, "detail": order.error.detail}
     if state is LeaseState.QUEUED:
-        tx.execute(delete(t.waits).where(t.waits.c.lease == order.lease))
         _end(tx, order.lease, state, changes, actor=order.actor, reason=order.reason)
         return Closed(state=LeaseState.ENDED, outcome=outcome)
     _release(tx, order, state, changes)

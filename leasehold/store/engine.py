@@ -23,7 +23,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 BUSY_TIMEOUT_S = 20
-_ALLOCATION_LOCK = 0x1EA5E
+ALLOCATION_LOCK, LOG_LOCK = 0x1EA5E, 0x106
 _READERS = 4
 _WRITERS = 8
 
@@ -49,11 +49,11 @@ class Tx:
 class Database:
     """An engine for writing, one for reading, and the threads that use them."""
 
-    def __init__(self, url: str, clock: Clock | None = None, locked: bool = True) -> None:
-        """`clock` replaces the database's own (tests); `locked` says whether writing takes the allocation lock."""
+    def __init__(self, url: str, clock: Clock | None = None, lock: int = ALLOCATION_LOCK) -> None:
+        """`clock` replaces the database's own (tests); `lock` is the one that writing takes on PostgreSQL."""
         self.url = make_url(url)
         self._clock = clock
-        self._locked = locked
+        self._lock = lock
         if self.url.get_backend_name() == "sqlite":
             self.writer, self.reader = _sqlite(self.url, read_only=False), _sqlite(self.url, read_only=True)
             self._writing = ThreadPoolExecutor(1, "store-write")
@@ -93,14 +93,13 @@ class Database:
 
     def _begin(self, connection: Connection) -> datetime:
         """Take the lock where the database needs to be told, and ask it for the time."""
-        if self._locked:
-            self.lock(connection)
+        self.lock(connection)
         return self.now(connection)
 
     def lock(self, connection: Connection) -> None:
-        """Wait for the allocation lock, which lasts to the transaction's end; on SQLite, to write is to have it."""
+        """Wait for the lock, which lasts to the transaction's end; on SQLite, to write is to have it."""
         if connection.dialect.name == "postgresql":
-            connection.execute(select(func.pg_advisory_xact_lock(_ALLOCATION_LOCK)))
+            connection.execute(select(func.pg_advisory_xact_lock(self._lock)))
 
     def now(self, connection: Connection) -> datetime:
         """The database's time; SQLite's is this machine's."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Row, delete, insert, select, update
+from sqlalchemy import Row, delete, func, insert, select, update
 
 from leasehold.errors import Conflict, OwnedElsewhere, PoolUnknown, ResourceUnknown
 from leasehold.model import Change, Inventory, PoolSpec, ResourceSpec, ResourceState
@@ -147,7 +147,7 @@ def _put_resource(tx: Tx, pool: str, spec: ResourceSpec, file: str | None, actor
                 name=spec.name,
                 file=file,
                 state=ResourceState.FREE,
-                epoch=matching.epoch(tx, 0),
+                epoch=matching.epoch(tx, _last_epoch(tx, pool, spec.name)),
                 draining=False,
                 **described,
             )
@@ -161,6 +161,13 @@ def _put_resource(tx: Tx, pool: str, spec: ResourceSpec, file: str | None, actor
     return [_change(tx, "change", "resource", pool, spec.name, _diff(before, described), actor)]
 
 
+def _last_epoch(tx: Tx, pool: str, name: str) -> int:
+    """The last epoch of a resource of this name that was there before, or 0."""
+    granted = select(func.max(t.grants.c.epoch)).where(t.grants.c.pool == pool, t.grants.c.resource == name)
+    ran = select(func.max(t.runs.c.epoch)).where(t.runs.c.pool == pool, t.runs.c.resource == name)
+    return max(tx.execute(granted).scalar() or 0, tx.execute(ran).scalar() or 0)
+
+
 def _retire(tx: Tx, pool: str, file: str, kept: set[str], actor: str) -> list[Change]:
     """Drain or delete the resources of this file that it has no more."""
     rows = tx.execute(
@@ -171,7 +178,7 @@ def _retire(tx: Tx, pool: str, file: str, kept: set[str], actor: str) -> list[Ch
 
 def _retire_one(tx: Tx, row: Row[Any], actor: str) -> Change:
     if row.state in _IDLE:
-        matching.remove(tx, row.pool, row.name)
+        matching.remove(tx, row.pool, row.name, actor=actor)
         return Change(action="remove", kind="resource", pool=row.pool, name=row.name, diff={})
     _mark(tx, row.pool, row.name, {"draining": True})
     return _change(tx, "drain", "resource", row.pool, row.name, {}, actor)

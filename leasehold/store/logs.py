@@ -9,14 +9,15 @@ from sqlalchemy import Connection, insert, select
 from leasehold.model import LogChunk
 from leasehold.ports import Clock
 from leasehold.store import tables as t
-from leasehold.store.engine import Database, Tx
+from leasehold.store.engine import LOG_LOCK, Database, Tx
 
 
 class SqlLogStore:
     """The log store on SQLite or PostgreSQL; any process can read while others write."""
 
     def __init__(self, url: str, clock: Clock | None = None) -> None:
-        self._database = Database(url, clock, locked=False)
+        # Who follows a log goes by its numbers: they must become visible in their order.
+        self._database = Database(url, clock, LOG_LOCK)
 
     async def append(
         self, *, lease: str, pool: str, resource: str, epoch: int, stage: str, attempt: int, stream: str, data: bytes

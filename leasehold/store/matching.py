@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, delete, exists, func, insert, select, update
 
 from leasehold import allocation, model
 from leasehold.allocation import ANY_POOL, Award, Candidate, Waiter
@@ -155,8 +155,9 @@ def _was_touched(tx: Tx, grant_row: Row[Any]) -> bool:
 
 
 def quarantine(tx: Tx, resource: Row[Any], reason: str, *, lease: str | None) -> None:
-    """Put a resource out of use until an operator repairs it."""
+    """Put a resource out of use until an operator repairs it; one that left its pools file goes for good."""
     set_state(tx, resource, ResourceState.BROKEN, lease=lease, broken_reason=reason, broken_since=tx.now)
+    _remove_drained(tx, resource)
 
 
 def recycle(tx: Tx, resource: Row[Any], spec_id: int, spec: model.PoolSpec, *, lease: str) -> None:
@@ -173,14 +174,18 @@ def recycle(tx: Tx, resource: Row[Any], spec_id: int, spec: model.PoolSpec, *, l
 def free(tx: Tx, resource: Row[Any], *, lease: str | None) -> None:
     """Give a resource back to its pool; one that left its pools file goes for good. Does not run the matcher."""
     set_state(tx, resource, ResourceState.FREE, lease=lease)
+    _remove_drained(tx, resource)
+
+
+def _remove_drained(tx: Tx, resource: Row[Any]) -> None:
     if resource.draining:
-        remove(tx, resource.pool, resource.name)
+        remove(tx, resource.pool, resource.name, actor=None)
 
 
-def remove(tx: Tx, pool: str, name: str) -> None:
+def remove(tx: Tx, pool: str, name: str, *, actor: str | None) -> None:
     """Delete a resource that nobody has, and its pool with the last one if the pool left its file."""
     tx.execute(delete(t.resources).where(t.resources.c.pool == pool, t.resources.c.name == name))
-    events.record(tx, "resource_removed", pool=pool, resource=name)
+    events.record(tx, "resource_removed", pool=pool, resource=name, actor=actor)
     remove_if_empty(tx, pool)
 
 
@@ -193,13 +198,18 @@ def remove_if_empty(tx: Tx, pool: str) -> None:
             events.record(tx, "pool_removed", pool=pool)
 
 
+def waits_for(pools: set[str]) -> ColumnElement[bool]:
+    """Whether a lease wants, or wanted until it was cancelled, of any of these pools."""
+    return exists().where(t.waits.c.lease == t.leases.c.id, t.waits.c.pool.in_({*pools, ANY_POOL}))
+
+
 def _waiting(tx: Tx, pools: set[str]) -> Iterator[list[Waiter]]:
     """Who waits for any of these pools, in the order of service, some at a time."""
     queue = (
         select(t.leases.c.id, t.leases.c.wanted, t.leases.c.priority, t.leases.c.number)
         .where(
             t.leases.c.state == LeaseState.QUEUED,
-            t.leases.c.id.in_(select(t.waits.c.lease).where(t.waits.c.pool.in_({*pools, ANY_POOL}))),
+            waits_for(pools),
         )
         .order_by(t.leases.c.priority.desc(), t.leases.c.number)
     )

@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, Text, bindparam, cast, func, select
+from sqlalchemy import Connection, Row, Text, bindparam, cast, func, select, true
 
 from leasehold import selector
 from leasehold.allocation import ANY_POOL
@@ -26,15 +26,16 @@ from leasehold.model import (
     ResourceState,
 )
 from leasehold.ports import Availability, KnownRequest, LeaseFilter, ResourceFilter
-from leasehold.store import specs
+from leasehold.store import matching, specs
 from leasehold.store import tables as t
 
 
 def lease(connection: Connection, ref: str) -> Lease:
     """A lease by its id, or by its number in decimal; raise `LeaseUnknown`."""
-    column = t.leases.c.number if ref.isdecimal() else t.leases.c.id
-    value = int(ref) if ref.isdecimal() else ref
-    row = connection.execute(select(t.leases).where(column == value)).one_or_none() if len(ref) < 65 else None
+    numbered = ref.isascii() and ref.isdecimal()
+    this = t.leases.c.number == int(ref) if numbered else t.leases.c.id == ref
+    known = len(ref) <= (18 if numbered else 64)
+    row = connection.execute(select(t.leases).where(this)).one_or_none() if known else None
     if row is None:
         raise LeaseUnknown(f"there is no lease {ref}")
     return _leases(connection, [row])[0]
@@ -122,16 +123,12 @@ def _lease(connection: Connection, row: Row[Any], resources: tuple[LeasedResourc
 def _place(connection: Connection, row: Row[Any]) -> QueuePlace:
     """Where a waiting lease stands among those that want of the same pools, and why it waits."""
     pools = set(connection.execute(select(t.waits.c.pool).where(t.waits.c.lease == row.id)).scalars())
-    rivals = select(t.waits.c.lease)
-    if ANY_POOL not in pools:
-        rivals = rivals.where(t.waits.c.pool.in_({*pools, ANY_POOL}))
+    rivals = true() if ANY_POOL in pools else matching.waits_for(pools)
     earlier = (t.leases.c.priority > row.priority) | (
         (t.leases.c.priority == row.priority) & (t.leases.c.number < row.number)
     )
     ahead = connection.execute(
-        select(func.count())
-        .select_from(t.leases)
-        .where(t.leases.c.state == LeaseState.QUEUED, earlier, t.leases.c.id.in_(rivals))
+        select(func.count()).select_from(t.leases).where(t.leases.c.state == LeaseState.QUEUED, earlier, rivals)
     ).scalar_one()
     return QueuePlace(position=ahead + 1, reason=_reason(connection, row, ahead))
 
@@ -141,7 +138,7 @@ def _reason(connection: Connection, row: Row[Any], ahead: int) -> str:
     for item in specs.items_from_json(row.wanted):
         where = item.pool or "any pool"
         counted = _states(connection, item.pool)
-        said = ", ".join(f"{count} {state}" for state, count in counted.items() if count)
+        said = ", ".join(f"{count} {state}" for state, count in sorted(counted.items()))
         parts.append(f"needs {item.count} of {where} ({said or 'which is gone'})")
     before = f"; {ahead} {'lease' if ahead == 1 else 'leases'} before it" if ahead else ""
     return "; ".join(parts) + before
@@ -281,7 +278,8 @@ def pools(connection: Connection, name: str | None = None) -> list[Pool]:
     found = []
     for row in connection.execute(query).all():
         states = _states(connection, row.name)
-        waiting = select(func.count()).select_from(t.waits).where(t.waits.c.pool.in_([row.name, ANY_POOL]))
+        queued = t.leases.c.state == LeaseState.QUEUED
+        waiting = select(func.count()).select_from(t.leases).where(queued, matching.waits_for({row.name}))
         found.append(
             Pool(
                 spec=specs.from_text(row.text),
@@ -299,10 +297,9 @@ def pools(connection: Connection, name: str | None = None) -> list[Pool]:
 def queue(connection: Connection, pool: str) -> list[Lease]:
     """The leases that wait for a pool, in the order of service."""
     known(connection, pool)
-    awaited = select(t.waits.c.lease).where(t.waits.c.pool.in_([pool, ANY_POOL]))
     query = (
         select(t.leases)
-        .where(t.leases.c.id.in_(awaited), t.leases.c.state == LeaseState.QUEUED)
+        .where(t.leases.c.state == LeaseState.QUEUED, matching.waits_for({pool}))
         .order_by(t.leases.c.priority.desc(), t.leases.c.number)
     )
     return _leases(connection, connection.execute(query).all())

@@ -28,7 +28,6 @@ from sqlalchemy import (
     UniqueConstraint,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
 
 
 class Utc(TypeDecorator[datetime]):
@@ -49,7 +48,8 @@ class Utc(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-Json = JSON(none_as_null=True).with_variant(JSONB(none_as_null=True), "postgresql")
+# Not JSONB: what was written is read back to the letter, 1e300 and the order of keys included.
+Json = JSON(none_as_null=True)
 Serial = BigInteger().with_variant(Integer(), "sqlite")
 
 NAMING = {

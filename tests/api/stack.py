@@ -32,7 +32,7 @@ from worker.wiring import build_worker
 ADMIN = "admin-token-of-the-tests"
 PATIENCE_S = 30
 URL = "http://leasehold.test"
-KILL_GRACE = timedelta(seconds=2)
+KILL_GRACE = timedelta(seconds=1.5)
 
 Json = dict[str, Any]
 NewDatabase = Callable[[str], str]
@@ -142,6 +142,12 @@ class Stack:
         released: Json = answer.json()
         return released
 
+    async def stop_hooks(self) -> None:
+        """Cancel what tests left in preparation, with those that get its resources then."""
+        params = {"state": "preparing", "limit": "1000"}
+        while left := (await self.http.get("/v1/leases", params=params)).json()["items"]:
+            await asyncio.gather(*(self.steer(lease, "cancel") for lease in left))
+
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for something outside of the service, a file that a hook writes."""
         async with asyncio.timeout(PATIENCE_S):
@@ -173,7 +179,9 @@ async def running(temporal: Client, new_database: NewDatabase, folder: Path) -> 
         await stack.enter_async_context(build_worker(temporal, store, logs, {"command": driver}))
         app = create_app(services)
         http = await stack.enter_async_context(caller(app))
-        yield Stack(app, services, temporal, http, folder)
+        made = Stack(app, services, temporal, http, folder)
+        yield made
+        await made.stop_hooks()
 
 
 def wire(store: SqlStore, logs: SqlLogStore, temporal: Client, task_queue: str) -> Services:

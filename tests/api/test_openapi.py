@@ -145,9 +145,9 @@ class TestAnswers:
         pool = await stack.pool(1)
         lease = await stack.take(pool)
         for address in (
-            "/v1/leases",
+            f"/v1/leases?pool={pool}",
             "/v1/pools",
-            "/v1/resources",
+            f"/v1/resources?pool={pool}",
             f"/v1/pools/{pool}/queue",
             f"/v1/pools/{pool}/resources/r0/events",
             f"/v1/leases/{lease['id']}/events",

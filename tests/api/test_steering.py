@@ -159,7 +159,7 @@ class TestExtending:
         await stack.steer(lease, "cancel")
 
     async def test_a_lease_that_was_extended_does_not_end_at_its_old_end(self, stack: Stack) -> None:
-        lease = await stack.take(await stack.pool(1), duration="2s")
+        lease = await stack.take(await stack.pool(1), duration="1s")
         longer = await self.extend(stack, lease, by="1s")
         ended = await stack.ended(lease)
         assert (ended["outcome"], ended["expires_at"]) == ("expired", longer.json()["expires_at"])

@@ -226,11 +226,6 @@ class TestRefused:
         said = await self.refused(lab, Item(pool="r640"), Item(pool="r640", count=2))
         assert said == (Unsatisfiable.code, ["items too_many"])
 
-    async def test_two_items_that_together_want_more_than_a_large_pool_has(self, lab: Lab) -> None:
-        await lab.pool("r640", 1000)
-        said = await self.refused(lab, Item(pool="r640", count=501), Item(pool="r640", count=501))
-        assert said == (Unsatisfiable.code, ["items too_many"])
-
     async def test_what_no_resource_is_like(self, lab: Lab) -> None:
         await lab.pool("r640", 2)
         said = await self.refused(lab, Item(pool="r640", tags=("gpu",)))

@@ -310,9 +310,21 @@ async def test_delivery_twice_does_not_give_more_time(lab: Lab) -> None:
     assert await lab.kinds("a") == ["lease_preparing", "resource_leased", "lease_active"]
 
 
-async def test_a_lease_that_was_ended_meanwhile_is_not_delivered(lab: Lab) -> None:
+@pytest.mark.parametrize("stopped", [True, False])
+async def test_a_lease_that_was_ended_meanwhile_is_not_delivered(lab: Lab, stopped: bool) -> None:
+    await lab.pool("r640", 1, "wipe", "release")
+    (claim,) = (await lab.submit("a")).claims
+    await lab.run("a", claim)
+    await lab.close("a", Outcome.CANCELLED, stopped=stopped)
+    before = await lab.lease("a")
+    held = await lab.store.activate("a")
+    assert (held.state, held.expires_at) == (before.state, None)
+    assert await lab.lease("a") == before
+
+
+async def test_a_lease_that_waits_cannot_be_delivered(lab: Lab) -> None:
     await lab.pool("r640", 1)
-    await lab.submit("a")
-    await lab.close("a", Outcome.CANCELLED)
+    await lab.take("a")
+    await lab.submit("b")
     with pytest.raises(IllegalTransition):
-        await lab.store.activate("a")
+        await lab.store.activate("b")

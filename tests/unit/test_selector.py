@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from leasehold import selector
@@ -243,6 +243,7 @@ def test_below_a_list_one_element_must_do(elements: list[dict[str, int]], asked:
     assert finds(*filters, properties={"list": elements}) is (one_does and none_is)
 
 
+@settings(max_examples=25)
 @given(st.dictionaries(KEYS, JSON), st.lists(st.tuples(KEYS, OPERATORS, TEXTS.filter(bool)), max_size=4), st.randoms())
 def test_the_order_of_filters_does_not_matter(have: dict[str, Any], asked: list[Any], random: Any) -> None:
     conditions = [Condition((key,), op, value) for key, op, value in asked]

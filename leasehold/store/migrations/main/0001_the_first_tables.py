@@ -2,7 +2,6 @@
 
 import sqlalchemy as sa
 from alembic import op
-from sqlalchemy.dialects import postgresql
 
 revision = "0001"
 down_revision = None
@@ -29,9 +28,7 @@ def upgrade() -> None:
         sa.Column("reason", sa.Text(), nullable=True),
         sa.Column(
             "data",
-            sa.JSON(none_as_null=True).with_variant(
-                postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), "postgresql"
-            ),
+            sa.JSON(none_as_null=True),
             nullable=False,
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_events")),
@@ -56,26 +53,20 @@ def upgrade() -> None:
         sa.Column("outcome", sa.String(length=16), nullable=True),
         sa.Column(
             "error",
-            sa.JSON(none_as_null=True).with_variant(
-                postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), "postgresql"
-            ),
+            sa.JSON(none_as_null=True),
             nullable=True,
         ),
         sa.Column("principal", sa.String(length=128), nullable=False),
         sa.Column("owner", sa.String(length=128), nullable=False),
         sa.Column(
             "cc",
-            sa.JSON(none_as_null=True).with_variant(
-                postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), "postgresql"
-            ),
+            sa.JSON(none_as_null=True),
             nullable=False,
         ),
         sa.Column("description", sa.Text(), nullable=True),
         sa.Column(
             "wanted",
-            sa.JSON(none_as_null=True).with_variant(
-                postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), "postgresql"
-            ),
+            sa.JSON(none_as_null=True),
             nullable=False,
             comment="The items as requested",
         ),
@@ -118,9 +109,7 @@ def upgrade() -> None:
         sa.Column("lease", sa.String(length=64), nullable=False),
         sa.Column(
             "message",
-            sa.JSON(none_as_null=True).with_variant(
-                postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), "postgresql"
-            ),
+            sa.JSON(none_as_null=True),
             nullable=True,
         ),
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
@@ -151,9 +140,7 @@ def upgrade() -> None:
         ),
         sa.Column(
             "refusal",
-            sa.JSON(none_as_null=True).with_variant(
-                postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), "postgresql"
-            ),
+            sa.JSON(none_as_null=True),
             nullable=True,
             comment="The error that answered it, if it was refused",
         ),
@@ -210,9 +197,7 @@ def upgrade() -> None:
         sa.Column("digest", sa.String(length=64), nullable=False),
         sa.Column(
             "spec",
-            sa.JSON(none_as_null=True).with_variant(
-                postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), "postgresql"
-            ),
+            sa.JSON(none_as_null=True),
             nullable=False,
         ),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_specs")),
@@ -294,16 +279,12 @@ def upgrade() -> None:
         sa.Column("draining", sa.Boolean(), nullable=False),
         sa.Column(
             "tags",
-            sa.JSON(none_as_null=True).with_variant(
-                postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), "postgresql"
-            ),
+            sa.JSON(none_as_null=True),
             nullable=False,
         ),
         sa.Column(
             "properties",
-            sa.JSON(none_as_null=True).with_variant(
-                postgresql.JSONB(none_as_null=True, astext_type=sa.Text()), "postgresql"
-            ),
+            sa.JSON(none_as_null=True),
             nullable=False,
         ),
         sa.Column("offline_reason", sa.Text(), nullable=True),
