@@ -13,6 +13,7 @@ from datetime import timedelta
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Self
 
+import pydantic
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 from ruamel.yaml import YAML
@@ -52,6 +53,12 @@ def _plain_json(value: dict[str, Any]) -> dict[str, Any]:
 
 Json = Annotated[dict[str, Any], AfterValidator(_plain_json)]
 Text = Annotated[str, Field(max_length=4096), AfterValidator(_storable)]
+Word = Annotated[str, AfterValidator(_storable)]
+Command = Annotated[
+    Annotated[Word, Field(min_length=1), pydantic.Tag("line")]
+    | Annotated[list[Word], Field(min_length=1), pydantic.Tag("arguments")],
+    pydantic.Discriminator(lambda value: "arguments" if isinstance(value, list) else "line"),
+]
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Tag = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_storable)]
 Duration = Annotated[
@@ -59,7 +66,8 @@ Duration = Annotated[
 ]
 
 
-_MOST_VALUES = 2_000_000
+_MOST_VALUES, _DEEPEST = 2_000_000, 100
+_LONGEST_REASON = 500
 
 
 class Strict(BaseModel):
@@ -71,9 +79,7 @@ class Strict(BaseModel):
 class HookFile(Strict):
     """A hook of the driver `command`."""
 
-    run: Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)] = Field(
-        description="A line for /bin/sh, or a list of arguments that no shell sees"
-    )
+    run: Command = Field(description="A line for /bin/sh, or a list of arguments that no shell sees")
     timeout: Duration = Field(default=timedelta(minutes=30), description="Then the whole process group is killed")
     attempts: int = Field(default=1, ge=1, le=100, description="How often the hook may end without success")
 
@@ -179,7 +185,7 @@ class PoolsFile(Strict):
     """A pools file."""
 
     name: Name = Field(default="default", description="Tells files apart: each owns what it made")
-    folder: str | None = Field(default=None, pattern="^/", description="Where hooks start; absolute, on the workers")
+    folder: Word | None = Field(default=None, pattern="^/", description="Where hooks start; absolute, on the workers")
     pools: list[PoolFile]
 
     @model_validator(mode="after")
@@ -200,7 +206,8 @@ def load_yaml(text: bytes, folder: str | None = None) -> Inventory:
     """Read a pools file; raise `Malformed` if it is no YAML, `Invalid` with all faults and their lines otherwise."""
     try:
         plain = YAML(typ="safe").load(io.BytesIO(text))
-    except (YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (YAMLError, ValueError, RecursionError) as error:
+        # ValueError: bytes that are no text, and words that look like a date or number and are none.
         raise Malformed(_yaml_reason(error)) from None
     _check_size(plain)
     try:
@@ -215,10 +222,18 @@ def load_yaml(text: bytes, folder: str | None = None) -> Inventory:
 def load_json(text: bytes, folder: str | None = None) -> Inventory:
     """Read a pools file in JSON; raise like `load_yaml`, without lines."""
     try:
-        plain = json.loads(text)
-    except ValueError as error:
-        raise Malformed(f"the body is no JSON: {error}") from None
+        plain = json.loads(text, object_pairs_hook=_distinct_keys)
+    except (ValueError, RecursionError) as error:
+        raise Malformed(f"the body is no JSON: {error}"[:_LONGEST_REASON]) from None
+    _check_size(plain)
     return load(plain, folder)
+
+
+def _distinct_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key is there twice")
+    return found
 
 
 def load(plain: object, folder: str | None = None) -> Inventory:
@@ -245,17 +260,18 @@ def inventory(file: PoolsFile, folder: str | None = None) -> Inventory:
 
 
 def _check_size(plain: object) -> None:
-    """Raise `Malformed` where aliases make a small file into an endless one."""
-    left, unseen = _MOST_VALUES, [plain]
+    """Raise `Malformed` where aliases make a small file into an endless one, or nesting goes too deep."""
+    left = _MOST_VALUES
+    unseen: list[tuple[object, int]] = [(plain, 0)]
     while unseen:
-        value = unseen.pop()
+        value, depth = unseen.pop()
         left -= 1
-        if left < 0:
-            raise Malformed(f"the file says more than {_MOST_VALUES} things, its aliases written out")
+        if left < 0 or depth > _DEEPEST:
+            raise Malformed(f"the file has more than {_MOST_VALUES} values, or nests them over {_DEEPEST} deep")
         if isinstance(value, dict):
-            unseen.extend(value.values())
+            unseen.extend((below, depth + 1) for below in value.values())
         elif isinstance(value, list):
-            unseen.extend(value)
+            unseen.extend((below, depth + 1) for below in value)
 
 
 def _check_no_relative(file: PoolsFile) -> None:
@@ -295,7 +311,7 @@ def path_of(location: tuple[int | str, ...]) -> str:
     for part in location:
         if isinstance(part, int):
             path += f"[{part}]"
-        elif part not in {"str", "constrained-str", "nullable"} and "[" not in part:
+        elif part not in {"line", "arguments"}:
             path += f".{part}" if path else part
     return path
 
@@ -305,6 +321,9 @@ def _with_line(fault: Fault, marked: Any) -> Fault:
     line, here = 1, marked
     for part in fault.path.replace("[", ".[").split("."):
         key: Any = int(part[1:-1]) if part.startswith("[") else part
+        if key == 0 and isinstance(here, Mapping):
+            # A single hook, written without its list.
+            continue
         try:
             line = here.lc.data[key][0] + 1
             here = here[key]
@@ -316,5 +335,5 @@ def _with_line(fault: Fault, marked: Any) -> Fault:
 def _yaml_reason(error: Exception) -> str:
     if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
-        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"
-    return f"the file is no YAML: {error}"
+        return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}"[:_LONGEST_REASON]
+    return f"the file is no YAML: {error}"[:_LONGEST_REASON]

@@ -10,10 +10,12 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from leasehold.errors import BadFilter
 
+_NUMBER = re.compile(r"[+-]?(\d{1,400}(\.\d{0,400})?|\.\d{1,400})([eE][+-]?\d{1,4})?", re.ASCII)
 _KEY = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
 
@@ -29,16 +31,15 @@ class Condition:
     def text(self) -> str:
         """The filter as it would be written."""
         op = "" if self.op == "eq" else f"__{self.op}"
-        return f"{'.'.join(self.path)}{op}={self.value}"
+        path = ("properties", *self.path) if self.path[0] == "properties" else self.path
+        return f"{'.'.join(path)}{op}={self.value}"
 
 
-def _number(value: object) -> float | None:
-    if isinstance(value, bool):
+def _number(value: object) -> Decimal | None:
+    """A number exactly, or None: a serial number is not rounded to its neighbour."""
+    if isinstance(value, bool) or not _NUMBER.fullmatch(str(value)):
         return None
-    try:
-        return float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        return None
+    return Decimal(str(value))
 
 
 def _text(value: object) -> str:
@@ -60,12 +61,30 @@ def _ordered(holds: Callable[[Any, Any], bool]) -> Callable[[object, str], bool]
     return compare
 
 
-def _like(flags: int) -> Callable[[object, str], bool]:
+def _like(fold: Callable[[str], str]) -> Callable[[object, str], bool]:
     def compare(have: object, wanted: str) -> bool:
-        pattern = ".*".join(re.escape(part) for part in wanted.split("%"))
-        return re.fullmatch(pattern, _text(have), flags | re.DOTALL) is not None
+        return _matches(fold(_text(have)), fold(wanted).split("%"))
 
     return compare
+
+
+def _matches(text: str, parts: Sequence[str]) -> bool:
+    """Whether the parts follow one another in a text that begins with the first and ends with the last one.
+
+    Taking each part where it comes first is enough, and takes no longer than the text is long.
+    """
+    if len(parts) == 1:
+        return text == parts[0]
+    first, *middle, last = parts
+    if not text.startswith(first) or not text.endswith(last) or len(text) < len(first) + len(last):
+        return False
+    place, end = len(first), len(text) - len(last)
+    for part in middle:
+        found = text.find(part, place, end)
+        if found < 0:
+            return False
+        place = found + len(part)
+    return True
 
 
 _OPERATORS: Mapping[str, Callable[[object, str], bool]] = {
@@ -75,8 +94,8 @@ _OPERATORS: Mapping[str, Callable[[object, str], bool]] = {
     "lte": _ordered(lambda a, b: a <= b),
     "gt": _ordered(lambda a, b: a > b),
     "gte": _ordered(lambda a, b: a >= b),
-    "like": _like(0),
-    "ilike": _like(re.IGNORECASE),
+    "like": _like(str),
+    "ilike": _like(str.casefold),
     "in": lambda have, wanted: any(_equal(have, one) for one in wanted.split(",")),
 }
 

@@ -8,6 +8,7 @@ READ COMMITTED (a snapshot taken before the lock would be stale).
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -16,6 +17,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select
 from sqlalchemy.pool import StaticPool
+from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from leasehold.ports import Clock
 
@@ -129,7 +131,8 @@ def _sqlite(url: Any, *, read_only: bool) -> Engine:
     def configure(connection: Any, _record: Any) -> None:
         # SQLAlchemy, not the driver, says when a transaction begins.
         connection.isolation_level = None
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-32000"):
+        _switch_to_wal(connection)
+        for pragma in ("synchronous=FULL", "foreign_keys=ON", "cache_size=-32000"):
             connection.execute(f"PRAGMA {pragma}")
         if read_only:
             connection.execute("PRAGMA query_only=ON")
@@ -139,3 +142,14 @@ def _sqlite(url: Any, *, read_only: bool) -> Engine:
         connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
 
     return engine
+
+
+@retry(
+    retry=retry_if_exception_type(sqlite3.OperationalError),
+    wait=wait_fixed(0.05),
+    stop=stop_after_delay(BUSY_TIMEOUT_S),
+    reraise=True,
+)
+def _switch_to_wal(connection: sqlite3.Connection) -> None:
+    # SQLite's own patience does not cover this switch, which whoever opens a new file first makes.
+    connection.execute("PRAGMA journal_mode=WAL")

@@ -14,7 +14,7 @@ import pytest_asyncio
 
 from api.app import create_app
 from api.gateway import Gateway
-from tests.api.stack import URL, Json, Stack, caller, fail
+from tests.api.stack import PATIENCE_S, URL, Json, Stack, caller, fail
 from worker.wiring import build_worker
 
 
@@ -29,15 +29,15 @@ class Alone(Stack):
         """Have a worker until the block ends; none of these leases has a stage to run."""
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("worker.wiring.TASK_QUEUE", self.queue)
-            worker = build_worker(self.temporal, self.services.store, self.services.logs, {})
-        async with worker:
-            yield
+            patch.setattr("api.gateway.ANSWER_WITHIN_S", PATIENCE_S)
+            async with build_worker(self.temporal, self.services.store, self.services.logs, {}):
+                yield
 
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def alone(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Alone]:
     """It soon gives up waiting for a worker."""
-    monkeypatch.setattr("api.gateway.ANSWER_WITHIN_S", 0.3)
+    monkeypatch.setattr("api.gateway.ANSWER_WITHIN_S", 0.2)
     queue = f"nobody-{uuid.uuid4().hex}"
     services = replace(stack.services, gateway=Gateway(stack.temporal, queue))
     app = create_app(services)
