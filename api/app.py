@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from fastapi import FastAPI
 
 from api import errors
-from api.limits import BodyLimit
+from api.limits import Limits
 from api.routes import health, inventory, leases
+from api.schemas import ProblemAnswer
 from api.services import Services
 from leasehold import __version__
+from leasehold.config import PoolsFile
 
 
 def create_app(services: Services) -> FastAPI:
@@ -32,7 +35,20 @@ def create_app(services: Services) -> FastAPI:
     app.state.services = services
     app.state.tokens = services.tokens
     errors.install(app)
-    app.add_middleware(BodyLimit)
+    app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
+    app.add_middleware(Limits)
     for router in (leases.router, inventory.router, health.router):
         app.include_router(router)
     return app
+
+
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """FastAPI's document, with the schemas that it does not find by itself: errors, and the pools file."""
+    if app.openapi_schema is None:
+        document = FastAPI.openapi(app)
+        schemas = document["components"]["schemas"]
+        for model in (ProblemAnswer, PoolsFile):
+            schema = model.model_json_schema(by_alias=True, ref_template="#/components/schemas/{model}")
+            schemas.update(schema.pop("$defs", {}))
+            schemas[model.__name__] = schema
+    return app.openapi_schema or {}

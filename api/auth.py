@@ -8,8 +8,10 @@ import os
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
-from fastapi import Request
+from fastapi import Depends, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from leasehold.errors import Refused, Unauthenticated
 
@@ -62,13 +64,15 @@ class Tokens:
         raise Unauthenticated("the token is not valid")
 
 
-def authenticate(request: Request) -> Principal:
+_BEARER = HTTPBearer(auto_error=False, description="The admin's token, or that of a lease")
+
+
+def authenticate(request: Request, sent: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]) -> Principal:
     """The caller of a request (a FastAPI dependency)."""
-    scheme, _, token = request.headers.get("authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not token:
+    if sent is None or not sent.credentials:
         raise Unauthenticated("send a token: Authorization: Bearer …")
     tokens: Tokens = request.app.state.tokens
-    return tokens.principal(token.strip())
+    return tokens.principal(sent.credentials.strip())
 
 
 def secret_file(path: Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -13,7 +14,7 @@ from starlette.exceptions import HTTPException
 from temporalio.service import RPCError
 
 from leasehold.config import as_invalid
-from leasehold.errors import Fault, LeaseholdError, Malformed, NotFound, Unavailable, from_code
+from leasehold.errors import Fault, Invalid, LeaseholdError, Malformed, NotFound, Unavailable, from_code
 
 log = logging.getLogger(__name__)
 
@@ -47,12 +48,24 @@ def answer(error: LeaseholdError) -> JSONResponse:
     return JSONResponse(problem(error), error.status, headers, media_type="application/problem+json")
 
 
-def from_validation(error: RequestValidationError) -> LeaseholdError:
-    """What FastAPI found wrong: unparsable is 400, a body or parameter that says the wrong thing 422."""
+def from_validation(error: RequestValidationError, sent: str) -> LeaseholdError:
+    """What FastAPI found wrong: unparsable is 400, a body or parameter that says the wrong thing 422.
+
+    `sent` is the request's media type.
+    """
     found = error.errors()
     if any(one["type"] in _PARSING for one in found):
-        return Malformed(f"the body is no JSON: {found[0].get('ctx', {}).get('error', found[0]['msg'])}")
+        return Malformed(f"the body is no JSON: {_json_reason(found[0], error.body)}")
+    if sent != "application/json" and any(tuple(one["loc"]) == ("body",) for one in found):
+        return Invalid("send application/json", [Fault(path="", code="not_an_object", detail="send application/json")])
     return as_invalid(found, skip=1)
+
+
+def _json_reason(found: Mapping[str, Any], body: object) -> str:
+    reason, place = found.get("ctx", {}).get("error", found["msg"]), found["loc"][-1]
+    if isinstance(body, str) and isinstance(place, int):
+        reason = f"line {body.count(chr(10), 0, place) + 1}: {reason}"
+    return str(reason)
 
 
 def install(app: FastAPI) -> None:
@@ -63,8 +76,9 @@ def install(app: FastAPI) -> None:
         return answer(error)
 
     @app.exception_handler(RequestValidationError)
-    async def on_validation(_request: Request, error: RequestValidationError) -> JSONResponse:
-        return answer(from_validation(error))
+    async def on_validation(request: Request, error: RequestValidationError) -> JSONResponse:
+        sent = request.headers.get("content-type", "").partition(";")[0].strip()
+        return answer(from_validation(error, sent))
 
     @app.exception_handler(HTTPException)
     async def on_http(_request: Request, error: HTTPException) -> JSONResponse:

@@ -11,7 +11,7 @@ MOST_BYTES = 1024 * 1024
 MOST_BYTES_OF_POOLS = 8 * 1024 * 1024
 
 
-class BodyLimit:
+class Limits:
     """Refuses bodies that are too large before they are read, whether or not they say how long they are."""
 
     def __init__(self, app: ASGIApp) -> None:
@@ -22,13 +22,15 @@ class BodyLimit:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        # Nothing is called by a name with NUL, and PostgreSQL cannot even be asked for one.
+        scope["path"] = scope["path"].replace("\0", "\ufffd")
         most = MOST_BYTES_OF_POOLS if scope["path"] in {"/v1/apply"} else MOST_BYTES
         error = TooLarge(f"the body has more than {most} bytes")
         declared = dict(scope["headers"]).get(b"content-length", b"0")
         if not declared.isdigit() or int(declared) > most:
             await answer(error)(scope, receive, send)
             return
-        left = most
+        left, answered = most, False
 
         async def counted() -> Message:
             nonlocal left
@@ -38,4 +40,13 @@ class BodyLimit:
                 raise error
             return message
 
-        await self._app(scope, counted, send)
+        async def checked(message: Message) -> None:
+            # Whoever read the body may have made an answer of its own of our error.
+            nonlocal answered
+            if left >= 0:
+                await send(message)
+            elif not answered:
+                answered = True
+                await answer(error)(scope, receive, send)
+
+        await self._app(scope, counted, checked)

@@ -5,16 +5,18 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
-from leasehold import durations
-from leasehold.config import Duration, Json, Name, Strict, Tag, Text
+from leasehold import durations, selector
+from leasehold.config import Duration, Json, Name, Strict, Tag, Text, storable
+from leasehold.errors import BadFilter, Fault
 from leasehold.model import Item
 
 Count = Annotated[int, Field(strict=True, ge=1, le=1000)]
-Match = Annotated[str, Field(min_length=1, max_length=1024)]
+Plain = Annotated[str, AfterValidator(storable)]
+Match = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(storable)]
 
 LEASE_ID = "lq3kx0v5n2m7w8r4t6y1z9b0ca"
 EXAMPLE_REQUEST: JsonDict = {
@@ -106,6 +108,18 @@ class LeaseBody(Strict):
     description: Text | None = None
     cc: list[Tag] = Field(default=[], max_length=50)
 
+    def check_filters(self) -> None:
+        """Raise `BadFilter` with the place of each filter that cannot be understood."""
+        faults = []
+        for i, item in enumerate(self.items):
+            for j, text in enumerate(item.match):
+                try:
+                    selector.parse(text)
+                except BadFilter as error:
+                    faults.append(Fault(path=f"items[{i}].match[{j}]", code=error.code, detail=error.detail))
+        if faults:
+            raise BadFilter(faults[0].detail, faults)
+
     @property
     def duration_text(self) -> str | None:
         """The duration as people write it."""
@@ -153,6 +167,15 @@ class ProblemAnswer(BaseModel):
     errors: list[dict[str, str]]
 
 
+PROBLEMS: dict[int | str, dict[str, Any]] = {
+    "4XX": {
+        "description": "What is wrong, and where",
+        "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/ProblemAnswer"}}},
+    }
+}
+"""How any call may fail."""
+
+
 class LeasedResourceAnswer(BaseModel):
     pool: str
     name: str
@@ -197,6 +220,8 @@ class LeaseAnswer(BaseModel):
 
 class NewLeaseAnswer(LeaseAnswer):
     """The answer to a request: `token` is good for this lease alone, and shown nowhere else."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{**EXAMPLE_LEASE, "token": f"{LEASE_ID}.6f1e…"}]})
 
     token: str | None
 

@@ -33,7 +33,8 @@ def _duration(value: object) -> timedelta:
         raise PydanticCustomError("duration", "{reason}", {"reason": error.detail}) from None
 
 
-def _storable(value: str) -> str:
+def storable(value: str) -> str:
+    """A text without NUL; any other raises pydantic's error."""
     # PostgreSQL cannot store it, and no environment variable can carry it.
     if "\0" in value:
         raise PydanticCustomError("nul", "a text must not contain the NUL character")
@@ -41,32 +42,45 @@ def _storable(value: str) -> str:
 
 
 def _plain_json(value: dict[str, Any]) -> dict[str, Any]:
+    if _depth(value) > _DEEPEST_JSON:
+        raise PydanticCustomError("too_deep", "must not be nested over {most} deep", {"most": _DEEPEST_JSON})
     try:
         written = json.dumps(value, allow_nan=False, ensure_ascii=False)
         written.encode()
     except (TypeError, ValueError) as error:
         raise PydanticCustomError("not_json", "must be plain JSON: {reason}", {"reason": str(error)}) from None
-    if "\\u0000" in written or len(written) > 65536:
+    if "\\u0000" in written or len(written.encode()) > 65536:
         raise PydanticCustomError("not_storable", "must be at most 64 KiB of JSON without NUL characters")
     return value
 
 
+def _depth(value: object) -> int:
+    deepest = 0
+    unseen: list[tuple[object, int]] = [(value, 1)]
+    while unseen and deepest <= _DEEPEST_JSON:
+        here, depth = unseen.pop()
+        deepest = max(deepest, depth)
+        below = here.values() if isinstance(here, dict) else here if isinstance(here, list) else ()
+        unseen.extend((one, depth + 1) for one in below)
+    return deepest
+
+
 Json = Annotated[dict[str, Any], AfterValidator(_plain_json)]
-Text = Annotated[str, Field(max_length=4096), AfterValidator(_storable)]
-Word = Annotated[str, AfterValidator(_storable)]
+Text = Annotated[str, Field(max_length=4096), AfterValidator(storable)]
+Word = Annotated[str, AfterValidator(storable)]
 Command = Annotated[
     Annotated[Word, Field(min_length=1), pydantic.Tag("line")]
     | Annotated[list[Word], Field(min_length=1), pydantic.Tag("arguments")],
     pydantic.Discriminator(lambda value: "arguments" if isinstance(value, list) else "line"),
 ]
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
-Tag = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(_storable)]
+Tag = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(storable)]
 Duration = Annotated[
     timedelta, BeforeValidator(_duration, json_schema_input_type=Annotated[str, Field(pattern=r"^\d{1,9}[smhd]$")])
 ]
 
 
-_MOST_VALUES, _DEEPEST = 2_000_000, 100
+_MOST_VALUES, _DEEPEST, _DEEPEST_JSON = 2_000_000, 100, 50
 _LONGEST_REASON = 500
 
 

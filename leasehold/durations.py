@@ -15,7 +15,7 @@ def parse(text: str) -> timedelta:
     """Return the duration that `text` says; raise `Invalid` unless it is more than zero and at most `LONGEST`."""
     match = re.fullmatch(r"(\d{1,9})([smhd])", text)
     if match is None:
-        raise Invalid(f"{text!r} is not a duration such as 90s, 30m, 24h or 5d")
+        raise Invalid(f"{text[:40]!r} is not a duration such as 90s, 30m, 24h or 5d")
     duration = timedelta(**{_UNITS[match[2]]: int(match[1])})
     if not timedelta(0) < duration <= LONGEST:
         raise Invalid(f"a duration must be more than 0 and at most {LONGEST.days}d, and {text!r} is not")

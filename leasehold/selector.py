@@ -112,6 +112,8 @@ def parse(text: str) -> Condition:
     path = name.removeprefix("properties.")
     if not _KEY.fullmatch(path):
         raise BadFilter(f"{text!r}: {path!r} is not a key")
+    if "\0" in text:
+        raise BadFilter(f"{text!r}: a filter must not contain NUL")
     if op in {"lt", "lte", "gt", "gte"} and not value:
         raise BadFilter(f"{text!r}: {op} needs a value")
     return Condition(tuple(path.split(".")), op, value)

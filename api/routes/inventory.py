@@ -11,11 +11,12 @@ from fastapi.responses import JSONResponse
 from api import filters, render
 from api.auth import Principal, authenticate
 from api.schemas import (
+    PROBLEMS,
     AvailableAnswer,
     ChangesAnswer,
     ListAnswer,
     OfflineBody,
-    ProblemAnswer,
+    Plain,
     ResourceAnswer,
     ResourceBody,
 )
@@ -36,7 +37,7 @@ def operator(principal: Annotated[Principal, Depends(authenticate)]) -> Principa
 router = APIRouter(
     prefix="/v1",
     tags=["inventory"],
-    responses={"4XX": {"model": ProblemAnswer, "content": {"application/problem+json": {}}}},
+    responses=PROBLEMS,
 )
 Operator = Annotated[Principal, Depends(operator)]
 Service = Annotated[Services, Depends(services)]
@@ -52,14 +53,14 @@ _POOLS_BODY = {
     "required": True,
     "content": {
         "application/yaml": {"schema": {"type": "string"}, "example": _POOLS_EXAMPLE},
-        "application/json": {"schema": config.json_schema()},
+        "application/json": {"schema": {"$ref": "#/components/schemas/PoolsFile"}},
     },
 }
 
 
 @router.post("/apply", response_model=ChangesAnswer, openapi_extra={"requestBody": _POOLS_BODY})
 async def apply(
-    request: Request, caller: Operator, service: Service, dry_run: bool = False, folder: str | None = None
+    request: Request, caller: Operator, service: Service, dry_run: bool = False, folder: Plain | None = None
 ) -> Response:
     """Apply a pools file, YAML or JSON, as a whole or not at all; `dry_run` only says what it would change.
 
@@ -91,7 +92,7 @@ async def show_pool(name: str, caller: Operator, service: Service) -> Response:
 
 @router.put("/pools/{name}", response_model=ChangesAnswer)
 async def put_pool(
-    name: str, body: PoolFile, caller: Operator, service: Service, folder: str | None = None
+    name: str, body: PoolFile, caller: Operator, service: Service, folder: Plain | None = None
 ) -> Response:
     """Make or change a pool by hand; the resources given are added, others stay."""
     if body.name != name:
@@ -115,10 +116,10 @@ async def list_resources(
     request: Request,
     caller: Operator,
     service: Service,
-    pool: str | None = None,
-    state: str | None = None,
-    tags: str | None = None,
-    cursor: str | None = None,
+    pool: Plain | None = None,
+    state: Plain | None = None,
+    tags: Plain | None = None,
+    cursor: Plain | None = None,
     limit: Limit = 100,
 ) -> Response:
     """List resources; any other parameter is a filter on properties."""
@@ -151,9 +152,9 @@ async def show_available(
     request: Request,
     caller: Operator,
     service: Service,
-    pool: str | None = None,
+    pool: Plain | None = None,
     count: Annotated[int, Query(ge=1, le=1000)] = 1,
-    tags: str | None = None,
+    tags: Plain | None = None,
     limit: Limit = 100,
 ) -> Response:
     """Say what a new request could get now; any other parameter is a filter on properties."""

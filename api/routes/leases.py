@@ -19,17 +19,18 @@ from api import errors, render
 from api.auth import Principal, authenticate
 from api.logtext import LogText
 from api.schemas import (
+    PROBLEMS,
     DeliveryAnswer,
     ExtendBody,
     LeaseAnswer,
     LeaseBody,
     ListAnswer,
     NewLeaseAnswer,
-    ProblemAnswer,
+    Plain,
 )
 from api.services import Services, services
 from leasehold import durations
-from leasehold.errors import Fault, KeyReused, LeaseNotActive, LeaseUnknown, Malformed, from_code
+from leasehold.errors import Fault, KeyReused, LeaseNotActive, LeaseUnknown, Malformed, NotDelivered, from_code
 from leasehold.messages import ExtendLease, Steer, SubmitLease
 from leasehold.model import OVER, Lease, LeaseState
 from leasehold.ports import LeaseFilter
@@ -37,7 +38,7 @@ from leasehold.ports import LeaseFilter
 router = APIRouter(
     prefix="/v1/leases",
     tags=["leases"],
-    responses={"4XX": {"model": ProblemAnswer, "content": {"application/problem+json": {}}}},
+    responses=PROBLEMS,
 )
 
 Caller = Annotated[Principal, Depends(authenticate)]
@@ -60,6 +61,12 @@ def _digest(body: LeaseBody) -> str:
     return hashlib.sha256(json.dumps(body.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
 
+def _extension_id(principal: str, key: str, body: ExtendBody) -> str:
+    """What tells an extension from its repetition, and, after the point, from another one with the same key."""
+    known = hashlib.sha256(f"{principal}\0{key}".encode()).hexdigest()[:32]
+    return f"{known}.{hashlib.sha256(body.model_dump_json().encode()).hexdigest()[:32]}"
+
+
 @dataclass(frozen=True)
 class _Found:
     """A lease by its reference: its record, or, before a worker admitted it, only its id."""
@@ -79,6 +86,8 @@ async def find(ref: str, caller: Caller, service: Service) -> _Found:
         if not _LEASE_ID.fullmatch(ref):
             raise
         caller.check_reaches(ref)
+        if await service.gateway.submission(ref) is None:
+            raise
         return _Found(ref, None)
     caller.check_reaches(record.id)
     return _Found(record.id, record)
@@ -121,6 +130,7 @@ async def request_lease(
     yet: it is kept, and will be.
     """
     caller.check_operator()
+    body.check_filters()
     request = SubmitLease(
         lease=lease_id(caller.id, key or uuid.uuid4().hex),
         principal=caller.id,
@@ -173,10 +183,10 @@ def _check_same(request: SubmitLease, digest: str) -> None:
 async def list_leases(
     caller: Caller,
     service: Service,
-    state: str | None = None,
-    owner: str | None = None,
-    pool: str | None = None,
-    cursor: str | None = None,
+    state: Plain | None = None,
+    owner: Plain | None = None,
+    pool: Plain | None = None,
+    cursor: Plain | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Response:
     """List leases, newest first; `state` may be several, separated by commas."""
@@ -212,7 +222,7 @@ async def extend_lease(found: Found, body: ExtendBody, caller: Caller, service: 
         by=durations.render(body.by) if body.by else None,
         until=body.until,
         actor=caller.name,
-        request=hashlib.sha256(f"{caller.id}\0{key}".encode()).hexdigest()[:40] if key else uuid.uuid4().hex,
+        request=_extension_id(caller.id, key or uuid.uuid4().hex, body),
     )
     held = await service.gateway.extend(found.id, extension)
     if held is None:
@@ -243,6 +253,8 @@ def _is_over(found: _Found) -> bool:
 @router.get("/{ref}/delivery", response_model=DeliveryAnswer)
 async def show_delivery(found: Found, service: Service) -> Response:
     """Show what the holder needs to connect, once all resources are ready."""
+    if found.record is None:
+        raise NotDelivered("the lease has not been admitted yet")
     delivered = await service.store.delivery(found.id)
     headers = {"Cache-Control": "no-store"}
     body = {"lease": found.id, "resources": [render.delivery(d) for d in delivered]}
@@ -271,7 +283,7 @@ async def show_log(found: Found, service: Service, follow: bool = False) -> Resp
 async def _log(lease: str, follow: bool, service: Services) -> AsyncIterator[str]:
     text, after = LogText(), 0
     while True:
-        over = not follow or (await service.store.lease(lease)).state is LeaseState.ENDED
+        over = not follow or await service.store.state(lease) is LeaseState.ENDED
         while chunks := await service.logs.read(lease, after):
             after = chunks[-1].id
             for line in text.lines(chunks):

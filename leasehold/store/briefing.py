@@ -33,7 +33,7 @@ def of(connection: Connection, order: RunHook) -> Briefing:
         hook=spec.stages[StageName(order.stage)][order.hook],
         folder=spec.folder,
         env=_environment(lease, grants, order),
-        lease_file=json.dumps(_document(lease, grants)).encode(),
+        lease_file=_json(_document(lease, grants)).encode(),
     )
 
 
@@ -52,8 +52,8 @@ def _environment(lease: Row[Any], grants: Sequence[Row[Any]], order: RunHook) ->
         "LEASEHOLD_EPOCH": str(order.epoch),
         "LEASEHOLD_STAGE": order.stage,
         "LEASEHOLD_ATTEMPT": str(order.attempt),
-        "LEASEHOLD_PROPERTIES": json.dumps(mine.properties or {}),
-        "LEASEHOLD_PARAMS": json.dumps(dict(params)),
+        "LEASEHOLD_PROPERTIES": _json(mine.properties or {}),
+        "LEASEHOLD_PARAMS": _json(dict(params)),
         "LEASEHOLD_RESOURCE_DATA": _base64(mine.data),
         "RESALLOC_NAME": resource,
         "RESALLOC_POOL_ID": pool,
@@ -86,3 +86,8 @@ def _document(lease: Row[Any], grants: Sequence[Row[Any]]) -> dict[str, Any]:
 
 def _base64(data: bytes | None) -> str:
     return b64encode(data or b"").decode()
+
+
+def _json(value: object) -> str:
+    # Escapes would make a text of many scripts longer than an environment variable may be.
+    return json.dumps(value, ensure_ascii=False)

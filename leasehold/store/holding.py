@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, select, update
 
 from leasehold import durations, model
-from leasehold.errors import DurationRefused, Invalid, LeaseholdError, LeaseNotActive, LeaseUnknown
+from leasehold.errors import DurationRefused, Fault, Invalid, KeyReused, LeaseholdError, LeaseNotActive, LeaseUnknown
 from leasehold.messages import Admitted, Claim, ExtendLease, Held, Refusal
 from leasehold.model import LONGEST, OVER, LeaseState, Policy
 from leasehold.store import claims, events, specs
@@ -79,6 +79,7 @@ def extend(tx: Tx, lease: str, extension: ExtendLease) -> Held:
     if extension.request and row.last_extension == extension.request and row.state == LeaseState.ACTIVE:
         return _held(row.expires_at, tx.now)
     try:
+        _check_key(row.last_extension, extension.request)
         expires_at = _extended(tx, row, extension)
     except LeaseholdError as error:
         return Held(refusal=Refusal(code=error.code, detail=error.detail, faults=error.faults))
@@ -89,6 +90,14 @@ def extend(tx: Tx, lease: str, extension: ExtendLease) -> Held:
     )
     events.record(tx, "lease_extended", lease=lease, actor=extension.actor, data={"expires_at": expires_at.isoformat()})
     return _held(expires_at, tx.now)
+
+
+def _check_key(last: str | None, request: str) -> None:
+    """Raise `KeyReused` where the same key, which is before the point, came with another extension."""
+    key, point, _ = request.partition(".")
+    if point and last is not None and last.partition(".")[0] == key and last != request:
+        detail = "this Idempotency-Key came with another extension before"
+        raise KeyReused(detail, [Fault(path="Idempotency-Key", code="reused", detail=detail)])
 
 
 def _extended(tx: Tx, row: Row[Any], extension: ExtendLease) -> datetime:

@@ -33,11 +33,12 @@ from leasehold.store import tables as t
 def lease(connection: Connection, ref: str) -> Lease:
     """A lease by its id, or by its number in decimal; raise `LeaseUnknown`."""
     numbered = ref.isascii() and ref.isdecimal()
-    this = t.leases.c.number == int(ref) if numbered else t.leases.c.id == ref
-    known = len(ref) <= (18 if numbered else 64)
-    row = connection.execute(select(t.leases).where(this)).one_or_none() if known else None
+    row = None
+    if len(ref) <= (18 if numbered else 64):
+        this = t.leases.c.number == int(ref) if numbered else t.leases.c.id == ref
+        row = connection.execute(select(t.leases).where(this)).one_or_none()
     if row is None:
-        raise LeaseUnknown(f"there is no lease {ref}")
+        raise LeaseUnknown(f"there is no lease {ref[:64]}")
     return _leases(connection, [row])[0]
 
 

@@ -18,7 +18,7 @@ from tests.conftest import NewDatabase
 HOSTILE = ["%00", "%ff", "%ed%a0%80", "'", "%27%3b--", "9" * 25, "9" * 5000, "%F0%9F%9A%80", "a" * 3000, "%25", "*"]
 
 
-@pytest_asyncio.fixture(loop_scope="session")
+@pytest_asyncio.fixture(loop_scope="package")
 async def http(new_database: NewDatabase, temporal_client: Client) -> AsyncIterator[httpx.AsyncClient]:
     """An API on each kind of database, with one pool; there is no worker."""
     store, logs = SqlStore(new_database("main")), SqlLogStore(new_database("logs"))

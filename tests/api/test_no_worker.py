@@ -34,7 +34,7 @@ class Alone(Stack):
                 yield
 
 
-@pytest_asyncio.fixture(loop_scope="session")
+@pytest_asyncio.fixture(loop_scope="package")
 async def alone(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Alone]:
     """It soon gives up waiting for a worker."""
     monkeypatch.setattr("api.gateway.ANSWER_WITHIN_S", 0.2)

@@ -111,7 +111,8 @@ async def test_the_calls_that_people_make_first_have_examples(document: Json) ->
 def test_the_example_of_a_pools_file_is_a_good_one(document: Json) -> None:
     body = document["paths"]["/v1/apply"]["post"]["requestBody"]["content"]
     assert load_yaml(body["application/yaml"]["example"].encode()).pools
-    assert PoolsFile.model_json_schema()["title"] == body["application/json"]["schema"]["title"]
+    reference = body["application/json"]["schema"]["$ref"].rpartition("/")[2]
+    assert document["components"]["schemas"][reference]["title"] == PoolsFile.model_json_schema()["title"]
 
 
 async def test_a_request_like_the_example_is_taken(stack: Stack) -> None:
