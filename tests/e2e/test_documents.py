@@ -1,0 +1,87 @@
+"""What the documents tell people to type works, in that order, on a service that has just been set up."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.stack import LEASEHOLD, ROOT, Stack
+
+DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
+COMMAND = re.compile(r"^\$ (.+?)(?:\s{2,}#.*)?$", re.MULTILINE)
+HOSTS = """
+pools:
+- name: r640
+  deliver: {run: echo ssh root@10.0.0.1}
+  resources:
+  - {name: host01, properties: {disks: [{disk_type: nvme}]}}
+  - {name: host02, properties: {disks: [{disk_type: nvme}]}}
+  - {name: host03}
+- name: vm
+  resources: [{name: vm1, tags: [fedora]}, {name: vm2, tags: [fedora]}, {name: vm3}]
+"""
+RUN_BY_CI = {"setup", "check", "test", "demo", "up", "bench"}
+"""`up` by the tests of the stack, `bench` by `test_the_benchmark_measures`, the others by `.ci/run` itself."""
+
+
+def commands(document: Path) -> list[list[str]]:
+    """The commands that a document's console blocks show."""
+    blocks = re.findall(r"^```console\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL)
+    return [shlex.split(line) for block in blocks for line in COMMAND.findall(block)]
+
+
+SHOWN = {document: commands(document) for document in DOCUMENTS}
+
+
+def test_the_readme_shows_commands() -> None:
+    assert ["leasehold", "take", "lab", "-n", "2", "--for", "2h"] in SHOWN[ROOT / "README.md"]
+
+
+@pytest.mark.parametrize("document", [d for d, shown in SHOWN.items() if shown], ids=lambda d: d.name)
+def test_every_make_target_is_run(document: Path) -> None:
+    for command in SHOWN[document]:
+        assert command[0] in {"make", "leasehold"}, command
+        assert command[0] != "make" or command[1] in RUN_BY_CI, command
+
+
+@pytest.mark.parametrize(
+    "document",
+    [d for d, shown in SHOWN.items() if any(c[0] == "leasehold" for c in shown)],
+    ids=lambda d: d.name,
+)
+def test_every_command_works(document: Path, tmp_path: Path) -> None:
+    work = tmp_path / "work"
+    shutil.copytree(ROOT / "examples", work / "examples", ignore=shutil.ignore_patterns(".state"))
+    # What `leasehold run` is shown to run belongs to the reader.
+    (work / "bin").mkdir()
+    (work / "bin" / "make").write_text("#!/bin/sh\n")
+    (work / "bin" / "make").chmod(0o755)
+    (work / "hosts.yaml").write_text(HOSTS)
+    with Stack(tmp_path) as stack:
+        environment = {**stack.environment, "PATH": f"{work / 'bin'}:{LEASEHOLD.parent}:/usr/bin:/bin"}
+        for command in (["leasehold", "apply", "-f", "hosts.yaml"], *SHOWN[document]):
+            if command[0] != "leasehold":
+                continue
+            done = subprocess.run(
+                command, cwd=work, env=environment, capture_output=True, text=True, timeout=90, stdin=subprocess.DEVNULL
+            )
+            assert done.returncode == 0, (command, done.stdout, done.stderr)
+        with stack.client() as client:
+            for lease in client.leases(state="queued,preparing,active"):
+                client.cancel(lease["id"])
+
+
+def test_the_benchmark_measures(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [str(LEASEHOLD.with_name("python")), "-m", "tests.bench", "idle"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert "idle worker and API" in done.stdout, done.stderr
