@@ -189,19 +189,7 @@ class LeaseWorkflow:
         """Close what the lease holds, once; with `stopped`, also end it."""
         assert self._ending is not None
         if self._closed is None:
-            order = self._ending
-            self._closed = await steps.step(
-                Allocation.close_lease,
-                CloseLease(
-                    lease=order.lease,
-                    outcome=order.outcome,
-                    actor=order.actor,
-                    stopped=stopped,
-                    reason=order.reason,
-                    error=order.error,
-                    broken=order.broken,
-                ),
-            )
+            self._closed = await steps.step(Allocation.close_lease, replace(self._ending, stopped=stopped))
             self._show(self._closed.state)
         if stopped and self._closed.state is not LeaseState.ENDED:
             self._closed = await steps.step(Allocation.end_lease, self._ref)

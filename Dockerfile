@@ -1,0 +1,14 @@
+# One image for every process of the service: `python -m api`, `python -m worker`, `python -m leasehold.store upgrade`.
+FROM python:3.11.11-slim-bookworm
+WORKDIR /app
+COPY requirements/service.txt requirements/service.txt
+RUN pip install --no-cache-dir --require-hashes -r requirements/service.txt
+COPY leasehold leasehold
+COPY workflows workflows
+COPY activities activities
+COPY api api
+COPY worker worker
+RUN useradd --create-home --uid 1000 leasehold && install -d -o leasehold -m 700 /data
+USER leasehold
+ENV LEASEHOLD_DATA=/data PYTHONUNBUFFERED=1
+CMD ["python", "-m", "api"]
