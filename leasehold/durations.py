@@ -13,7 +13,7 @@ _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 
 def parse(text: str) -> timedelta:
     """Return the duration that `text` says; raise `Invalid` unless it is more than zero and at most `LONGEST`."""
-    match = re.fullmatch(r"(\d{1,9})([smhd])", text)
+    match = re.fullmatch(r"(\d{1,9})([smhd])", text, re.ASCII)
     if match is None:
         raise Invalid(f"{text[:40]!r} is not a duration such as 90s, 30m, 24h or 5d")
     duration = timedelta(**{_UNITS[match[2]]: int(match[1])})
