@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import logging
-import os
-import sys
-
 import uvicorn
 
 from api.app import create_app
@@ -16,8 +10,8 @@ from api.gateway import Gateway
 from api.render import Leases
 from api.services import Services
 from api.waiting import News
+from leasehold import process
 from leasehold.settings import Settings
-from leasehold.store import migrate
 from leasehold.store.logs import SqlLogStore
 from leasehold.store.store import SqlStore
 from leasehold.temporal import TASK_QUEUE, connect
@@ -60,24 +54,5 @@ async def serve(settings: Settings) -> None:
         logs.close()
 
 
-def main() -> int:
-    """Run the API; the exit status is 1 where it could not start."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    try:
-        settings = Settings()
-        migrate.check(settings.main_url, "main")
-        migrate.check(settings.log_url, "logs")
-        with contextlib.suppress(KeyboardInterrupt):
-            asyncio.run(serve(settings))
-    except Exception as error:
-        logging.getLogger("api").error("cannot serve: %s", error)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    status = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Threads of the Temporal client outlive the interpreter, which crashes some of its exits.
-    os._exit(status)
+    process.run(serve)

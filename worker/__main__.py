@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import signal
-import sys
 from contextlib import suppress
 from datetime import timedelta
 
-import uvloop
 from temporalio.client import Client
 
 from activities.drivers.command import CommandDriver
-from leasehold import config
+from leasehold import config, process
 from leasehold.errors import LeaseholdError
 from leasehold.settings import Settings
-from leasehold.store import migrate
 from leasehold.store.inventory import file_digest
 from leasehold.store.logs import SqlLogStore
 from leasehold.store.store import SqlStore
@@ -82,24 +78,5 @@ async def _apply_start_file(settings: Settings, store: SqlStore) -> None:
         log.error("%s was not applied, the inventory stays as it is: %s", path, error)
 
 
-def main() -> int:
-    """Run the worker; the exit status is 1 where it could not start."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    try:
-        settings = Settings()
-        migrate.check(settings.main_url, "main")
-        migrate.check(settings.log_url, "logs")
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(run(settings))
-    except Exception as error:
-        log.error("cannot work: %s", error)
-        return 1
-    return 0
-
-
 if __name__ == "__main__":
-    status = main()
-    sys.stdout.flush()
-    sys.stderr.flush()
-    # Threads of the Temporal client outlive the interpreter, which crashes some of its exits.
-    os._exit(status)
+    process.run(run)

@@ -1,0 +1,48 @@
+"""How a process of the service begins and ends, alike for the API and the worker."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
+
+import uvloop
+from pydantic import ValidationError
+
+from leasehold.errors import LeaseholdError
+from leasehold.settings import Settings
+from leasehold.store import migrate
+
+
+def run(serve: Callable[[Settings], Awaitable[None]]) -> NoReturn:
+    """Run until `serve` returns, on databases whose schema is that of this version; the exit status is 1 otherwise.
+
+    Ends the process hard: threads of the Temporal client outlive the interpreter, which crashes some of its exits.
+    """
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    status = 0
+    try:
+        settings = Settings()
+        migrate.check(settings.main_url, "main")
+        migrate.check(settings.log_url, "logs")
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, contextlib.suppress(KeyboardInterrupt):
+            runner.run(_awaited(serve, settings))
+    except (LeaseholdError, ValidationError) as error:
+        logging.getLogger("leasehold").error("cannot start: %s", error)
+        status = 1
+    except Exception:
+        logging.getLogger("leasehold").exception("cannot go on")
+        status = 1
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+async def _awaited(serve: Callable[[Settings], Awaitable[None]], settings: Settings) -> None:
+    await serve(settings)
