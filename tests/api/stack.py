@@ -88,6 +88,10 @@ class Stack:
         assert answer.status_code == 200, fail(answer)
         return name
 
+    def new_path(self) -> Path:
+        """A path that nothing is at yet."""
+        return self.folder / uuid.uuid4().hex
+
     def gate(self, script: str = ":") -> Gate:
         """A hook that waits."""
         return Gate(self.folder, script)

@@ -160,7 +160,7 @@ class TestOutOfService:
         assert (await stack.get(lease, wait="active"))["state"] == "active"
 
     async def test_broken_and_repaired(self, stack: Stack) -> None:
-        mark = stack.gate()._came
+        mark = stack.new_path()
         pool = await stack.pool(1, validate={"run": f"[ -e {mark} ]"})
         failed = await stack.ended(await stack.submit(pool))
         assert failed["outcome"] == "failed"

@@ -206,7 +206,7 @@ class TestTheRecord:
         assert lease["temporal_url"].endswith(f"/default/workflows/{lease['id']}/{described.run_id}/history")
 
     async def test_an_attempt_is_made_as_often_as_the_pool_allows(self, stack: Stack) -> None:
-        mark = stack.gate()._came
+        mark = stack.new_path()
         pool = await stack.pool(1, validate={"run": f"[ -e {mark} ] || {{ touch {mark}; exit 1; }}", "attempts": 2})
         lease = await stack.take(pool)
         ends = [e["data"]["ok"] for e in await stack.events(lease) if e["kind"] == "stage_ended"]
