@@ -17,6 +17,12 @@ from workflows.recycle import RecycleWorkflow
 
 GRACEFUL_SHUTDOWN = timedelta(seconds=3)
 MOST_HOOKS = 200
+POLLS = 20
+"""Requests for tasks of each kind that wait at the server, half of those for workflows for new leases.
+
+A task that finds none waiting goes into a backlog, from which it comes only once nothing newer does: in a burst of new
+leases some would wait for seconds.
+"""
 MOST_CACHED_WORKFLOWS = 2000
 
 
@@ -57,6 +63,9 @@ def build_worker(
         workflow_runner=workflow_runner or UnsandboxedWorkflowRunner(),
         interceptors=interceptors,
         max_cached_workflows=MOST_CACHED_WORKFLOWS,
+        max_concurrent_workflow_task_polls=POLLS,
+        nonsticky_to_sticky_poll_ratio=0.5,
+        max_concurrent_activity_task_polls=POLLS,
         max_concurrent_activities=MOST_HOOKS,
         max_concurrent_local_activities=MOST_HOOKS,
         max_heartbeat_throttle_interval=HEARTBEAT,
