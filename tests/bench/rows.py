@@ -149,14 +149,14 @@ def reading(stack: Stack) -> Iterable[Row]:
     """What people and dashboards ask for all day."""
     caller = Caller(stack)
     caller.pool("ten-thousand", 10_000)
-    lease = caller.take("ten-thousand")
+    with ThreadPoolExecutor(8) as pool:
+        held = list(pool.map(lambda _: Caller(stack).take("ten-thousand"), range(400)))
     for what, path, target in (
-        ("GET a lease, p50", f"/leases/{lease}", 10),
-        ("GET 100 leases, p50", "/leases?limit=100", 25),
+        ("GET a lease, p50", f"/leases/{held[0]}", 10),
+        ("GET 100 of 400 leases, p50", "/leases?limit=100", 25),
         ("GET available, two filters over 10,000, p50", "/available?pool=ten-thousand&model=m3&disks.type=nvme", 50),
     ):
         yield Row(what, median([timed(caller.call, "GET", path)[1] for _ in range(SAMPLES // 2)]), target, "ms")
-    caller.release(lease)
 
 
 def idle(stack: Stack) -> Iterable[Row]:
