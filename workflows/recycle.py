@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
@@ -21,8 +23,17 @@ class RecycleWorkflow:
 
     @workflow.run
     async def run(self, order: RecycleResource) -> str:
-        """Return `free`, or why the resource is broken."""
+        """Return `free`, or why the resource is broken.
 
+        Temporal's own cancellation changes nothing: a host that is half clean can neither be lent nor forgotten.
+        """
+        recycling = asyncio.create_task(self._recycle(order))
+        try:
+            return await asyncio.shield(recycling)
+        except asyncio.CancelledError:
+            return await recycling
+
+    async def _recycle(self, order: RecycleResource) -> str:
         def show(stage: str, attempt: int) -> None:
             workflow.set_current_details(f"{stage}, attempt {attempt}")
 

@@ -172,6 +172,20 @@ async def test_a_failing_release_stage_quarantines_the_resource_and_not_the_leas
     assert "release" in broken.reason
 
 
+async def test_a_recycling_that_somebody_cancels_in_temporal_goes_on(lab: Lab) -> None:
+    # Given a recycling whose first attempt fails, so that there is one more after the cancel.
+    await lab.pool(1, release=2)
+    lab.driver.script = lambda call: int(call.env["LEASEHOLD_ATTEMPT"] == "1")
+    handle = await lab.submit()
+    await handle.execute_update(LeaseWorkflow.release, Steer(actor="me"))
+    (recycling,) = await lab.recyclings
+
+    await lab.driver.until_started("release")
+    await lab.env.client.get_workflow_handle(recycling).cancel()
+
+    await all_free(lab)
+
+
 @pytest.mark.parametrize("state", ["queued", "preparing"])
 async def test_only_an_active_lease_can_be_extended(lab: Lab, state: str) -> None:
     await lab.pool(1, wipe=1)
