@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
 from temporalio import activity
@@ -93,9 +93,11 @@ class Stages:
         # A secret is what was printed; how it went is everybody's business.
         report = HookReport(ending=result.ending, code=result.code, detail=result.detail, ok=result.ok)
         secret = result.stdout if secret_stage and result.ok else None
-        if result.cut:
-            await self._log(order)("service", b"the hook's result was cut at 64 KiB\n")
         await self._store.finish_run(order, begun[-1].run, report, secret)
+        if result.cut:
+            # The hook has run: a log that cannot be written is no reason to run it again.
+            with suppress(Exception):
+                await self._log(order)("service", b"the hook's result was cut at 64 KiB\n")
         return report
 
     def _log(self, order: RunHook) -> _Log:

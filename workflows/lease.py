@@ -12,7 +12,7 @@ from typing import Any
 
 from temporalio import workflow
 from temporalio.common import SearchAttributeKey, SearchAttributeUpdate
-from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
+from temporalio.exceptions import ActivityError, ApplicationError
 
 with workflow.unsafe.imports_passed_through():
     from activities.allocate import Allocation
@@ -42,6 +42,9 @@ LEASE_POOL = SearchAttributeKey.for_keyword("LeasePool")
 LEASE_EXPIRES = SearchAttributeKey.for_datetime("LeaseExpires")
 
 _EXTEND_WITHIN = timedelta(seconds=20)
+_LONGEST_ACTOR, _LONGEST_REASON = 128, 1000
+
+Preparation = asyncio.Task[BrokenResource | None]
 
 
 @workflow.defn(name="lease", failure_exception_types=[LeaseholdError])
@@ -58,6 +61,7 @@ class LeaseWorkflow:
         self._deadline: datetime | None = None
         self._expires_at: datetime | None = None
         self._extending = asyncio.Lock()
+        self._stopping = False
         self._state: str = "submitted"
         self._resources: dict[tuple[str, str], ResourceView] = {}
 
@@ -121,24 +125,30 @@ class LeaseWorkflow:
         await workflow.wait_condition(
             lambda: self._ending is not None or all(t.done() for t in tasks) or any(_failed(t) for t in tasks)
         )
+        await self._stop(tasks)
         if self._ending is not None:
-            # The record first: the holder is rid of the lease while hooks are still being stopped.
-            await self._close(stopped=False)
-        for task in tasks:
-            task.cancel()
-        results = await asyncio.gather(*tasks, return_exceptions=True)
-        if self._ending is not None:
-            return
-        broken = tuple(r for r in results if isinstance(r, BrokenResource))
-        errors = [r for r in results if isinstance(r, Exception) and not is_cancelled_exception(r)]
-        if broken or errors:
-            self._fail(broken, errors)
             return
         held = await steps.step(Allocation.activate, self._ref)
         if held.state in OVER:
             self._adopt_end()
         else:
             self._held(held)
+
+    async def _stop(self, tasks: list[Preparation]) -> None:
+        """Stop what still runs, if anything does, and note what broke.
+
+        A hook may end by itself before it learns that it is cancelled, and the cancel be lost: no stage follows then.
+        """
+        self._stopping = any(not task.done() for task in tasks)
+        if self._ending is not None:
+            # The record first: the holder is rid of the lease while hooks are still being stopped.
+            self._note_broken(tasks)
+            await self._close(stopped=False)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._closed is None:
+            self._note_broken(tasks)
 
     async def _prepare_one(self, claim: Claim) -> BrokenResource | None:
         key = (claim.pool, claim.resource)
@@ -149,8 +159,8 @@ class LeaseWorkflow:
             )
             self._details()
 
-        broken = await steps.run_stages(self._request.lease, claim, show)
-        if broken is None:
+        broken = await steps.run_stages(self._request.lease, claim, show, lambda: self._stopping)
+        if broken is None and not self._stopping:
             show(None, None, ready=True)
         return broken
 
@@ -201,8 +211,11 @@ class LeaseWorkflow:
     def _ask_to_end(self, outcome: Outcome, steer: Steer) -> None:
         """Note why the lease must end; the first reason stays."""
         if self._ending is None:
+            # Signals come from anywhere, and no database may choke on what they say.
+            actor = steer.actor.replace("\0", "")[:_LONGEST_ACTOR]
+            reason = None if steer.reason is None else steer.reason.replace("\0", "")[:_LONGEST_REASON]
             self._ending = CloseLease(
-                lease=self._request.lease, outcome=outcome, actor=steer.actor, stopped=False, reason=steer.reason
+                lease=self._request.lease, outcome=outcome, actor=actor, stopped=False, reason=reason
             )
 
     def _adopt_end(self) -> None:
@@ -213,21 +226,22 @@ class LeaseWorkflow:
         """
         self._ask_to_end(Outcome.CANCELLED, Steer(actor="leasehold", reason="the record is closed"))
 
-    def _fail(self, broken: tuple[BrokenResource, ...], errors: list[Exception]) -> None:
-        if broken:
-            what = "; ".join(f"{b.pool}/{b.resource}: {b.reason}" for b in broken)
-            error = Refusal(code="stage_failed", detail=what)
-        else:
-            error = Refusal(code="preparation_failed", detail=str(errors[0].__cause__ or errors[0]))
-        if self._ending is None:
-            self._ending = CloseLease(
-                lease=self._request.lease,
-                outcome=Outcome.FAILED,
-                actor="leasehold",
-                stopped=True,
-                error=error,
-                broken=broken,
-            )
+    def _note_broken(self, tasks: list[Preparation]) -> None:
+        """Fail the lease if a resource failed; whatever ends the lease, what broke is quarantined."""
+        done = [task for task in tasks if task.done() and not task.cancelled()]
+        errors = [error for task in done if (error := task.exception()) is not None]
+        broken = tuple(r for task in done if task.exception() is None and (r := task.result()) is not None)
+        if self._ending is None and (broken or errors):
+            if broken:
+                what = "; ".join(f"{b.pool}/{b.resource}: {b.reason}" for b in broken)
+                refusal = Refusal(code="stage_failed", detail=what)
+            else:
+                refusal = Refusal(code="preparation_failed", detail=str(errors[0].__cause__ or errors[0]))
+            self._ask_to_end(Outcome.FAILED, Steer(actor="leasehold"))
+            assert self._ending is not None
+            self._ending = replace(self._ending, error=refusal)
+        if self._ending is not None:
+            self._ending = replace(self._ending, broken=broken)
 
     async def _steer(self, outcome: Outcome, steer: Steer) -> LeaseView:
         await workflow.wait_condition(lambda: self._admitted is not None)
@@ -337,6 +351,6 @@ class LeaseWorkflow:
         workflow.set_current_details("\n".join(lines))
 
 
-def _failed(task: asyncio.Task[BrokenResource | None]) -> bool:
+def _failed(task: Preparation) -> bool:
     """Whether a resource's preparation ended in vain."""
     return task.done() and not task.cancelled() and (task.exception() is not None or task.result() is not None)

@@ -38,12 +38,19 @@ async def step(what: Callable[[Any, In], Awaitable[Out]], message: In, *, give_u
     )
 
 
-async def run_stages(lease: str, claim: Claim, on_attempt: OnAttempt) -> BrokenResource | None:
-    """Take a resource through its stages in order; return why it is broken if one fails all its attempts."""
+async def run_stages(
+    lease: str, claim: Claim, on_attempt: OnAttempt, stopping: Callable[[], bool] = lambda: False
+) -> BrokenResource | None:
+    """Take a resource through its stages in order; return why it is broken if one fails all its attempts.
+
+    No hook starts any more once `stopping()` holds.
+    """
     for planned in claim.stages:
         for index, hook in enumerate(planned.hooks):
             last = planned is claim.stages[-1] and index == len(planned.hooks) - 1
-            report = await _run_hook(lease, claim, planned.stage, index, hook, last, on_attempt)
+            report = await _run_hook(lease, claim, planned.stage, index, hook, last, on_attempt, stopping)
+            if stopping():
+                return None
             if not report.ok:
                 reason = f"{planned.stage}: {report.detail}"
                 return BrokenResource(pool=claim.pool, resource=claim.resource, reason=reason)
@@ -51,7 +58,14 @@ async def run_stages(lease: str, claim: Claim, on_attempt: OnAttempt) -> BrokenR
 
 
 async def _run_hook(
-    lease: str, claim: Claim, stage: str, index: int, hook: PlannedHook, last: bool, on_attempt: OnAttempt
+    lease: str,
+    claim: Claim,
+    stage: str,
+    index: int,
+    hook: PlannedHook,
+    last: bool,
+    on_attempt: OnAttempt,
+    stopping: Callable[[], bool],
 ) -> HookReport:
     """Run a hook up to its attempts. An attempt is a result of the hook: a dead worker consumes none."""
     report = HookReport(ending="not_started", code=None, detail="no attempt is allowed", ok=False)
@@ -79,6 +93,6 @@ async def _run_hook(
             cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
             summary=f"{claim.pool}/{claim.resource} attempt {attempt} of {hook.attempts}",
         )
-        if report.ok:
+        if report.ok or stopping():
             break
     return report

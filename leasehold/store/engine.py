@@ -65,6 +65,8 @@ class Database:
                 pool_size=_READERS + _WRITERS,
                 pool_pre_ping=True,
                 isolation_level="READ COMMITTED",
+                # An error's text must not tell what a hook delivered.
+                hide_parameters=True,
             )
             # What one reader reads belongs together, as it does on SQLite.
             self.reader = self.writer.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
@@ -125,6 +127,8 @@ def _sqlite(url: Any, *, read_only: bool) -> Engine:
         # What hooks deliver is a secret. SQLite gives its other files the mode of this one.
         path.touch(mode=0o600)
     options: dict[str, Any] = {} if read_only else {"poolclass": StaticPool}
+    # An error's text must not tell what a hook delivered.
+    options["hide_parameters"] = True
     engine = create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S, "check_same_thread": False}, **options)
 
     @event.listens_for(engine, "connect")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Row, bindparam, insert, select, update
+from sqlalchemy import Row, bindparam, delete, insert, select, update
 
 from leasehold.errors import StaleEpoch, Unavailable
 from leasehold.messages import HookReport, Recycled, RunHook
@@ -38,11 +38,6 @@ _OPEN = select(t.runs).where(
     t.runs.c.pool == bindparam("pool"), t.runs.c.resource == bindparam("resource"), t.runs.c.ended_at.is_(None)
 )
 _START = insert(t.runs).returning(t.runs.c.id)
-_AGAIN = (
-    update(t.runs)
-    .where(t.runs.c.id == bindparam("id_"))
-    .values({name: bindparam(name) for name in ("host", "started_at", "deadline", "ended_at", "ending")})
-)
 _RUN = select(t.runs).where(t.runs.c.id == bindparam("id"))
 _END = (
     update(t.runs)
@@ -82,14 +77,11 @@ def begin(tx: Tx, order: RunHook, host: str) -> Begun:
         "host": host,
         "started_at": tx.now,
         "deadline": tx.now + timedelta(seconds=order.timeout_s) + KILL_GRACE,
-        "ended_at": None,
-        "ending": None,
     }
     if known is not None:
-        tx.execute(_AGAIN, {"id_": known.id, **values})
-        run = known.id
-    else:
-        run = tx.execute(_START, {"lease": order.lease, **key, **values}).scalar_one()
+        # Under a number of its own, so that what the earlier try says too late closes nothing of this one.
+        tx.execute(delete(t.runs).where(t.runs.c.id == known.id))
+    run = tx.execute(_START, {"lease": order.lease, **key, **values}).scalar_one()
     _show(tx, order, order.stage, order.attempt)
     _event(tx, order, "stage_started", {"attempt": order.attempt, "hook": order.hook})
     return Begun(run=run)
@@ -115,8 +107,8 @@ def finish(tx: Tx, order: RunHook, run: int, report: HookReport, secret: bytes |
 
     A run whose resource has gone to somebody else meanwhile is closed all the same, and changes nothing else.
     """
-    row = tx.execute(_RUN, {"id": run}).one()
-    if row.ended_at is not None:
+    row = tx.execute(_RUN, {"id": run}).one_or_none()
+    if row is None or row.ended_at is not None:
         return
     ended = {"ended_at": tx.now, "ending": report.ending, "code": report.code, "detail": report.detail}
     tx.execute(_END, {"id_": run, **ended})

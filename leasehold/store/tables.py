@@ -228,6 +228,7 @@ runs = Table(
     _column("code", Integer, nullable=True),
     _column("detail", Text, nullable=True),
     UniqueConstraint("pool", "resource", "epoch", "stage", "hook", "attempt"),
+    sqlite_autoincrement=True,
 )
 UNFINISHED = "ended_at IS NULL"
 Index("ix_runs_open", runs.c.pool, runs.c.resource, postgresql_where=text(UNFINISHED), sqlite_where=text(UNFINISHED))

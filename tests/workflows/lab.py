@@ -51,6 +51,7 @@ class ScriptedDriver:
         self.script: Script = lambda call: 0
         self.started: list[tuple[str, str]] = []
         self.stopped: list[tuple[str, str]] = []
+        self.pause_s: Callable[[HookCall], float] = lambda call: 0.0
         self.may_stop = asyncio.Event()
         self.may_stop.set()
         self._news = asyncio.Condition()
@@ -64,6 +65,7 @@ class ScriptedDriver:
         async with self._news:
             self.started.append(step)
             self._news.notify_all()
+        await asyncio.sleep(self.pause_s(call))
         code = self.script(call)
         if code is None:
             try:

@@ -179,6 +179,7 @@ def upgrade() -> None:
             "attempt",
             name=op.f("uq_runs_pool_resource_epoch_stage_hook_attempt"),
         ),
+        sqlite_autoincrement=True,
     )
     with op.batch_alter_table("runs", schema=None) as batch_op:
         batch_op.create_index("ix_runs_lease", ["lease"], unique=False)
