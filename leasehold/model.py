@@ -52,13 +52,6 @@ class ResourceState(StrEnum):
     BROKEN = "broken"
 
 
-class GrantState(StrEnum):
-    """Where one resource of a lease is on its way to the holder."""
-
-    PREPARING = "preparing"
-    READY = "ready"
-
-
 class StageName(StrEnum):
     """The named steps of a resource's life."""
 

@@ -150,24 +150,26 @@ async def request_lease(
 
 async def _submit(request: SubmitLease, service: Services, *, repeatable: bool) -> bool:
     """Submit a request unless it came before, and return whether it is the first; raise what refused it."""
-    if repeatable:
-        known = await service.store.request(request.lease)
-        if known is not None:
-            _check_same(request, known.digest)
-            if known.refusal is not None:
-                raise errors.refusal(known.refusal)
-            return False
+    if repeatable and await _is_answered(request, service):
+        return False
     admitted = await service.gateway.submit(request)
     if admitted is None:
-        known = await service.store.request(request.lease)
-        if known is not None:
-            _check_same(request, known.digest)
-            if known.refusal is not None:
-                raise errors.refusal(known.refusal)
+        await _is_answered(request, service)
         return True
     _check_same(request, admitted.digest)
     if admitted.refusal is not None:
         raise from_code(admitted.refusal.code, admitted.refusal.detail, admitted.refusal.faults)
+    return True
+
+
+async def _is_answered(request: SubmitLease, service: Services) -> bool:
+    """Whether the record has an answer to this request already; raise the refusal if that is what it was."""
+    known = await service.store.request(request.lease)
+    if known is None:
+        return False
+    _check_same(request, known.digest)
+    if known.refusal is not None:
+        raise errors.refusal(known.refusal)
     return True
 
 

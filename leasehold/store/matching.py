@@ -24,6 +24,13 @@ _RESOURCE = select(t.resources).where(*_THIS)
 _CLEAN = {"stage": None, "broken_reason": None, "broken_since": None}
 _MOVE = update(t.resources).where(*_THIS).values({name: bindparam(name) for name in ("state", "epoch", *_CLEAN)})
 
+_GRANTABLE = (
+    t.resources.c.state == ResourceState.FREE,
+    t.resources.c.offline_since.is_(None),
+    ~t.resources.c.draining,
+)
+"""What `ix_resources_grantable` holds."""
+
 _FIRST_BATCH, _LAST_BATCH = 4, 256
 """How many waiters are looked at together: few at first, because what one frees mostly goes to the first."""
 
@@ -47,11 +54,9 @@ def candidates(connection: Connection, waiters: Sequence[Waiter], *, free: bool 
     query = (
         select(t.resources.c.pool, t.resources.c.name, t.resources.c.tags, t.resources.c.properties)
         .join(t.pools, t.pools.c.name == t.resources.c.pool)
-        .where(~t.resources.c.draining)
+        .where(*_GRANTABLE if free else (~t.resources.c.draining,))
         .order_by(t.pools.c.priority, t.resources.c.pool, t.resources.c.name)
     )
-    if free:
-        query = query.where(t.resources.c.state == ResourceState.FREE, t.resources.c.offline_since.is_(None))
     if ANY_POOL not in pools:
         query = query.where(t.resources.c.pool.in_(pools))
     if free and len(pools) == 1 and all(_plain(item) for item in items):
@@ -234,12 +239,7 @@ def match(tx: Tx, pools: set[str]) -> None:
 
 
 def _any_free(tx: Tx, pools: set[str]) -> bool:
-    grantable = select(t.resources.c.name).where(
-        t.resources.c.pool.in_(pools),
-        t.resources.c.state == ResourceState.FREE,
-        t.resources.c.offline_since.is_(None),
-        ~t.resources.c.draining,
-    )
+    grantable = select(t.resources.c.name).where(t.resources.c.pool.in_(pools), *_GRANTABLE)
     return tx.execute(grantable.limit(1)).first() is not None
 
 
