@@ -11,6 +11,7 @@ from hypothesis import settings
 
 from leasehold.store import migrate
 from tests import postgres as installed
+from tests import temporal
 from tests.postgres import Missing, Postgres
 
 # Machines differ, so no example has a deadline; a test that hangs meets pytest's.
@@ -35,6 +36,13 @@ def postgres(_postgres_or_reason: Postgres | Missing) -> Postgres:
     if isinstance(_postgres_or_reason, Missing):
         installed.complain(_postgres_or_reason)
     return _postgres_or_reason
+
+
+@pytest.fixture(scope="session")
+def temporal_address() -> Iterator[str]:
+    """One real Temporal server for all tests that do not stop it."""
+    with temporal.server() as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

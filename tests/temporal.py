@@ -7,8 +7,8 @@ import shlex
 import shutil
 import string
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from temporalio.api.operatorservice.v1 import ListSearchAttributesRequest
@@ -21,18 +21,17 @@ _ROOT = Path(__file__).parents[1]
 _START_S = 60
 
 
-@asynccontextmanager
-async def running() -> AsyncIterator[Client]:
-    """A client of a server that runs until the block ends."""
+@contextmanager
+def server() -> Iterator[str]:
+    """The address of a server that runs until the block ends, and is ready."""
     own = _ROOT / ".tools" / "temporal"
     program = str(own) if own.exists() else shutil.which("temporal")
     if program is None:
         raise servers.ServerFailed("there is no Temporal server: make temporal")
     folder, port = Path(tempfile.mkdtemp(prefix="leasehold-temporal-")), servers.free_port()
     with servers.running([program, *_arguments(port)], folder=folder, stop="KILL") as server:
-        async with asyncio.timeout(_START_S):
-            client = await _client(f"127.0.0.1:{port}", server)
-        yield client
+        asyncio.run(asyncio.wait_for(_ready(f"127.0.0.1:{port}", server), _START_S))
+        yield f"127.0.0.1:{port}"
 
 
 def _arguments(port: int) -> list[str]:
@@ -46,8 +45,8 @@ def _arguments(port: int) -> list[str]:
     return [*words, "--headless"]
 
 
-async def _client(address: str, server: servers.Server) -> Client:
-    """Connect once the server has its namespace and the search attributes."""
+async def _ready(address: str, server: servers.Server) -> None:
+    """Return once the server has its namespace and the search attributes."""
     while True:
         server.check()
         try:
@@ -56,7 +55,7 @@ async def _client(address: str, server: servers.Server) -> Client:
                 ListSearchAttributesRequest(namespace=client.namespace)
             )
             if "LeaseExpires" in known.custom_attributes:
-                return client
+                return
         except (RuntimeError, RPCError):
             pass
         await asyncio.sleep(0.05)

@@ -32,6 +32,7 @@ def build_worker(
     logs: LogStore,
     drivers: Mapping[str, Driver],
     *,
+    task_queue: str = TASK_QUEUE,
     interceptors: Sequence[Interceptor] = (),
     workflow_runner: WorkflowRunner | None = None,
 ) -> Worker:
@@ -43,7 +44,7 @@ def build_worker(
     allocation, stages = Allocation(store), Stages(store, logs, drivers)
     return Worker(
         client,
-        task_queue=TASK_QUEUE,
+        task_queue=task_queue,
         workflows=[LeaseWorkflow, RecycleWorkflow],
         activities=[
             allocation.admit,

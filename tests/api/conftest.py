@@ -10,7 +10,6 @@ import pytest
 import pytest_asyncio
 from temporalio.client import Client
 
-from tests import temporal
 from tests.api import stack as service
 from tests.api.stack import Stack
 
@@ -25,9 +24,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
-async def temporal_client() -> AsyncIterator[Client]:
-    async with temporal.running() as client:
-        yield client
+async def temporal_client(temporal_address: str) -> Client:
+    return await Client.connect(temporal_address)
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="package")

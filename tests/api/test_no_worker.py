@@ -28,9 +28,8 @@ class Alone(Stack):
     async def worker(self) -> AsyncIterator[None]:
         """Have a worker until the block ends; none of these leases has a stage to run."""
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("worker.wiring.TASK_QUEUE", self.queue)
             patch.setattr("api.gateway.ANSWER_WITHIN_S", PATIENCE_S)
-            async with build_worker(self.temporal, self.services.store, self.services.logs, {}):
+            async with build_worker(self.temporal, self.services.store, self.services.logs, {}, task_queue=self.queue):
                 yield
 
 

@@ -1,25 +1,28 @@
-"""The time-skipping test server, a fresh one for each test: its clock is global."""
+"""Where workflow tests run: on Temporal's own server, and where days must pass on the one whose clock skips."""
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest_asyncio
+from temporalio.client import Client
 from temporalio.testing import WorkflowEnvironment
 
-from tests.workflows.lab import Lab, open_lab, start_server
+from tests.workflows.lab import Lab, open_lab, start_skipping_server
 
 
 @pytest_asyncio.fixture
-async def env() -> AsyncIterator[WorkflowEnvironment]:
-    """A fresh server."""
-    async with start_server() as env:
-        yield env
+async def lab(temporal_address: str, tmp_path: Path) -> AsyncIterator[Lab]:
+    """A lab of one test's own, on a task queue of its own."""
+    env = WorkflowEnvironment.from_client(await Client.connect(temporal_address))
+    async with open_lab(env, tmp_path, f"test-{uuid.uuid4().hex}") as lab:
+        yield lab
 
 
 @pytest_asyncio.fixture
-async def lab(env: WorkflowEnvironment, tmp_path: Path) -> AsyncIterator[Lab]:
-    """A lab of one test's own."""
-    async with open_lab(env, tmp_path) as lab:
+async def skipping_lab(tmp_path: Path) -> AsyncIterator[Lab]:
+    """A lab in which days pass in no time. Its server is its own: the clock is global."""
+    async with start_skipping_server() as env, open_lab(env, tmp_path, "test") as lab:
         yield lab

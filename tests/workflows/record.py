@@ -19,7 +19,7 @@ from temporalio.client import WorkflowHandle
 
 from leasehold.messages import ExtendLease, Steer
 from leasehold.model import LeaseState, Policy
-from tests.workflows.lab import Lab, open_lab, start_server
+from tests.workflows.lab import Lab, open_lab, start_skipping_server
 from workflows.lease import LeaseWorkflow
 
 FOLDER = Path(__file__).parents[1] / "histories"
@@ -106,9 +106,9 @@ SCENARIOS: tuple[Scenario, ...] = (
 
 async def record(scenario: Scenario, name: str) -> None:
     """Play a scenario and save its lease's history, and those of the recyclings that it started."""
-    async with start_server() as env:
+    async with start_skipping_server() as env:
         with tempfile.TemporaryDirectory() as folder:
-            async with open_lab(env, Path(folder)) as lab:
+            async with open_lab(env, Path(folder), "record") as lab:
                 handle = await scenario(lab)
                 await handle.result()
                 await _save(handle, f"lease-{name}")
