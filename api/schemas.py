@@ -5,14 +5,14 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
 from leasehold import durations, selector
 from leasehold.config import Duration, Json, Name, Strict, Tag, Text, storable
 from leasehold.errors import BadFilter, Fault
-from leasehold.model import Item
+from leasehold.model import PREPARE, Item, StageName
 
 Count = Annotated[int, Field(strict=True, ge=1, le=1000)]
 Plain = Annotated[str, AfterValidator(storable)]
@@ -42,6 +42,7 @@ EXAMPLE_LEASE: JsonDict = {
             "names": [],
             "role": None,
             "params": {},
+            "skip": [],
         }
     ],
     "resources": [
@@ -83,6 +84,19 @@ class ItemBody(Strict):
     names: list[Name] = Field(default=[], max_length=1000, description="Only these resources")
     role: Annotated[Text, Field(max_length=128)] | None = None
     params: Json = Field(default={}, description="For the hooks; public")
+    skip: list[StageName] = Field(
+        default=[],
+        max_length=10,
+        description="Stages not wanted; wipe is skipped only where the last holder was the same",
+    )
+
+    @field_validator("skip")
+    @classmethod
+    def _skippable(cls, value: list[StageName]) -> list[StageName]:
+        for stage in value:
+            if stage not in PREPARE:
+                raise PydanticCustomError("not_skippable", "{stage} cannot be skipped", {"stage": str(stage)})
+        return value
 
     def item(self) -> Item:
         """The item it describes."""
@@ -94,6 +108,7 @@ class ItemBody(Strict):
             names=tuple(self.names),
             role=self.role,
             params=self.params,
+            skip=tuple(self.skip),
         )
 
 
@@ -107,23 +122,47 @@ class LeaseBody(Strict):
     priority: Annotated[int, Field(strict=True, ge=-1_000_000, le=1_000_000)] = 0
     description: Text | None = None
     cc: list[Tag] = Field(default=[], max_length=50)
+    heartbeat: Duration | None = Field(
+        default=None, description="The lease is lost when no heartbeat comes for so long, from now on"
+    )
 
     def check_filters(self) -> None:
         """Raise `BadFilter` with the place of each filter that cannot be understood."""
-        faults = []
-        for i, item in enumerate(self.items):
-            for j, text in enumerate(item.match):
-                try:
-                    selector.parse(text)
-                except BadFilter as error:
-                    faults.append(Fault(path=f"items[{i}].match[{j}]", code=error.code, detail=error.detail))
-        if faults:
-            raise BadFilter(faults[0].detail, faults)
+        _check_filters(self.items)
+
+    @property
+    def heartbeat_text(self) -> str | None:
+        """How often a heartbeat must come, as people write it."""
+        return durations.render(self.heartbeat) if self.heartbeat else None
 
     @property
     def duration_text(self) -> str | None:
         """The duration as people write it."""
         return durations.render(self.duration) if self.duration else None
+
+
+def _check_filters(items: list[ItemBody]) -> None:
+    faults = []
+    for i, item in enumerate(items):
+        for j, text in enumerate(item.match):
+            try:
+                selector.parse(text)
+            except BadFilter as error:
+                faults.append(Fault(path=f"items[{i}].match[{j}]", code=error.code, detail=error.detail))
+    if faults:
+        raise BadFilter(faults[0].detail, faults)
+
+
+class AddBody(Strict):
+    """More resources for an active lease, at once or not at all."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"items": [{"pool": "r640"}]}]})
+
+    items: list[ItemBody] = Field(min_length=1, max_length=50)
+
+    def check_filters(self) -> None:
+        """Raise `BadFilter` with the place of each filter that cannot be understood."""
+        _check_filters(self.items)
 
 
 class ExtendBody(Strict):

@@ -56,6 +56,10 @@ class DurationRefused(Refused):
     code, title = "duration_refused", "The pool's policy does not allow so long a lease"
 
 
+class ExtensionRefused(Refused):
+    code, title = "extension_refused", "The pool's policy does not allow this extension"
+
+
 class NotFound(LeaseholdError):
     code, title, status = "not_found", "There is no such thing", 404
 
@@ -80,6 +84,14 @@ class Conflict(LeaseholdError):
 
 class LeaseNotActive(Conflict):
     code, title = "lease_not_active", "The lease is not active"
+
+
+class NotFree(Conflict):
+    code, title = "not_free", "What was asked for is not free now"
+
+
+class LastResource(Conflict):
+    code, title = "last_resource", "A lease has at least one resource"
 
 
 class NotDelivered(Conflict):

@@ -4,21 +4,29 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Protocol
 
 from leasehold.messages import (
+    AddResources,
+    AdmitLease,
     Admitted,
+    Blocked,
+    BrokenInLease,
     Closed,
     CloseLease,
     ExtendLease,
+    GiveBack,
     Held,
+    HeldResource,
     HookReport,
     Recycled,
     RecycleResource,
     RunHook,
-    SubmitLease,
+    Slot,
+    TakeSlot,
+    Tick,
 )
 from leasehold.model import (
     Change,
@@ -171,7 +179,7 @@ class Posted:
 class Store(Protocol):
     """What the database remembers. Each call is one transaction, and can be made twice."""
 
-    async def admit(self, request: SubmitLease, run_id: str) -> Admitted:
+    async def admit(self, order: AdmitLease, run_id: str) -> Admitted:
         """Refuse a request, grant it at once, or let it wait."""
         ...
 
@@ -179,12 +187,52 @@ class Store(Protocol):
         """How a lease stands, and what it holds; raises `LeaseUnknown`."""
         ...
 
-    async def activate(self, lease: str) -> Held:
-        """Deliver a lease whose resources are all ready: its time counts from now."""
+    async def report_broken(self, order: BrokenInLease) -> Admitted:
+        """Quarantine resources that failed their stages, and say how the lease goes on without them."""
+        ...
+
+    async def show_blocked(self, order: Blocked) -> None:
+        """Let a lease show why its preparation does not go on."""
+        ...
+
+    async def activate(self, lease: str, ready: tuple[HeldResource, ...] = ()) -> Held:
+        """Deliver a lease whose resources are all ready, or those of an active lease that became `ready` since."""
+        ...
+
+    async def tick(self, order: Tick) -> Held:
+        """Do what is due for an active lease: warn, extend it, begin its grace, end it."""
         ...
 
     async def extend(self, lease: str, extension: ExtendLease) -> Held:
         """Move the end of an active lease, as far as the policy allows."""
+        ...
+
+    async def add(self, lease: str, addition: AddResources) -> Admitted:
+        """Grant an active lease more, at once or not at all."""
+        ...
+
+    async def give_back(self, lease: str, part: GiveBack) -> Admitted:
+        """Take one resource out of an active lease."""
+        ...
+
+    async def heartbeat(self, lease: str, every: timedelta | None = None) -> datetime | None:
+        """Note that a lease's holder is there, and return until when it must be heard of again."""
+        ...
+
+    async def give_up(self, lease: str) -> bool:
+        """Whether a lease's heartbeat is overdue; from then on none revives it."""
+        ...
+
+    async def overdue(self, limit: int = 100) -> list[str]:
+        """The leases whose heartbeats are overdue, and whose workflows are to be told now."""
+        ...
+
+    async def take_slot(self, order: TakeSlot) -> Slot:
+        """Take a slot of a limiter, or wait for one."""
+        ...
+
+    async def give_slot(self, order: TakeSlot) -> None:
+        """Give a slot back, or wait for it no more."""
         ...
 
     async def close_lease(self, order: CloseLease) -> Closed:

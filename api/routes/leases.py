@@ -14,12 +14,14 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Query, Response
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from pydantic import BaseModel
 
 from api import errors, render
 from api.auth import Principal, authenticate
 from api.logtext import LogText
 from api.schemas import (
     PROBLEMS,
+    AddBody,
     DeliveryAnswer,
     ExtendBody,
     LeaseAnswer,
@@ -31,7 +33,7 @@ from api.schemas import (
 from api.services import Services, services
 from leasehold import durations
 from leasehold.errors import Fault, KeyReused, LeaseNotActive, LeaseUnknown, Malformed, NotDelivered, from_code
-from leasehold.messages import ExtendLease, Steer, SubmitLease
+from leasehold.messages import AddResources, Admitted, ExtendLease, GiveBack, Steer, SubmitLease
 from leasehold.model import OVER, Lease, LeaseState
 from leasehold.ports import LeaseFilter
 
@@ -61,8 +63,8 @@ def _digest(body: LeaseBody) -> str:
     return hashlib.sha256(json.dumps(body.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
 
-def _extension_id(principal: str, key: str, body: ExtendBody) -> str:
-    """What tells an extension from its repetition, and, after the point, from another one with the same key."""
+def _repetition(principal: str, key: str, body: BaseModel) -> str:
+    """What tells a call from its repetition, and, after the point, from another one with the same key."""
     known = hashlib.sha256(f"{principal}\0{key}".encode()).hexdigest()[:32]
     return f"{known}.{hashlib.sha256(body.model_dump_json().encode()).hexdigest()[:32]}"
 
@@ -141,6 +143,7 @@ async def request_lease(
         priority=body.priority,
         description=body.description,
         cc=tuple(body.cc),
+        heartbeat=body.heartbeat_text,
     )
     first = await _submit(request, service, repeatable=key is not None)
     shown = await _wait(request.lease, wait, within, service)
@@ -224,7 +227,7 @@ async def extend_lease(found: Found, body: ExtendBody, caller: Caller, service: 
         by=durations.render(body.by) if body.by else None,
         until=body.until,
         actor=caller.name,
-        request=_extension_id(caller.id, key or uuid.uuid4().hex, body),
+        request=_repetition(caller.id, key or uuid.uuid4().hex, body),
     )
     held = await service.gateway.extend(found.id, extension)
     if held is None:
@@ -250,6 +253,53 @@ async def cancel_lease(found: Found, caller: Caller, service: Service) -> Respon
 
 def _is_over(found: _Found) -> bool:
     return found.record is not None and found.record.state in OVER
+
+
+@router.post("/{ref}/heartbeat", response_model=LeaseAnswer)
+async def beat(found: Found, service: Service) -> Response:
+    """Say that the lease is still wanted. One that asked for heartbeats is lost when none comes in time."""
+    if found.record is None:
+        submission = await service.gateway.submission(found.id)
+        every = submission.request.heartbeat if submission else None
+        await service.store.heartbeat(found.id, durations.parse(every) if every else None)
+    elif found.record.state in OVER:
+        raise LeaseNotActive(f"lease {found.record.number} is over")
+    else:
+        await service.store.heartbeat(found.id)
+    return JSONResponse(await _shown(found.id, service))
+
+
+@router.post("/{ref}/resources", response_model=LeaseAnswer)
+async def add_resources(found: Found, body: AddBody, caller: Caller, service: Service, key: Key = None) -> Response:
+    """Give an active lease more resources, at once or not at all: they are prepared while the lease goes on."""
+    body.check_filters()
+    if found.record is None:
+        raise LeaseNotActive("the lease has not been admitted yet")
+    addition = AddResources(
+        items=tuple(item.item() for item in body.items),
+        actor=caller.name,
+        request=_repetition(caller.id, key or uuid.uuid4().hex, body),
+    )
+    return await _grown(found, await service.gateway.add(found.id, addition), service)
+
+
+@router.delete("/{ref}/resources/{pool}/{name}", response_model=LeaseAnswer)
+async def give_back_resource(found: Found, pool: str, name: str, caller: Caller, service: Service) -> Response:
+    """Give one of an active lease's resources back; one that was given back before stays so."""
+    if found.record is None:
+        raise LeaseNotActive("the lease has not been admitted yet")
+    part = GiveBack(pool=pool, resource=name, actor=caller.name)
+    return await _grown(found, await service.gateway.give_back(found.id, part), service)
+
+
+async def _grown(found: _Found, standing: Admitted | None, service: Services) -> Response:
+    """The lease after its resources were changed; raise what refused that."""
+    if standing is None:
+        assert found.record is not None
+        raise LeaseNotActive(f"lease {found.record.number} is over")
+    if standing.refusal is not None:
+        raise from_code(standing.refusal.code, standing.refusal.detail, standing.refusal.faults)
+    return JSONResponse(await _shown(found.id, service))
 
 
 @router.get("/{ref}/delivery", response_model=DeliveryAnswer)

@@ -116,6 +116,7 @@ resources = Table(
     _column("offline_since", Utc, nullable=True),
     _column("broken_reason", Text, nullable=True),
     _column("broken_since", Utc, nullable=True),
+    _column("prepared", String(64), nullable=True, comment="Digest of the stages that it went through ahead"),
 )
 GRANTABLE = "state = 'free' AND offline_since IS NULL AND NOT draining"
 Index(
@@ -125,6 +126,28 @@ Index(
     postgresql_where=text(GRANTABLE),
     sqlite_where=text(GRANTABLE),
 )
+
+limiters = Table(
+    "limiters",
+    metadata,
+    Column("name", String(128), primary_key=True),
+    _column("size", Integer),
+    _column("file", String(128), comment="The pools file that made it"),
+)
+
+slots = Table(
+    "slots",
+    metadata,
+    Column("id", Serial, primary_key=True),
+    _column("limiter", String(128)),
+    _column("workflow", String(400), comment="Who has it, or waits for it"),
+    _column("key", String(400), comment="For which run of a hook"),
+    _column("at", Utc),
+    _column("taken_at", Utc, nullable=True),
+    UniqueConstraint("workflow", "key"),
+    sqlite_autoincrement=True,
+)
+Index("ix_slots_limiter", slots.c.limiter, slots.c.id)
 
 requests = Table(
     "requests",
@@ -153,6 +176,12 @@ leases = Table(
     _column("duration_s", BigInteger),
     _column("last_extension", String(128), nullable=True, comment="So that an extension run twice counts once"),
     _column("run_id", String(64)),
+    _column("waiting", Boolean, comment="In the queue: for all that it wants, or for what is missing"),
+    _column("missing", Json, nullable=True, comment="The items of which one resource each is still to be replaced"),
+    _column("replaced", Integer, comment="How many failed resources were replaced"),
+    _column("blocked", Text, nullable=True, comment="Why its preparation does not go on"),
+    _column("warned", Integer, comment="How many of the warnings before its end were given"),
+    _column("grace_until", Utc, nullable=True, comment="Expired, and until then it can be revived"),
     _column("created_at", Utc),
     _column("granted_at", Utc, nullable=True),
     _column("active_at", Utc, nullable=True),
@@ -161,13 +190,13 @@ leases = Table(
     CheckConstraint("(state = 'ended') = (ended_at IS NOT NULL)", name="ended_at"),
     CheckConstraint("state <> 'ended' OR outcome IS NOT NULL", name="outcome"),
 )
-QUEUED = "state = 'queued'"
+WAITING = "waiting"
 Index(
     "ix_leases_queue",
     leases.c.priority.desc(),
     leases.c.number,
-    postgresql_where=text(QUEUED),
-    sqlite_where=text(QUEUED),
+    postgresql_where=text(WAITING),
+    sqlite_where=text(WAITING),
 )
 Index("ix_leases_state_number", leases.c.state, leases.c.number)
 Index("ix_leases_owner_number", leases.c.owner, leases.c.number)
@@ -180,6 +209,18 @@ waits = Table(
 )
 Index("ix_waits_pool", waits.c.pool)
 
+heartbeats = Table(
+    "heartbeats",
+    metadata,
+    Column("lease", String(64), primary_key=True),
+    _column("every_s", BigInteger),
+    _column("by", Utc, comment="Past it the lease is lost"),
+    _column("lost", Boolean, comment="It was missed: no heartbeat revives the lease"),
+    _column("told_at", Utc, nullable=True, comment="When its workflow was told"),
+    comment="Leases that end unless their holder is heard of; apart from `leases`, because it is written so often",
+)
+Index("ix_heartbeats_by", heartbeats.c.by)
+
 grants = Table(
     "grants",
     metadata,
@@ -191,8 +232,10 @@ grants = Table(
     _column("spec", Serial, ForeignKey("specs.id")),
     _column("item", Integer),
     _column("role", String(128), nullable=True),
+    _column("due", Json, comment="The stages that it has to go through for this lease"),
     _column("stage", String(16), nullable=True),
     _column("attempt", Integer, nullable=True),
+    _column("request", String(128), nullable=True, comment="The addition to its lease that it came with"),
     _column("granted_at", Utc),
     _column("ready_at", Utc, nullable=True),
     _column("closed_at", Utc, nullable=True),
@@ -209,13 +252,16 @@ Index(
 )
 Index("ix_grants_lease", grants.c.lease)
 
+LEASE_WIDE = ""
+"""What stands for a resource in a run for all of a lease's."""
+
 runs = Table(
     "runs",
     metadata,
     Column("id", Serial, primary_key=True),
     _column("lease", String(64)),
     _column("pool", String(128)),
-    _column("resource", String(128)),
+    _column("resource", String(128), comment="Empty: for all resources of the lease"),
     _column("epoch", BigInteger),
     _column("stage", String(16)),
     _column("hook", Integer),
@@ -227,7 +273,7 @@ runs = Table(
     _column("ending", String(16), nullable=True),
     _column("code", Integer, nullable=True),
     _column("detail", Text, nullable=True),
-    UniqueConstraint("pool", "resource", "epoch", "stage", "hook", "attempt"),
+    UniqueConstraint("lease", "pool", "resource", "epoch", "stage", "hook", "attempt"),
     sqlite_autoincrement=True,
 )
 UNFINISHED = "ended_at IS NULL"
@@ -255,8 +301,8 @@ outbox = Table(
     "outbox",
     metadata,
     Column("id", Serial, primary_key=True),
-    _column("kind", String(16), comment="granted: signal the lease; recycle: start the workflow"),
-    _column("lease", String(64)),
+    _column("kind", String(16), comment="granted: signal the workflow; recycle: start it"),
+    _column("lease", String(400), comment="Or the id of another workflow, which is signalled"),
     _column("message", Json, nullable=True),
     _column("at", Utc),
     _column("delivered_at", Utc, nullable=True),

@@ -19,7 +19,7 @@ from leasehold.store.engine import Database
 from leasehold.store.store import SqlStore
 from tests.conftest import NewDatabase
 from tests.contract import ledger
-from tests.contract.store_lab import Lab, request
+from tests.contract.store_lab import Lab, admission, request
 
 TASKS = 50
 
@@ -35,7 +35,7 @@ class Rivals:
 
     async def admit(self, n: int, count: int = 1) -> Admitted:
         asked = request(f"lease{n}", Item(pool="r640", count=count))
-        return await self.stores[n % 2].admit(asked, "run")
+        return await self.stores[n % 2].admit(admission(asked), "run")
 
     async def all_admitted(self, numbers: Iterable[int], count: int = 1) -> Counter[LeaseState | None]:
         """Ask for all at once, and count what became of them."""
@@ -81,7 +81,7 @@ async def preparing(lab: Lab) -> list[str]:
 async def test_the_same_request_from_two_sides_is_one_lease(lab: Lab, rivals: Rivals) -> None:
     await lab.pool("r640", 4)
     asked = request("same", Item(pool="r640", count=2))
-    answers = await asyncio.gather(*(rivals.stores[n % 2].admit(asked, "run") for n in range(20)))
+    answers = await asyncio.gather(*(rivals.stores[n % 2].admit(admission(asked), "run") for n in range(20)))
     assert len({str(answer) for answer in answers}) == 1
     assert len(await lab.held("same")) == 2
 

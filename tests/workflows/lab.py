@@ -25,7 +25,7 @@ from temporalio.worker import (
 )
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
-from leasehold.messages import Steer, SubmitLease
+from leasehold.messages import Steer, SubmitLease, recycle_id
 from leasehold.model import Hook, Inventory, Item, Lease, LeaseState, Policy, PoolSpec, ResourceSpec, StageName
 from leasehold.ports import Ending, HookCall, HookResult, LogSink, ResourceFilter
 from leasehold.store import migrate
@@ -34,7 +34,6 @@ from leasehold.store.store import SqlStore
 from worker.relay import Relay
 from worker.wiring import build_worker
 from workflows.lease import LeaseWorkflow
-from workflows.recycle import workflow_id
 
 _TEST_SERVER = Path(__file__).parents[2] / ".tools" / "temporal-test-server"
 _FINISH_S = 10
@@ -125,7 +124,7 @@ class Lab:
         """The workflow ids of the recyclings that were started."""
         found = await self.store.events(limit=1000)
         return [
-            workflow_id(e.pool, e.resource, e.data["epoch"])
+            recycle_id(e.pool, e.resource, e.data["epoch"])
             for e in found
             if e.kind == "resource_recycling" and e.pool and e.resource
         ]
