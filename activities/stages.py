@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
@@ -28,6 +28,11 @@ class Stages:
         self._logs = logs
         self._drivers = drivers
         self._host = host or socket.gethostname()
+
+    @property
+    def all(self) -> list[Callable[[RunHook], Awaitable[HookReport]]]:
+        """The activities."""
+        return [self.wipe, self.provision, self.configure, self.validate, self.deliver, self.release]
 
     @activity.defn
     async def wipe(self, order: RunHook) -> HookReport:

@@ -11,7 +11,7 @@ from temporalio.worker import Interceptor, UnsandboxedWorkflowRunner, Worker, Wo
 from activities.allocate import Allocation
 from activities.stages import HEARTBEAT, Stages
 from leasehold.ports import Driver, LogStore, Store
-from leasehold.temporal import TASK_QUEUE
+from leasehold.temporal import TASK_QUEUE, site_queue
 from workflows.lease import LeaseWorkflow
 from workflows.recycle import RecycleWorkflow
 
@@ -62,12 +62,7 @@ def build_worker(
             allocation.close_lease,
             allocation.end_lease,
             allocation.finish_recycling,
-            stages.wipe,
-            stages.provision,
-            stages.configure,
-            stages.validate,
-            stages.deliver,
-            stages.release,
+            *stages.all,
         ],
         workflow_runner=workflow_runner or UnsandboxedWorkflowRunner(),
         interceptors=interceptors,
@@ -77,6 +72,20 @@ def build_worker(
         max_concurrent_activity_task_polls=POLLS,
         max_concurrent_activities=MOST_HOOKS,
         max_concurrent_local_activities=MOST_HOOKS,
+        max_heartbeat_throttle_interval=HEARTBEAT,
+        default_heartbeat_throttle_interval=HEARTBEAT,
+        graceful_shutdown_timeout=GRACEFUL_SHUTDOWN,
+    )
+
+
+def build_site_worker(client: Client, store: Store, logs: LogStore, drivers: Mapping[str, Driver], site: str) -> Worker:
+    """A worker that runs only the hooks of the pools of one site."""
+    return Worker(
+        client,
+        task_queue=site_queue(site),
+        activities=Stages(store, logs, drivers).all,
+        max_concurrent_activity_task_polls=POLLS,
+        max_concurrent_activities=MOST_HOOKS,
         max_heartbeat_throttle_interval=HEARTBEAT,
         default_heartbeat_throttle_interval=HEARTBEAT,
         graceful_shutdown_timeout=GRACEFUL_SHUTDOWN,

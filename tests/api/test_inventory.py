@@ -95,7 +95,7 @@ class TestByHand:
             "wipe": {"run": ["wipe", "-x"], "timeout": "90s", "attempts": 2},
             "policy": {"default_duration": "2h", "max_duration": "1d", "on_release": ["wipe"]},
         }
-        usual = {
+        usual: dict[str, Any] = {
             "max_total": None,
             "extend": "always",
             "auto_extend": None,
