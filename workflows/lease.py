@@ -197,7 +197,8 @@ class LeaseWorkflow:
             self._nudged = True
             return False
         prepared = Prepared(lease=self._request.lease, holds=tuple(claim.held for claim in standing.claims))
-        held = await steps.step(Allocation.activate, prepared)
+        async with self._extending:
+            held = await steps.step(Allocation.activate, prepared)
         if held.state in OVER:
             self._adopt_end()
         else:
@@ -329,10 +330,11 @@ class LeaseWorkflow:
         return self.view()
 
     async def _extend(self, extension: ExtendLease) -> Held:
+        await workflow.wait_condition(lambda: self._admitted is not None)
         async with self._extending:
-            if self._ending is not None or self._deadline is None:
-                refusal = Refusal(code="lease_not_active", detail="only an active lease can be extended")
-                return Held(refusal=refusal)
+            if self._ending is not None or self._refused:
+                return Held(refusal=Refusal(code="lease_not_active", detail="the lease is over"))
+            # Whether it is active the record knows first.
             record = ExtendRecord(lease=self._request.lease, extension=extension)
             try:
                 held = await steps.step(Allocation.extend, record, give_up=_EXTEND_WITHIN)
@@ -415,7 +417,6 @@ class LeaseWorkflow:
     @workflow.signal(name="extend")
     async def on_extend_signal(self, extension: ExtendLease | None = None) -> None:
         """The same as the update, for Temporal's UI and command line; one that says nothing changes nothing."""
-        await workflow.wait_condition(lambda: self._admitted is not None)
         if extension is not None:
             await self._extend(extension)
 

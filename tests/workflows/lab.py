@@ -39,6 +39,8 @@ from workflows.lease import LeaseWorkflow
 
 _TEST_SERVER = Path(__file__).parents[2] / ".tools" / "temporal-test-server"
 _FINISH_S = 10
+SHORT_HISTORIES = {"limit__historyCount__suggestContinueAsNew": "40"}
+"""Settings of a server with which a workflow goes on in a new run after so many events."""
 SECRET = b"password=correct-horse\n"
 
 Script = Callable[[HookCall], int | None]
