@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from leasehold import durations
+from leasehold.access import Scopes, Token
 from leasehold.messages import SubmitLease
 from leasehold.model import Change, Delivery, Event, Hook, Item, Lease, Pool, PoolSpec, Resource
 from leasehold.ports import Availability
@@ -188,4 +189,27 @@ def delivery(delivery: Delivery) -> dict[str, Any]:
         "role": delivery.role,
         "data": text,
         "data_base64": b64encode(delivery.data).decode(),
+    }
+
+
+def scopes(scopes: Scopes) -> dict[str, Any]:
+    """What narrows a token."""
+    return asdict(scopes)
+
+
+def token(token: Token) -> dict[str, Any]:
+    """A token as the API shows it: nothing that it could be used by."""
+    return {
+        "id": token.id,
+        "user": token.user,
+        "role": token.role,
+        "scopes": scopes(token.scopes),
+        "label": token.label,
+        "created_at": time(token.created_at),
+        "created_by": token.created_by,
+        "made_with": token.made_with,
+        "expires_at": time(token.expires_at),
+        "revoked_at": time(token.revoked_at),
+        "revoked_by": token.revoked_by,
+        "last_used_at": time(token.last_used_at),
     }

@@ -10,6 +10,7 @@ from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
 from leasehold import durations, selector
+from leasehold.access import USER_PATTERN, Role, Scopes
 from leasehold.config import Duration, Json, Name, Strict, Tag, Text, storable
 from leasehold.errors import BadFilter, Fault
 from leasehold.model import PREPARE, Item, StageName
@@ -195,6 +196,37 @@ class ResourceBody(Strict):
     properties: Json = Field(default={})
 
 
+UserName = Annotated[str, Field(pattern=USER_PATTERN)]
+Label = Annotated[str, Field(max_length=200), AfterValidator(storable)]
+
+
+class ScopesBody(Strict):
+    """What narrows a token: outside of `pools` it can what a viewer can; with `read` it changes nothing."""
+
+    pools: list[Name] | None = Field(default=None, min_length=1, max_length=100, description="None: all pools")
+    read: Annotated[bool, Field(strict=True)] = False
+
+    def scopes(self) -> Scopes:
+        """The scopes it describes."""
+        return Scopes(pools=None if self.pools is None else tuple(dict.fromkeys(self.pools)), read=self.read)
+
+
+class TokenBody(Strict):
+    """A token to make; without `expires` it is good for 90 days, or as long as the token that it is made with."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"user": "ci", "role": "user", "expires": "30d", "scopes": {"pools": ["r640"]}}]
+        }
+    )
+
+    user: UserName | None = Field(default=None, description="Who owns what is made with it; by default the caller")
+    role: Role = Role.USER
+    expires: Duration | None = Field(default=None, description="At most 365d")
+    scopes: ScopesBody = ScopesBody()
+    label: Label | None = Field(default=None, description="What it is for")
+
+
 class ProblemAnswer(BaseModel):
     """Any error (RFC 9457). `code` never changes; `errors` names the places."""
 
@@ -307,3 +339,77 @@ class DeliveryAnswer(BaseModel):
 
     lease: str
     resources: list[dict[str, Any]]
+
+
+class ScopesAnswer(BaseModel):
+    pools: list[str] | None
+    read: bool
+
+
+EXAMPLE_TOKEN: JsonDict = {
+    "id": "k3xq7mvd2a5c",
+    "user": "ci",
+    "role": "user",
+    "scopes": {"pools": ["r640"], "read": False},
+    "label": "nightly pipeline",
+    "created_at": "2026-01-05T09:00:00.000000Z",
+    "created_by": "admin",
+    "made_with": None,
+    "expires_at": "2026-02-04T09:00:00.000000Z",
+    "revoked_at": None,
+    "revoked_by": None,
+    "last_used_at": "2026-01-06T02:00:13.000000Z",
+}
+
+
+class TokenAnswer(BaseModel):
+    """A token, without its secret. `made_with` is the id of the token that it was made with, if that has one."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_TOKEN]})
+
+    id: str
+    user: str
+    role: str
+    scopes: ScopesAnswer
+    label: str | None
+    created_at: datetime
+    created_by: str
+    made_with: str | None
+    expires_at: datetime
+    revoked_at: datetime | None
+    revoked_by: str | None
+    last_used_at: datetime | None
+
+
+class NewTokenAnswer(TokenAnswer):
+    """The answer to making a token: `token` is shown nowhere else, and never again."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{**EXAMPLE_TOKEN, "token": "lh_k3xq7mvd2a5c_…"}]})
+
+    token: str
+
+
+class WhoamiAnswer(BaseModel):
+    """The caller: `token` is the id of a user's token, `lease` that of the lease whose own token was sent."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "user": "ci",
+                    "role": "user",
+                    "scopes": {"pools": ["r640"], "read": False},
+                    "expires_at": "2026-02-04T09:00:00.000000Z",
+                    "token": "k3xq7mvd2a5c",
+                    "lease": None,
+                }
+            ]
+        }
+    )
+
+    user: str
+    role: str | None
+    scopes: ScopesAnswer
+    expires_at: datetime | None
+    token: str | None
+    lease: str | None

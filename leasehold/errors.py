@@ -76,6 +76,10 @@ class ResourceUnknown(NotFound):
     code, title = "resource_unknown", "There is no such resource"
 
 
+class TokenUnknown(NotFound):
+    code, title = "token_unknown", "There is no such token"
+
+
 class Conflict(LeaseholdError):
     """The thing is in a state in which this cannot be done."""
 

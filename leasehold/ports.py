@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Protocol
 
+from leasehold.access import Credential, NewToken, Token, TokenPage
 from leasehold.messages import (
     AddResources,
     AdmitLease,
@@ -375,4 +376,32 @@ class LogStore(Protocol):
 
     async def read(self, lease: str, after: int = 0, limit: int = 200) -> list[LogChunk]:
         """The pieces of a lease's log after one of them, oldest first."""
+        ...
+
+
+class TokenStore(Protocol):
+    """Users' tokens. Their strings are kept nowhere, only what they are checked against."""
+
+    async def create(self, new: NewToken) -> Token:
+        """Keep a new token; raises `Refused` or `Unauthenticated` where the one it is made with forbids it."""
+        ...
+
+    async def credential(self, token: str) -> Credential | None:
+        """What is needed to check a token, by its id; None if there is none."""
+        ...
+
+    async def token(self, token: str) -> Token:
+        """A token by its id; raises `TokenUnknown`."""
+        ...
+
+    async def tokens(self, *, user: str | None, before: int | None, limit: int) -> TokenPage:
+        """Tokens of a user, or of all, newest first."""
+        ...
+
+    async def revoke(self, token: str, *, actor: str, by: str) -> list[str]:
+        """Make a token good for nothing, with those that end with it; the ids of all that are revoked now."""
+        ...
+
+    async def used(self, tokens: list[str]) -> None:
+        """Note that tokens are in use; a note younger than a minute stays."""
         ...

@@ -280,6 +280,28 @@ UNFINISHED = "ended_at IS NULL"
 Index("ix_runs_open", runs.c.pool, runs.c.resource, postgresql_where=text(UNFINISHED), sqlite_where=text(UNFINISHED))
 Index("ix_runs_lease", runs.c.lease)
 
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("number", Serial, primary_key=True),
+    _column("id", String(16), unique=True, comment="The public part of the token's string"),
+    _column("digest", String(64), comment="SHA-256 of the token's string, which is stored nowhere"),
+    _column("owner", String(128), comment="The user"),
+    _column("role", String(16)),
+    _column("scopes", Json),
+    _column("label", Text, nullable=True),
+    _column("created_at", Utc),
+    _column("created_by", String(128)),
+    _column("made_with", String(16), nullable=True, comment="The token that it was made with"),
+    _column("expires_at", Utc),
+    _column("revoked_at", Utc, nullable=True),
+    _column("revoked_by", String(128), nullable=True),
+    _column("last_used_at", Utc, nullable=True, comment="To the minute"),
+    sqlite_autoincrement=True,
+)
+Index("ix_tokens_owner_number", tokens.c.owner, tokens.c.number)
+Index("ix_tokens_made_with", tokens.c.made_with)
+
 events = Table(
     "events",
     metadata,

@@ -237,6 +237,39 @@ def upgrade() -> None:
         comment="Append-only: a lease keeps the hook settings of its grant",
     )
     op.create_table(
+        "tokens",
+        sa.Column("number", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("id", sa.String(length=16), nullable=False, comment="The public part of the token's string"),
+        sa.Column(
+            "digest",
+            sa.String(length=64),
+            nullable=False,
+            comment="SHA-256 of the token's string, which is stored nowhere",
+        ),
+        sa.Column("owner", sa.String(length=128), nullable=False, comment="The user"),
+        sa.Column("role", sa.String(length=16), nullable=False),
+        sa.Column(
+            "scopes",
+            sa.JSON(none_as_null=True),
+            nullable=False,
+        ),
+        sa.Column("label", sa.Text(), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("created_by", sa.String(length=128), nullable=False),
+        sa.Column("made_with", sa.String(length=16), nullable=True, comment="The token that it was made with"),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("revoked_by", sa.String(length=128), nullable=True),
+        sa.Column("last_used_at", sa.DateTime(timezone=True), nullable=True, comment="To the minute"),
+        sa.PrimaryKeyConstraint("number", name=op.f("pk_tokens")),
+        sa.UniqueConstraint("id", name=op.f("uq_tokens_id")),
+        sqlite_autoincrement=True,
+    )
+    with op.batch_alter_table("tokens", schema=None) as batch_op:
+        batch_op.create_index("ix_tokens_made_with", ["made_with"], unique=False)
+        batch_op.create_index("ix_tokens_owner_number", ["owner", "number"], unique=False)
+
+    op.create_table(
         "grants",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("lease", sa.String(length=64), nullable=False),
