@@ -12,7 +12,6 @@ from leasehold.errors import StaleEpoch, Unavailable
 from leasehold.messages import Claim
 from leasehold.model import Outcome, ResourceSpec
 from leasehold.store import tables as t
-from leasehold.store.engine import Tx
 from tests.contract.store_lab import FAILED, HOST, OK, Lab, file, hosts, run_of, spec
 
 ELSEWHERE = "worker2"
@@ -82,12 +81,10 @@ async def test_the_database_itself_allows_one_holder_only(lab: Lab) -> None:
     await lab.pool("r640", 1)
     (claim,) = (await lab.take("a")).claims
 
-    def grant_again(tx: Tx) -> None:
-        values = {"lease": "a", "pool": "r640", "resource": "host01", "epoch": claim.epoch + 1, "spec": claim.spec}
-        tx.execute(insert(t.grants).values(**values, item=0, granted_at=tx.now))
-
-    with pytest.raises(IntegrityError):
-        await lab.store.database.write(grant_again)
+    values = {"lease": "a", "pool": "r640", "resource": "host01", "epoch": claim.epoch + 1, "spec": claim.spec}
+    again = insert(t.grants).values(**values, item=0, granted_at=lab.clock.now)
+    with lab.store.database.writer.begin() as connection, pytest.raises(IntegrityError):
+        connection.execute(again)
     await lab.close("a")
     await lab.take("b")
 
