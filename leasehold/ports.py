@@ -52,6 +52,10 @@ class Ending(StrEnum):
     NOT_STARTED = "not_started"
 
 
+async def _nothing() -> None:
+    """What nobody needs to know."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class HookCall:
     """One run of one hook: all that a driver is told.
@@ -61,7 +65,8 @@ class HookCall:
     behind, is gone with its whole process tree. `log_stdout` is off where the result is a secret.
 
     `begin` is called once the lock is held and before anything starts. It says whether to start at all, and raises
-    where the resource has gone to somebody else meanwhile.
+    where the resource has gone to somebody else meanwhile. `stopped` is called where the hook ends without a result,
+    cancelled for instance, once the driver knows that nothing of it lives, and not at all where it cannot know.
     """
 
     hook: Hook
@@ -71,6 +76,7 @@ class HookCall:
     lease_file: bytes
     log_stdout: bool
     begin: Callable[[], Awaitable[bool]]
+    stopped: Callable[[], Awaitable[None]] = _nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +158,29 @@ class Briefing:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a run has its processes and its lock.
+
+    `host` is the machine's name, for people: two can have the same. `locks` tells the lock folder, `boot` the start of
+    the machine's kernel, `processes` which processes can be seen; all are "" where runs have none of it.
+    """
+
+    host: str
+    locks: str = ""
+    boot: str = ""
+    processes: str = ""
+
+    def clears(self, earlier: Place) -> bool:
+        """Whether whoever holds the lock here knows that nothing lives of an `earlier` run of the same lock."""
+        if self.locks != earlier.locks:
+            return False
+        if self.boot != earlier.boot:
+            # After a restart of the machine nothing of before lives. Another machine can have the same folder.
+            return self.host == earlier.host
+        return self.processes == earlier.processes and (self.locks != "" or self.host == earlier.host)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Begun:
     """A run that may start now, or the report of one that was finished before."""
 
@@ -199,8 +228,12 @@ class Store(Protocol):
         """Put together what a hook is told."""
         ...
 
-    async def begin_run(self, order: RunHook, host: str) -> Begun:
+    async def begin_run(self, order: RunHook, place: Place) -> Begun:
         """Let a hook start; raises `StaleEpoch` or, while an earlier run may be alive elsewhere, `Unavailable`."""
+        ...
+
+    async def stop_run(self, order: RunHook, run: int) -> None:
+        """Record that a run was stopped and that nothing of it lives: the same attempt can begin anew, anywhere."""
         ...
 
     async def finish_run(self, order: RunHook, run: int, report: HookReport, secret: bytes | None) -> None:

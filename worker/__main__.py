@@ -11,6 +11,7 @@ from datetime import timedelta
 from temporalio.client import Client
 
 from activities.drivers.command import CommandDriver
+from activities.drivers.place import place_of
 from leasehold import config, process
 from leasehold.errors import LeaseholdError
 from leasehold.settings import Settings
@@ -38,9 +39,11 @@ async def run(settings: Settings) -> None:
         client = await _connect(settings, stopped)
         if client is None:
             return
-        async with CommandDriver(lock_folder=settings.folder / "locks", kill_grace=KILL_GRACE) as command:
+        locks = settings.folder / "locks"
+        place = place_of(locks)
+        async with CommandDriver(lock_folder=locks, kill_grace=KILL_GRACE) as command:
             relay = asyncio.create_task(Relay(store, client, TASK_QUEUE).run())
-            async with build_worker(client, store, logs, {"command": command}):
+            async with build_worker(client, store, logs, {"command": command}, place=place):
                 log.info("working")
                 await stopped.wait()
                 log.info("stopping")

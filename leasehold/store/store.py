@@ -31,7 +31,17 @@ from leasehold.model import (
     Resource,
     ResourceSpec,
 )
-from leasehold.ports import Availability, Begun, Briefing, Clock, KnownRequest, LeaseFilter, Posted, ResourceFilter
+from leasehold.ports import (
+    Availability,
+    Begun,
+    Briefing,
+    Clock,
+    KnownRequest,
+    LeaseFilter,
+    Place,
+    Posted,
+    ResourceFilter,
+)
 from leasehold.store import admission, briefing, closing, events, holding, inventory, outbox, records, runs, watching
 from leasehold.store import tables as t
 from leasehold.store.engine import Database, Tx
@@ -85,8 +95,11 @@ class SqlStore:
     async def brief(self, order: RunHook) -> Briefing:
         return await self.database.read(briefing.of, order)
 
-    async def begin_run(self, order: RunHook, host: str) -> Begun:
-        return await self._write(runs.begin, order, host)
+    async def begin_run(self, order: RunHook, place: Place) -> Begun:
+        return await self._write(runs.begin, order, place)
+
+    async def stop_run(self, order: RunHook, run: int) -> None:
+        await self._write(runs.stop, order, run)
 
     async def finish_run(self, order: RunHook, run: int, report: HookReport, secret: bytes | None) -> None:
         await self._write(runs.finish, order, run, report, secret)

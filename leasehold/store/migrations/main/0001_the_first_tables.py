@@ -157,7 +157,15 @@ def upgrade() -> None:
         sa.Column("stage", sa.String(length=16), nullable=False),
         sa.Column("hook", sa.Integer(), nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
-        sa.Column("host", sa.String(length=255), nullable=False),
+        sa.Column(
+            "host",
+            sa.String(length=255),
+            nullable=False,
+            comment="For people; the next three tell where else it may be alive",
+        ),
+        sa.Column("locks", sa.String(length=64), nullable=False, comment="The identity of the lock folder"),
+        sa.Column("boot", sa.String(length=64), nullable=False, comment="Of the kernel's start"),
+        sa.Column("processes", sa.String(length=64), nullable=False, comment="The namespace of its processes"),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column(
             "deadline",
