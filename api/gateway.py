@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -107,11 +108,17 @@ class Gateway:
     async def extend(self, lease: str, extension: ExtendLease) -> Held | None:
         """Extend a lease; None if its workflow is over. Raises `Unavailable` if no worker answers."""
         handle = self._handle(lease)
+
+        async def extend(update_id: str) -> Held:
+            held: Held = await _repeated(lambda: handle.execute_update(LeaseWorkflow.extend, extension, id=update_id))
+            return held
+
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
-                held: Held = await _repeated(
-                    lambda: handle.execute_update(LeaseWorkflow.extend, extension, id=extension.request)
-                )
+                held = await extend(extension.request)
+                if held.refusal is not None and held.refusal.code == Unavailable.code:
+                    # Temporal repeats for ever what it once answered to an id, and this may have been long ago.
+                    held = await extend(f"{extension.request}.{uuid.uuid4().hex}")
                 return held
         except WorkflowUpdateFailedError as error:
             raise _translated(error) from None

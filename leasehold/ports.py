@@ -17,6 +17,7 @@ from leasehold.messages import (
     HookReport,
     Recycled,
     RecycleResource,
+    Refusal,
     RunHook,
     SubmitLease,
 )
@@ -148,6 +149,13 @@ class KnownRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Answer:
+    """How a call that steers a lease was answered before: it was done, or refused."""
+
+    refusal: Refusal | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Briefing:
     """A hook, where it starts, its environment, and the JSON document about the whole lease."""
 
@@ -214,6 +222,10 @@ class Store(Protocol):
 
     async def extend(self, lease: str, extension: ExtendLease) -> Held:
         """Move the end of an active lease, as far as the policy allows."""
+        ...
+
+    async def answered(self, lease: str, request: str) -> Answer | None:
+        """What was answered before to a call that steers a lease, if anything; raises `KeyReused`."""
         ...
 
     async def close_lease(self, order: CloseLease) -> Closed:

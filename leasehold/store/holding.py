@@ -8,10 +8,10 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, select, update
 
 from leasehold import durations, model
-from leasehold.errors import DurationRefused, Fault, Invalid, KeyReused, LeaseholdError, LeaseNotActive, LeaseUnknown
+from leasehold.errors import DurationRefused, Invalid, KeyReused, LeaseholdError, LeaseNotActive, LeaseUnknown
 from leasehold.messages import Admitted, Claim, ExtendLease, Held, Refusal
 from leasehold.model import LONGEST, OVER, LeaseState, Policy
-from leasehold.store import claims, events, specs
+from leasehold.store import answers, claims, events, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 
@@ -74,35 +74,42 @@ def longest(policies: list[Policy]) -> timedelta:
 
 
 def extend(tx: Tx, lease: str, extension: ExtendLease) -> Held:
-    """Move the end of an active lease, as far as every pool's policy allows."""
-    row = lease_row(tx.connection, lease)
-    if extension.request and row.last_extension == extension.request and row.state == LeaseState.ACTIVE:
-        return _held(row.expires_at, tx.now)
+    """Move the end of an active lease, as far as every pool's policy allows. A repetition is answered alike."""
     try:
-        _check_key(row.last_extension, extension.request)
+        answer = answers.find(tx.connection, lease, extension.request)
+    except KeyReused as error:
+        return Held(refusal=_refusal(error))
+    if answer is None:
+        answer = answers.keep(tx, lease, extension.request, _extend(tx, lease, extension))
+    if answer.refusal is not None:
+        return Held(refusal=answer.refusal)
+    row = lease_row(tx.connection, lease)
+    return _held(row.expires_at, tx.now) if row.state == LeaseState.ACTIVE else Held(refusal=_refusal(_not_active(row)))
+
+
+def _extend(tx: Tx, lease: str, extension: ExtendLease) -> Refusal | None:
+    """Move the end of a lease, or return why not."""
+    row = lease_row(tx.connection, lease)
+    try:
         expires_at = _extended(tx, row, extension)
     except LeaseholdError as error:
-        return Held(refusal=Refusal(code=error.code, detail=error.detail, faults=error.faults))
-    tx.execute(
-        update(t.leases)
-        .where(t.leases.c.id == lease)
-        .values(expires_at=expires_at, last_extension=extension.request or None)
-    )
+        return _refusal(error)
+    tx.execute(update(t.leases).where(t.leases.c.id == lease).values(expires_at=expires_at))
     events.record(tx, "lease_extended", lease=lease, actor=extension.actor, data={"expires_at": expires_at.isoformat()})
-    return _held(expires_at, tx.now)
+    return None
 
 
-def _check_key(last: str | None, request: str) -> None:
-    """Raise `KeyReused` where the same key, which is before the point, came with another extension."""
-    key, point, _ = request.partition(".")
-    if point and last is not None and last.partition(".")[0] == key and last != request:
-        detail = "this Idempotency-Key came with another extension before"
-        raise KeyReused(detail, [Fault(path="Idempotency-Key", code="reused", detail=detail)])
+def _refusal(error: LeaseholdError) -> Refusal:
+    return Refusal(code=error.code, detail=error.detail, faults=error.faults)
+
+
+def _not_active(row: Row[Any]) -> LeaseNotActive:
+    return LeaseNotActive(f"lease {row.number} is {row.state}: only an active lease can be extended")
 
 
 def _extended(tx: Tx, row: Row[Any], extension: ExtendLease) -> datetime:
     if row.state != LeaseState.ACTIVE:
-        raise LeaseNotActive(f"lease {row.number} is {row.state}: only an active lease can be extended")
+        raise _not_active(row)
     if extension.until is None:
         if extension.by is None:
             raise Invalid("an extension says by how long, or until when")

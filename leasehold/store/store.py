@@ -32,6 +32,7 @@ from leasehold.model import (
     ResourceSpec,
 )
 from leasehold.ports import (
+    Answer,
     Availability,
     Begun,
     Briefing,
@@ -42,7 +43,19 @@ from leasehold.ports import (
     Posted,
     ResourceFilter,
 )
-from leasehold.store import admission, briefing, closing, events, holding, inventory, outbox, records, runs, watching
+from leasehold.store import (
+    admission,
+    answers,
+    briefing,
+    closing,
+    events,
+    holding,
+    inventory,
+    outbox,
+    records,
+    runs,
+    watching,
+)
 from leasehold.store import tables as t
 from leasehold.store.engine import Database, Tx
 
@@ -83,6 +96,9 @@ class SqlStore:
 
     async def extend(self, lease: str, extension: ExtendLease) -> Held:
         return await self._write(holding.extend, lease, extension)
+
+    async def answered(self, lease: str, request: str) -> Answer | None:
+        return await self.database.read(answers.find, lease, request)
 
     async def close_lease(self, order: CloseLease) -> Closed:
         return await self._write(closing.close, order)

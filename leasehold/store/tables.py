@@ -151,7 +151,6 @@ leases = Table(
     _column("wanted", Json, comment="The items as requested"),
     _column("priority", Integer),
     _column("duration_s", BigInteger),
-    _column("last_extension", String(128), nullable=True, comment="So that an extension run twice counts once"),
     _column("run_id", String(64)),
     _column("created_at", Utc),
     _column("granted_at", Utc, nullable=True),
@@ -171,6 +170,17 @@ Index(
 )
 Index("ix_leases_state_number", leases.c.state, leases.c.number)
 Index("ix_leases_owner_number", leases.c.owner, leases.c.number)
+
+answers = Table(
+    "answers",
+    metadata,
+    Column("lease", String(64), primary_key=True),
+    Column("key", String(32), primary_key=True, comment="Digest of what tells a call from its repetition"),
+    _column("use", String(32), comment="Digest of what the key was used for"),
+    _column("refusal", Json, nullable=True, comment="The error that answered it, if it was refused"),
+    _column("at", Utc),
+    comment="Calls that steer a lease: one that comes twice counts once, and is answered alike",
+)
 
 waits = Table(
     "waits",

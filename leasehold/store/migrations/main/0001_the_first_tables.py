@@ -11,6 +11,23 @@ depends_on = None
 
 def upgrade() -> None:
     op.create_table(
+        "answers",
+        sa.Column("lease", sa.String(length=64), nullable=False),
+        sa.Column(
+            "key", sa.String(length=32), nullable=False, comment="Digest of what tells a call from its repetition"
+        ),
+        sa.Column("use", sa.String(length=32), nullable=False, comment="Digest of what the key was used for"),
+        sa.Column(
+            "refusal",
+            sa.JSON(none_as_null=True),
+            nullable=True,
+            comment="The error that answered it, if it was refused",
+        ),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("lease", "key", name=op.f("pk_answers")),
+        comment="Calls that steer a lease: one that comes twice counts once, and is answered alike",
+    )
+    op.create_table(
         "counters",
         sa.Column("name", sa.String(length=64), nullable=False),
         sa.Column("value", sa.BigInteger(), nullable=False),
@@ -72,9 +89,6 @@ def upgrade() -> None:
         ),
         sa.Column("priority", sa.Integer(), nullable=False),
         sa.Column("duration_s", sa.BigInteger(), nullable=False),
-        sa.Column(
-            "last_extension", sa.String(length=128), nullable=True, comment="So that an extension run twice counts once"
-        ),
         sa.Column("run_id", sa.String(length=64), nullable=False),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("granted_at", sa.DateTime(timezone=True), nullable=True),
