@@ -24,6 +24,7 @@ from leasehold.messages import (
     HookReport,
     Recycled,
     RecycleResource,
+    Refusal,
     RunHook,
     Slot,
     TakeSlot,
@@ -61,6 +62,10 @@ class Ending(StrEnum):
     NOT_STARTED = "not_started"
 
 
+async def _nothing() -> None:
+    """What nobody needs to know."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class HookCall:
     """One run of one hook: all that a driver is told.
@@ -70,7 +75,8 @@ class HookCall:
     behind, is gone with its whole process tree. `log_stdout` is off where the result is a secret.
 
     `begin` is called once the lock is held and before anything starts. It says whether to start at all, and raises
-    where the resource has gone to somebody else meanwhile.
+    where the resource has gone to somebody else meanwhile. `stopped` is called where the hook ends without a result,
+    cancelled for instance, once the driver knows that nothing of it lives, and not at all where it cannot know.
     """
 
     hook: Hook
@@ -80,6 +86,7 @@ class HookCall:
     lease_file: bytes
     log_stdout: bool
     begin: Callable[[], Awaitable[bool]]
+    stopped: Callable[[], Awaitable[None]] = _nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +158,13 @@ class KnownRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Answer:
+    """How a call that steers a lease was answered before: it was done, or refused."""
+
+    refusal: Refusal | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Briefing:
     """A hook, where it starts, its environment, and the JSON document about the whole lease."""
 
@@ -158,6 +172,29 @@ class Briefing:
     folder: str | None
     env: Mapping[str, str]
     lease_file: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a run has its processes and its lock.
+
+    `host` is the machine's name, for people: two can have the same. `locks` tells the lock folder, `boot` the start of
+    the machine's kernel, `processes` which processes can be seen; all are "" where runs have none of it.
+    """
+
+    host: str
+    locks: str = ""
+    boot: str = ""
+    processes: str = ""
+
+    def clears(self, earlier: Place) -> bool:
+        """Whether whoever holds the lock here knows that nothing lives of an `earlier` run of the same lock."""
+        if self.locks != earlier.locks:
+            return False
+        if self.boot != earlier.boot:
+            # After a restart of the machine nothing of before lives. Another machine can have the same folder.
+            return self.host == earlier.host
+        return self.processes == earlier.processes and (self.locks != "" or self.host == earlier.host)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -234,6 +271,9 @@ class Store(Protocol):
 
     async def give_slot(self, order: TakeSlot) -> None:
         """Give a slot back, or wait for it no more."""
+
+    async def answered(self, lease: str, request: str) -> Answer | None:
+        """What was answered before to a call that steers a lease, if anything; raises `KeyReused`."""
         ...
 
     async def close_lease(self, order: CloseLease) -> Closed:
@@ -248,8 +288,12 @@ class Store(Protocol):
         """Put together what a hook is told."""
         ...
 
-    async def begin_run(self, order: RunHook, host: str) -> Begun:
+    async def begin_run(self, order: RunHook, place: Place) -> Begun:
         """Let a hook start; raises `StaleEpoch` or, while an earlier run may be alive elsewhere, `Unavailable`."""
+        ...
+
+    async def stop_run(self, order: RunHook, run: int) -> None:
+        """Record that a run was stopped and that nothing of it lives: the same attempt can begin anew, anywhere."""
         ...
 
     async def finish_run(self, order: RunHook, run: int, report: HookReport, secret: bytes | None) -> None:

@@ -16,6 +16,7 @@ from functools import partial
 from temporalio.client import Client
 
 from activities.drivers.command import CommandDriver
+from activities.drivers.place import place_of
 from leasehold import config, process
 from leasehold.errors import LeaseholdError
 from leasehold.settings import Settings
@@ -44,14 +45,16 @@ async def run(settings: Settings, site: str | None = None) -> None:
         client = await _connect(settings, stopped)
         if client is None:
             return
-        async with CommandDriver(lock_folder=settings.folder / "locks", kill_grace=KILL_GRACE) as command:
+        locks = settings.folder / "locks"
+        place = place_of(locks)
+        async with CommandDriver(lock_folder=locks, kill_grace=KILL_GRACE) as command:
             drivers = {"command": command}
             if site is not None:
-                async with build_site_worker(client, store, logs, drivers, site):
+                async with build_site_worker(client, store, logs, drivers, site, place=place):
                     await _until(stopped, f"working for site {site}")
                 return
             relay = asyncio.create_task(Relay(store, client, TASK_QUEUE).run())
-            async with build_worker(client, store, logs, drivers):
+            async with build_worker(client, store, logs, drivers, place=place):
                 await _until(stopped, "working")
             relay.cancel()
             with suppress(asyncio.CancelledError):

@@ -10,7 +10,7 @@ from temporalio.worker import Interceptor, UnsandboxedWorkflowRunner, Worker, Wo
 
 from activities.allocate import Allocation
 from activities.stages import HEARTBEAT, Stages
-from leasehold.ports import Driver, LogStore, Store
+from leasehold.ports import Driver, LogStore, Place, Store
 from leasehold.temporal import TASK_QUEUE, site_queue
 from workflows.lease import LeaseWorkflow
 from workflows.recycle import RecycleWorkflow
@@ -32,16 +32,17 @@ def build_worker(
     logs: LogStore,
     drivers: Mapping[str, Driver],
     *,
+    place: Place | None = None,
     task_queue: str = TASK_QUEUE,
     interceptors: Sequence[Interceptor] = (),
     workflow_runner: WorkflowRunner | None = None,
 ) -> Worker:
-    """A worker for leases and recyclings.
+    """A worker for leases and recyclings; `place` tells where its drivers lock.
 
     Workflows run outside of the SDK's sandbox, which costs several milliseconds for each of them; the import contracts
     and the replay of saved histories hold what it would (docs/decisions).
     """
-    allocation, stages = Allocation(store), Stages(store, logs, drivers)
+    allocation, stages = Allocation(store), Stages(store, logs, drivers, place)
     return Worker(
         client,
         task_queue=task_queue,
@@ -78,12 +79,20 @@ def build_worker(
     )
 
 
-def build_site_worker(client: Client, store: Store, logs: LogStore, drivers: Mapping[str, Driver], site: str) -> Worker:
-    """A worker that runs only the hooks of the pools of one site."""
+def build_site_worker(
+    client: Client,
+    store: Store,
+    logs: LogStore,
+    drivers: Mapping[str, Driver],
+    site: str,
+    *,
+    place: Place | None = None,
+) -> Worker:
+    """A worker that runs only the hooks of the pools of one site; `place` tells where its drivers lock."""
     return Worker(
         client,
         task_queue=site_queue(site),
-        activities=Stages(store, logs, drivers).all,
+        activities=Stages(store, logs, drivers, place).all,
         max_concurrent_activity_task_polls=POLLS,
         max_concurrent_activities=MOST_HOOKS,
         max_heartbeat_throttle_interval=HEARTBEAT,

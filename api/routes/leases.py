@@ -30,9 +30,9 @@ from api.schemas import (
 from api.services import Services, services
 from leasehold import durations
 from leasehold.errors import Fault, KeyReused, LeaseNotActive, LeaseUnknown, Malformed, NotDelivered, from_code
-from leasehold.messages import AddResources, Admitted, ExtendLease, GiveBack, Steer, SubmitLease
+from leasehold.messages import AddResources, Admitted, ExtendLease, GiveBack, Held, Steer, SubmitLease
 from leasehold.model import OVER, LeaseState
-from leasehold.ports import LeaseFilter
+from leasehold.ports import Answer, LeaseFilter
 
 router = guarded("/v1/leases", "leases")
 
@@ -193,11 +193,16 @@ async def extend_lease(found: Found, body: ExtendBody, caller: Caller, service: 
         actor=caller.name,
         request=_repetition(caller.id, key or uuid.uuid4().hex, body),
     )
-    held = await service.gateway.extend(found.id, extension)
-    if held is None:
+    # The record's answer first: it is given even when the lease is over by now.
+    answer: Answer | Held | None = None
+    if key is not None:
+        answer = await service.store.answered(found.id, extension.request)
+    if answer is None:
+        answer = await service.gateway.extend(found.id, extension)
+    if answer is None:
         raise LeaseNotActive(f"lease {found.record.number} is over")
-    if held.refusal is not None:
-        raise from_code(held.refusal.code, held.refusal.detail, held.refusal.faults)
+    if answer.refusal is not None:
+        raise from_code(answer.refusal.code, answer.refusal.detail, answer.refusal.faults)
     return JSONResponse(await _shown(found.id, service))
 
 

@@ -13,7 +13,6 @@ from leasehold.allocation import Candidate
 from leasehold.errors import (
     DurationRefused,
     ExtensionRefused,
-    Fault,
     Invalid,
     KeyReused,
     LeaseholdError,
@@ -21,8 +20,9 @@ from leasehold.errors import (
 )
 from leasehold.messages import CloseLease, ExtendLease, Held, Refusal, Tick
 from leasehold.model import LONGEST, Extend, LeaseState, Outcome, Policy
-from leasehold.store import closing, events, holding, matching
+from leasehold.store import answers, closing, events, holding, matching
 from leasehold.store import tables as t
+from leasehold.store.answers import as_refusal
 from leasehold.store.engine import Tx
 
 
@@ -108,40 +108,50 @@ def _is_claimed(tx: Tx, lease: str) -> bool:
 
 
 def extend(tx: Tx, lease: str, extension: ExtendLease) -> Held:
-    """Move the end of an active lease, as far as every pool's policy allows; one in grace is revived."""
+    """Move the end of an active lease, as far as every pool's policy allows; one in grace is revived.
+
+    A repetition is answered alike.
+    """
+    try:
+        answer = answers.find(tx.connection, lease, extension.request)
+    except KeyReused as error:
+        return Held(refusal=as_refusal(error))
+    if answer is None:
+        answer = answers.keep(tx, lease, extension.request, _extend(tx, lease, extension))
+    row = holding.lease_row(tx.connection, lease)
+    if answer.refusal is not None:
+        return Held(refusal=answer.refusal)
+    if row.state != LeaseState.ACTIVE:
+        return Held(refusal=as_refusal(_not_active(row)))
+    return holding.held(row, holding.policies(tx.connection, lease), tx.now)
+
+
+def _extend(tx: Tx, lease: str, extension: ExtendLease) -> Refusal | None:
+    """Move the end of a lease, or return why not."""
     row = holding.lease_row(tx.connection, lease)
     policies = holding.policies(tx.connection, lease)
-    if extension.request and row.last_extension == extension.request and row.state == LeaseState.ACTIVE:
-        return holding.held(row, policies, tx.now)
     try:
-        _check_key(row.last_extension, extension.request)
         expires_at = _extended(tx, row, policies, extension)
     except LeaseholdError as error:
-        return Held(refusal=Refusal(code=error.code, detail=error.detail, faults=error.faults))
-    _move_end(tx, row, policies, expires_at, actor=extension.actor, last_extension=extension.request or None)
-    return holding.held(holding.lease_row(tx.connection, lease), policies, tx.now)
+        return as_refusal(error)
+    _move_end(tx, row, policies, expires_at, actor=extension.actor)
+    return None
 
 
-def _move_end(
-    tx: Tx, row: Row[Any], policies: Sequence[Policy], expires_at: datetime, *, actor: str, **more: Any
-) -> None:
+def _not_active(row: Row[Any]) -> LeaseNotActive:
+    return LeaseNotActive(f"lease {row.number} is {row.state}: only an active lease can be extended")
+
+
+def _move_end(tx: Tx, row: Row[Any], policies: Sequence[Policy], expires_at: datetime, *, actor: str) -> None:
     warned = holding.past_warnings(policies, expires_at - tx.now)
-    values = {"expires_at": expires_at, "warned": warned, "grace_until": None, **more}
+    values = {"expires_at": expires_at, "warned": warned, "grace_until": None}
     tx.execute(update(t.leases).where(t.leases.c.id == row.id).values(values))
     events.record(tx, "lease_extended", lease=row.id, actor=actor, data={"expires_at": expires_at.isoformat()})
 
 
-def _check_key(last: str | None, request: str) -> None:
-    """Raise `KeyReused` where the same key, which is before the point, came with another extension."""
-    key, point, _ = request.partition(".")
-    if point and last is not None and last.partition(".")[0] == key and last != request:
-        detail = "this Idempotency-Key came with another extension before"
-        raise KeyReused(detail, [Fault(path="Idempotency-Key", code="reused", detail=detail)])
-
-
 def _extended(tx: Tx, row: Row[Any], policies: Sequence[Policy], extension: ExtendLease) -> datetime:
     if row.state != LeaseState.ACTIVE:
-        raise LeaseNotActive(f"lease {row.number} is {row.state}: only an active lease can be extended")
+        raise _not_active(row)
     if extension.until is None:
         if extension.by is None:
             raise Invalid("an extension says by how long, or until when")

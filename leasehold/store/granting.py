@@ -19,12 +19,10 @@ Key = tuple[str, str]
 """A resource: its pool and its name."""
 
 
-def grant(
-    tx: Tx, lease: str, principal: str, items: Mapping[int, Item], award: Award, request: str | None = None
-) -> tuple[Claim, ...]:
+def grant(tx: Tx, lease: str, principal: str, items: Mapping[int, Item], award: Award) -> tuple[Claim, ...]:
     """Record what `award` gives for each of `items`, and return the claims with the stages due.
 
-    `items` are by their place in the lease's request. `request` tells an addition to a lease from its repetition.
+    `items` are by their place in the lease's request.
     """
     pools = {c.pool for group in award.resources for c in group}
     ids = {
@@ -46,7 +44,6 @@ def grant(
                 "item": index,
                 "role": item.role,
                 "due": _due(tx, resource, spec, item, principal),
-                "request": request,
                 "granted_at": tx.now,
             }
             # As long as no hook has touched it, it stays as it was prepared.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, fields
 from datetime import timedelta
 from typing import Any
 
@@ -10,7 +11,7 @@ from sqlalchemy import Row, bindparam, delete, exists, insert, select, update
 from leasehold.errors import StaleEpoch, Unavailable
 from leasehold.messages import Claim, HeldResource, HookReport, Recycled, RunHook, recycle_id
 from leasehold.model import PREPARE_AHEAD, LeaseState, Prepare, ResourceState
-from leasehold.ports import Begun
+from leasehold.ports import Begun, Place
 from leasehold.store import events, limiters, matching, moves, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
@@ -19,6 +20,8 @@ from leasehold.store.tables import LEASE_WIDE
 KILL_GRACE = timedelta(seconds=30)
 """How long after its timeout a hook may still be alive, at worst: SIGTERM, SIGKILL and a slow machine."""
 
+LOST, STOPPED = "lost", "stopped"
+"""How a run ended without a result of the hook: with its worker, or because it was asked to. It consumes no attempt."""
 
 _RESOURCE_OF = (
     t.resources.c.pool == bindparam("pool_"),
@@ -48,6 +51,7 @@ _OPEN = select(t.runs).where(
 )
 _STATE = select(t.leases.c.state).where(t.leases.c.id == bindparam("lease"))
 _START = insert(t.runs).returning(t.runs.c.id)
+_PLACE = tuple(field.name for field in fields(Place))
 _RUN = select(t.runs).where(t.runs.c.id == bindparam("id"))
 _END = (
     update(t.runs)
@@ -62,11 +66,11 @@ def _place(order: RunHook) -> dict[str, Any]:
     return {"pool_": order.pool, "resource_": order.resource, "epoch_": order.epoch}
 
 
-def begin(tx: Tx, order: RunHook, host: str) -> Begun:
+def begin(tx: Tx, order: RunHook, place: Place) -> Begun:
     """Let a run start, once nothing else can be running on the resource.
 
-    The caller has made sure that nothing of an earlier run is alive on its own `host`. Raises `StaleEpoch` where the
-    resource has gone to somebody else, `Unavailable` while an earlier run on another host may still be alive.
+    The caller has made sure that nothing of an earlier run is alive where its `place` can tell. Raises `StaleEpoch`
+    where the resource has gone to somebody else, `Unavailable` while an earlier run elsewhere may still be alive.
     """
     for held in _held(order):
         resource = moves.row_of(tx, held.pool, held.resource)
@@ -82,12 +86,12 @@ def begin(tx: Tx, order: RunHook, host: str) -> Begun:
         "attempt": order.attempt,
     }
     known = tx.execute(_RUN_OF, key).one_or_none()
-    if known is not None and known.ended_at is not None:
+    if known is not None and known.ended_at is not None and known.ending not in (LOST, STOPPED):
         return Begun(run=known.id, finished=_report(known))
     for held in _held(order):
-        _close_dead(tx, held, host)
+        _close_dead(tx, held, place)
     values = {
-        "host": host,
+        **asdict(place),
         "started_at": tx.now,
         "deadline": tx.now + timedelta(seconds=order.timeout_s) + KILL_GRACE,
     }
@@ -105,12 +109,13 @@ def _held(order: RunHook) -> tuple[HeldResource, ...]:
     return order.holds or (HeldResource(pool=order.pool, resource=order.resource, epoch=order.epoch),)
 
 
-def _close_dead(tx: Tx, held: HeldResource, host: str) -> None:
+def _close_dead(tx: Tx, held: HeldResource, place: Place) -> None:
     """Close what earlier runs left open on the resource, or raise `Unavailable` while one may be alive."""
     for row in tx.execute(_OPEN, {"pool_": held.pool, "resource_": held.resource}).all():
-        if row.host != host and row.deadline > tx.now:
+        earlier = Place(**{name: getattr(row, name) for name in _PLACE})
+        if not place.clears(earlier) and row.deadline > tx.now:
             raise Unavailable(f"{row.stage} on {row.host} may run until {row.deadline:%H:%M:%S}")
-        gone = {"ended_at": tx.now, "ending": "lost", "code": None, "detail": "its worker went away"}
+        gone = {"ended_at": tx.now, "ending": LOST, "code": None, "detail": "its worker went away"}
         tx.execute(_END, {"id_": row.id, **gone})
 
 
@@ -140,6 +145,20 @@ def finish(tx: Tx, order: RunHook, run: int, report: HookReport, secret: bytes |
         changes["ready_at"] = tx.now
     if changes:
         tx.execute(update(t.grants).where(*_GRANT_OF).values(changes), {**_place(order), "lease_": order.lease})
+
+
+def stop(tx: Tx, order: RunHook, run: int) -> None:
+    """Record that a run was stopped before it had a result, and that nothing of it lives.
+
+    Whoever looks is still shown its stage, which is due until the run begins anew or the lease is closed.
+    """
+    row = tx.execute(_RUN, {"id": run}).one_or_none()
+    if row is None or row.ended_at is not None:
+        return
+    ended = {"ended_at": tx.now, "ending": STOPPED, "code": None, "detail": "stopped before it ended by itself"}
+    tx.execute(_END, {"id_": run, **ended})
+    seconds = round((tx.now - row.started_at).total_seconds(), 3)
+    _event(tx, order, "stage_stopped", {"attempt": order.attempt, "hook": order.hook, "seconds": seconds})
 
 
 def recycled(tx: Tx, done: Recycled) -> None:

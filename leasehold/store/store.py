@@ -40,9 +40,21 @@ from leasehold.model import (
     Resource,
     ResourceSpec,
 )
-from leasehold.ports import Availability, Begun, Briefing, Clock, KnownRequest, LeaseFilter, Posted, ResourceFilter
+from leasehold.ports import (
+    Answer,
+    Availability,
+    Begun,
+    Briefing,
+    Clock,
+    KnownRequest,
+    LeaseFilter,
+    Place,
+    Posted,
+    ResourceFilter,
+)
 from leasehold.store import (
     admission,
+    answers,
     briefing,
     closing,
     deadlines,
@@ -131,6 +143,9 @@ class SqlStore:
     async def give_slot(self, order: TakeSlot) -> None:
         await self._write(limiters.give, order)
 
+    async def answered(self, lease: str, request: str) -> Answer | None:
+        return await self.database.read(answers.find, lease, request)
+
     async def close_lease(self, order: CloseLease) -> Closed:
         return await self._write(closing.close, order)
 
@@ -142,8 +157,11 @@ class SqlStore:
     async def brief(self, order: RunHook) -> Briefing:
         return await self.database.read(briefing.of, order)
 
-    async def begin_run(self, order: RunHook, host: str) -> Begun:
-        return await self._write(runs.begin, order, host)
+    async def begin_run(self, order: RunHook, place: Place) -> Begun:
+        return await self._write(runs.begin, order, place)
+
+    async def stop_run(self, order: RunHook, run: int) -> None:
+        await self._write(runs.stop, order, run)
 
     async def finish_run(self, order: RunHook, run: int, report: HookReport, secret: bytes | None) -> None:
         await self._write(runs.finish, order, run, report, secret)

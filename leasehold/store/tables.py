@@ -174,7 +174,6 @@ leases = Table(
     _column("wanted", Json, comment="The items as requested"),
     _column("priority", Integer),
     _column("duration_s", BigInteger),
-    _column("last_extension", String(128), nullable=True, comment="So that an extension run twice counts once"),
     _column("run_id", String(64)),
     _column("waiting", Boolean, comment="In the queue: for all that it wants, or for what is missing"),
     _column("missing", Json, nullable=True, comment="The items of which one resource each is still to be replaced"),
@@ -200,6 +199,17 @@ Index(
 )
 Index("ix_leases_state_number", leases.c.state, leases.c.number)
 Index("ix_leases_owner_number", leases.c.owner, leases.c.number)
+
+answers = Table(
+    "answers",
+    metadata,
+    Column("lease", String(64), primary_key=True),
+    Column("key", String(32), primary_key=True, comment="Digest of what tells a call from its repetition"),
+    _column("use", String(32), comment="Digest of what the key was used for"),
+    _column("refusal", Json, nullable=True, comment="The error that answered it, if it was refused"),
+    _column("at", Utc),
+    comment="Calls that steer a lease: one that comes twice counts once, and is answered alike",
+)
 
 waits = Table(
     "waits",
@@ -235,7 +245,6 @@ grants = Table(
     _column("due", Json, comment="The stages that it has to go through for this lease"),
     _column("stage", String(16), nullable=True),
     _column("attempt", Integer, nullable=True),
-    _column("request", String(128), nullable=True, comment="The addition to its lease that it came with"),
     _column("granted_at", Utc),
     _column("ready_at", Utc, nullable=True),
     _column("closed_at", Utc, nullable=True),
@@ -266,7 +275,10 @@ runs = Table(
     _column("stage", String(16)),
     _column("hook", Integer),
     _column("attempt", Integer),
-    _column("host", String(255)),
+    _column("host", String(255), comment="For people; the next three tell where else it may be alive"),
+    _column("locks", String(64), comment="The identity of the lock folder"),
+    _column("boot", String(64), comment="Of the kernel's start"),
+    _column("processes", String(64), comment="The namespace of its processes"),
     _column("started_at", Utc),
     _column("deadline", Utc, comment="Past it no process of the run can be alive, whatever became of its worker"),
     _column("ended_at", Utc, nullable=True),

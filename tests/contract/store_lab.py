@@ -24,14 +24,14 @@ from leasehold.messages import (
     SubmitLease,
 )
 from leasehold.model import Event, Hook, Inventory, Item, Lease, Outcome, Policy, PoolSpec, ResourceSpec, StageName
-from leasehold.ports import Begun, ResourceFilter
+from leasehold.ports import Begun, Place, ResourceFilter
 from leasehold.store import tables as t
 from leasehold.store.store import SqlStore
 
 NINE = datetime(2026, 1, 5, 9, tzinfo=UTC)
 OK = HookReport(ending="exited", code=0, detail="exit status 0", ok=True)
 FAILED = HookReport(ending="exited", code=3, detail="exit status 3", ok=False)
-HOST = "worker1"
+HOST = Place(host="worker1")
 
 
 class Clock:
@@ -153,7 +153,7 @@ class Lab:
         """Extend a lease."""
         return await self.store.extend(lease, ExtendLease(by=by, until=until, actor="alice", request=request))
 
-    async def begin(self, lease: str, claim: Claim, *, stage: int = 0, attempt: int = 1, host: str = HOST) -> Begun:
+    async def begin(self, lease: str, claim: Claim, *, stage: int = 0, attempt: int = 1, host: Place = HOST) -> Begun:
         """Let the first hook of the claim's nth stage start."""
         return await self.store.begin_run(run_of(lease, claim, claim.stages[stage], attempt=attempt), host)
 

@@ -11,6 +11,23 @@ depends_on = None
 
 def upgrade() -> None:
     op.create_table(
+        "answers",
+        sa.Column("lease", sa.String(length=64), nullable=False),
+        sa.Column(
+            "key", sa.String(length=32), nullable=False, comment="Digest of what tells a call from its repetition"
+        ),
+        sa.Column("use", sa.String(length=32), nullable=False, comment="Digest of what the key was used for"),
+        sa.Column(
+            "refusal",
+            sa.JSON(none_as_null=True),
+            nullable=True,
+            comment="The error that answered it, if it was refused",
+        ),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("lease", "key", name=op.f("pk_answers")),
+        comment="Calls that steer a lease: one that comes twice counts once, and is answered alike",
+    )
+    op.create_table(
         "counters",
         sa.Column("name", sa.String(length=64), nullable=False),
         sa.Column("value", sa.BigInteger(), nullable=False),
@@ -68,9 +85,6 @@ def upgrade() -> None:
         sa.Column("wanted", sa.JSON(none_as_null=True), nullable=False, comment="The items as requested"),
         sa.Column("priority", sa.Integer(), nullable=False),
         sa.Column("duration_s", sa.BigInteger(), nullable=False),
-        sa.Column(
-            "last_extension", sa.String(length=128), nullable=True, comment="So that an extension run twice counts once"
-        ),
         sa.Column("run_id", sa.String(length=64), nullable=False),
         sa.Column(
             "waiting",
@@ -176,7 +190,15 @@ def upgrade() -> None:
         sa.Column("stage", sa.String(length=16), nullable=False),
         sa.Column("hook", sa.Integer(), nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
-        sa.Column("host", sa.String(length=255), nullable=False),
+        sa.Column(
+            "host",
+            sa.String(length=255),
+            nullable=False,
+            comment="For people; the next three tell where else it may be alive",
+        ),
+        sa.Column("locks", sa.String(length=64), nullable=False, comment="The identity of the lock folder"),
+        sa.Column("boot", sa.String(length=64), nullable=False, comment="Of the kernel's start"),
+        sa.Column("processes", sa.String(length=64), nullable=False, comment="The namespace of its processes"),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column(
             "deadline",
@@ -248,11 +270,7 @@ def upgrade() -> None:
         ),
         sa.Column("owner", sa.String(length=128), nullable=False, comment="The user"),
         sa.Column("role", sa.String(length=16), nullable=False),
-        sa.Column(
-            "scopes",
-            sa.JSON(none_as_null=True),
-            nullable=False,
-        ),
+        sa.Column("scopes", sa.JSON(none_as_null=True), nullable=False),
         sa.Column("label", sa.Text(), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("created_by", sa.String(length=128), nullable=False),
@@ -287,9 +305,6 @@ def upgrade() -> None:
         ),
         sa.Column("stage", sa.String(length=16), nullable=True),
         sa.Column("attempt", sa.Integer(), nullable=True),
-        sa.Column(
-            "request", sa.String(length=128), nullable=True, comment="The addition to its lease that it came with"
-        ),
         sa.Column("granted_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("ready_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("closed_at", sa.DateTime(timezone=True), nullable=True),
