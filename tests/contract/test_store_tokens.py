@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 from sqlalchemy import insert, select, text
-from sqlalchemy.exc import IntegrityError
 
 from leasehold.access import EVERYTHING, NewToken, Role, Scopes, Token
-from leasehold.errors import Refused, TokenUnknown, Unauthenticated
+from leasehold.errors import Refused, TokenUnknown, Unauthenticated, Unavailable
 from leasehold.model import Event
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
@@ -84,7 +83,7 @@ async def test_an_expired_one_has_no_time_left(lab: Lab, tokens: SqlTokens) -> N
 
 async def test_no_two_tokens_share_an_id(tokens: SqlTokens) -> None:
     made = await make(tokens)
-    with pytest.raises(IntegrityError):
+    with pytest.raises(Unavailable):
         await make(tokens, id=made.id)
 
 
