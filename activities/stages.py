@@ -80,7 +80,7 @@ class Stages:
             hook=briefing.hook,
             env=briefing.env,
             folder=briefing.folder,
-            lock=f"{order.pool}/{order.resource}",
+            locks=(f"{order.pool}/{order.resource}",),
             lease_file=briefing.lease_file,
             log_stdout=not secret_stage,
             begin=begin,

@@ -56,21 +56,26 @@ class Ending(StrEnum):
 class HookCall:
     """One run of one hook: all that a driver is told.
 
-    `env` is the hook's whole environment but for `PATH` and such; `folder` where it starts. Only one call with the
-    same `lock` runs on this machine at a time: a driver waits until an earlier one, even one that a dead worker left
-    behind, is gone with its whole process tree. `log_stdout` is off where the result is a secret.
+    `env` is the hook's whole environment but for `PATH` and such; `folder` where it starts. Of two calls that share one
+    of their `locks`, at least one, only one runs on this machine at a time: a driver waits until an earlier one, even
+    one that a dead worker left behind, is gone with its whole process tree. `log_stdout` is off where the result is a
+    secret.
 
-    `begin` is called once the lock is held and before anything starts. It says whether to start at all, and raises
+    `begin` is called once all locks are held and before anything starts. It says whether to start at all, and raises
     where the resource has gone to somebody else meanwhile.
     """
 
     hook: Hook
     env: Mapping[str, str]
     folder: str | None
-    lock: str
+    locks: tuple[str, ...]
     lease_file: bytes
     log_stdout: bool
     begin: Callable[[], Awaitable[bool]]
+
+    def __post_init__(self) -> None:
+        if not self.locks:
+            raise ValueError("a hook needs a lock: what it leaves behind could not be found otherwise")
 
 
 @dataclass(frozen=True, kw_only=True)

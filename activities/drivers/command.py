@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import os
 import pwd
 import signal
@@ -14,10 +13,10 @@ from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote
 
 from activities.drivers import wire
 from activities.drivers.link import Link, LinkedRun, SupervisorLost
+from activities.drivers.locknames import lock_files
 from activities.drivers.output import Output, Tap
 from activities.drivers.wire import Ended, Start
 from leasehold import durations
@@ -27,9 +26,6 @@ from leasehold.ports import Ending, HookCall, HookResult, LogSink
 
 KILL_GRACE = timedelta(seconds=5)
 """From SIGTERM to SIGKILL."""
-
-_READABLE = 80
-"""So many characters of a lock's name show in its file's name."""
 
 
 def minimal_environment() -> dict[str, str]:
@@ -151,14 +147,13 @@ class CommandDriver:
 
     def _start(self, call: HookCall) -> Start:
         run = call.hook.run
-        digest = hashlib.sha256(call.lock.encode()).hexdigest()[:32]
         return Start(
             run=uuid.uuid4().hex,
             argv=["/bin/sh", "-c", run] if isinstance(run, str) else list(run),
             env={**self._environment, **call.env},
             folder=call.folder or "/",
             timeout=call.hook.timeout.total_seconds(),
-            lock=f"{quote(call.lock, safe='')[:_READABLE]}.{digest}",
+            locks=lock_files(call.locks),
             lease_file=call.lease_file,
         )
 
