@@ -154,7 +154,8 @@ def spec(spec: PoolSpec) -> dict[str, Any]:
 
 
 def _hook(hook: Hook) -> dict[str, Any]:
-    return {"run": hook.run, "timeout": durations.render(hook.timeout), "attempts": hook.attempts}
+    does = {"run": hook.run} if hook.driver == "command" else {hook.driver: hook.settings}
+    return {**does, "timeout": durations.render(hook.timeout), "attempts": hook.attempts}
 
 
 def event(event: Event) -> dict[str, Any]:

@@ -44,12 +44,16 @@ LogSink = Callable[[str, bytes], Awaitable[None]]
 
 
 class Ending(StrEnum):
-    """How a hook ended; each is told apart everywhere."""
+    """How a hook ended; each is told apart everywhere.
+
+    What is no process has EXITED with status 0 where it succeeded, and FAILED where it ran and did not.
+    """
 
     EXITED = "exited"
     SIGNALLED = "signalled"
     TIMED_OUT = "timed_out"
     NOT_STARTED = "not_started"
+    FAILED = "failed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +84,9 @@ class HookCall:
 
 @dataclass(frozen=True, kw_only=True)
 class HookResult:
-    """What a hook did. `code` is the exit status or the signal's number; `detail` says it in words."""
+    """What a hook did. `code` is the exit status, the signal's number, or the HTTP status that was not expected;
+    `detail` says it in words, without a secret.
+    """
 
     ending: Ending
     code: int | None

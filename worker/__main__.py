@@ -11,8 +11,10 @@ from datetime import timedelta
 from temporalio.client import Client
 
 from activities.drivers.command import CommandDriver
+from activities.drivers.http import HttpDriver
 from leasehold import config, process
 from leasehold.errors import LeaseholdError
+from leasehold.ports import Driver
 from leasehold.settings import Settings
 from leasehold.store.inventory import file_digest
 from leasehold.store.logs import SqlLogStore
@@ -38,9 +40,11 @@ async def run(settings: Settings) -> None:
         client = await _connect(settings, stopped)
         if client is None:
             return
-        async with CommandDriver(lock_folder=settings.folder / "locks", kill_grace=KILL_GRACE) as command:
+        locks = settings.folder / "locks"
+        async with CommandDriver(lock_folder=locks, kill_grace=KILL_GRACE) as command:
+            drivers: dict[str, Driver] = {"command": command, "http": HttpDriver(locks, KILL_GRACE)}
             relay = asyncio.create_task(Relay(store, client, TASK_QUEUE).run())
-            async with build_worker(client, store, logs, {"command": command}):
+            async with build_worker(client, store, logs, drivers):
                 log.info("working")
                 await stopped.wait()
                 log.info("stopping")

@@ -17,6 +17,7 @@ from typing import Any, Self
 from activities.drivers import wire
 from activities.drivers.link import Link, LinkedRun, SupervisorLost
 from activities.drivers.locknames import lock_files
+from activities.drivers.outlast import outlast
 from activities.drivers.output import Output, Tap
 from activities.drivers.wire import Ended, Start
 from leasehold import durations
@@ -86,7 +87,7 @@ class CommandDriver:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             stop.set_result(None)
-            await _outlast(task)
+            await outlast(task)
             raise
 
     async def _run(self, call: HookCall, log: LogSink, stop: asyncio.Future[None]) -> HookResult | None:
@@ -194,12 +195,3 @@ def _in_words(hook: Hook, ended: Ended) -> str:
             return f"could not be started: {ended.detail}"
         case _:
             return ended.how
-
-
-async def _outlast(task: asyncio.Task[HookResult | None]) -> None:
-    """Wait until a task is done, even if cancelled meanwhile; what came of it no longer matters."""
-    while not task.done():
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait({task})
-    if not task.cancelled():
-        task.exception()

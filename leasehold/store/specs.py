@@ -50,6 +50,7 @@ def from_text(text: str) -> PoolSpec:
                 Hook(
                     run=hook["run"] if isinstance(hook["run"], str) else tuple(hook["run"]),
                     driver=hook["driver"],
+                    settings=hook["settings"],
                     timeout=timedelta(seconds=hook["timeout"]),
                     attempts=hook["attempts"],
                 )
