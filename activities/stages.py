@@ -11,7 +11,7 @@ from datetime import timedelta
 from temporalio import activity
 
 from activities.allocate import as_failure
-from leasehold.errors import LeaseholdError
+from leasehold.errors import LeaseholdError, Unavailable
 from leasehold.messages import HookReport, RunHook
 from leasehold.model import SECRET_STAGES, StageName
 from leasehold.ports import Begun, Driver, HookCall, LogStore, Store
@@ -85,7 +85,10 @@ class Stages:
             log_stdout=not secret_stage,
             begin=begin,
         )
-        result = await self._drivers[briefing.hook.driver].run(call, self._log(order))
+        driver = self._drivers.get(briefing.hook.driver)
+        if driver is None:
+            raise Unavailable(f"the worker on {self._host} has no driver {briefing.hook.driver}")
+        result = await driver.run(call, self._log(order))
         if result is None:
             finished = begun[-1].finished
             assert finished is not None

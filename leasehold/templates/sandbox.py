@@ -50,7 +50,7 @@ class _Environment(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"+", "-", "*", "/", "//", "%"})
 
     def __init__(self) -> None:
-        super().__init__(undefined=StrictUndefined, finalize=printed, autoescape=False, cache_size=0)
+        super().__init__(undefined=StrictUndefined, finalize=printed, keep_trailing_newline=True, cache_size=0)
         self.globals.clear()
         # The last two are what `_Guarded` puts in; nobody can write them.
         self.filters = {**FILTERS, "_rounds": rounds, "_printed": printed}

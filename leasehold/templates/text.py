@@ -20,12 +20,12 @@ from leasehold.templates.sandbox import ENVIRONMENT, check, compiled, compiling,
 class TextTemplate:
     """Text with `{{ expressions }}`, `{% if %}` and `{% for %}`."""
 
-    _template: Template
+    _template: Template | str
 
     def render(self, values: Mapping[str, Any]) -> str:
         """Fill it in; raise `NotRendered`."""
         with rendering():
-            return self._template.render(values)
+            return printed(self._template) if isinstance(self._template, str) else self._template.render(values)
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +52,8 @@ class Expression:
 def text_template(source: str, names: frozenset[str]) -> TextTemplate:
     """Compile a template that may use these variables. Raises `BadTemplate`."""
     with compiling(source):
+        if "{" not in source:
+            return TextTemplate(source)
         tree = ENVIRONMENT.parse(source)
         check(tree)
         return TextTemplate(compiled(tree, names))

@@ -81,7 +81,7 @@ def url_template(source: str, names: frozenset[str]) -> UrlTemplate:
     with compiling(source):
         parts: list[str | Expression] = []
         written = ""
-        for node in ENVIRONMENT.parse(source).body:
+        for node in ENVIRONMENT.parse(source.strip()).body:
             if not isinstance(node, nodes.Output):
                 raise BadTemplate("a URL takes {{ expressions }} alone")
             for part in node.nodes:

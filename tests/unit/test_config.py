@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import pytest
@@ -482,7 +484,22 @@ def test_the_published_schema_is_that_of_this_version() -> None:
     assert published == json.dumps(config.json_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
-def test_the_example_is_a_good_file() -> None:
-    folder = ROOT / "examples" / "lab"
+@pytest.mark.parametrize(("example", "resources"), [("lab", [3]), ("power", [1])])
+def test_the_examples_are_good_files(example: str, resources: list[int]) -> None:
+    folder = ROOT / "examples" / example
     inventory = config.load_yaml((folder / "pools.yaml").read_bytes(), str(folder))
-    assert [len(resources) for _, resources in inventory.pools] == [3]
+    assert [len(found) for _, found in inventory.pools] == resources
+
+
+SHOWN = [
+    pytest.param(block, id=f"{document.stem}-{number}")
+    for document in sorted((ROOT / "docs").rglob("*.md"))
+    for number, block in enumerate(re.findall(r"^```yaml\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL))
+]
+
+
+@pytest.mark.parametrize("shown", SHOWN)
+def test_what_the_documents_show_is_good(shown: str) -> None:
+    # A whole file, or stages of a pool.
+    text = shown if "pools:" in shown else "pools:\n- name: a\n" + indent(shown, "  ")
+    assert config.load_yaml(text.encode(), "/srv").pools

@@ -38,7 +38,8 @@ def url(source: str, **values: Any) -> str:
 @pytest.mark.parametrize(
     ("source", "rendered"),
     [
-        ("plain", "plain"),
+        ("plain\n", "plain\n"),
+        ("{{ a.number }}\n\n", "3\n\n"),
         ("{{ a.text }}-{{ a['text'] }}-{{ a.number + 1 }}", "x y-x y-4"),
         ("{{ a.items }} {{ a['class-id'] }} {{ a.list[1] }} {{ a.list[-1] }} {{ a.text[2:] }}", "mine c q q y"),
         ("{{ a.yes }} {{ a.yes and not a.yes }} {{ 1 < 2 }}", "true false true"),
@@ -283,7 +284,7 @@ class TestUrls:
     @pytest.mark.parametrize(
         ("source", "rendered"),
         [
-            ("http://h", "http://h"),
+            (" http://h\n", "http://h"),
             ("https://{{ a.host }}:{{ a.port }}/x", "https://bmc-1.lab:8443/x"),
             ("https://{{ a.six }}/x", "https://[fe80::1]:443/x"),
             ("http://h/{{ a.typed }}", "http://h/a%2Fb%3Fc%23d%20%26"),
