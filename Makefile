@@ -21,11 +21,13 @@ up: .venv/ready temporal ## run the whole service here: Temporal, worker, API; C
 test: setup ## all tests, with coverage; a part of them with ARGS="tests/unit -k grant"
 	@$(BIN)/python -m tests --cov $(ARGS)
 
-check: .venv/ready ## style, types and import rules
+check: .venv/ready ## style, types, import rules, and the description of the containers
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	$(BIN)/hadolint Dockerfile
 
 bench: .venv/ready temporal ## measure, beside the targets
 	@$(BIN)/python -m tests.bench $(ARGS)

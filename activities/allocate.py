@@ -7,14 +7,22 @@ from temporalio.exceptions import ApplicationError
 
 from leasehold.errors import LeaseholdError
 from leasehold.messages import (
+    AddToRecord,
+    AdmitLease,
     Admitted,
+    Blocked,
+    BrokenInLease,
     Closed,
     CloseLease,
     ExtendRecord,
+    GiveBackRecord,
     Held,
     LeaseRef,
+    Prepared,
     Recycled,
-    SubmitLease,
+    Slot,
+    TakeSlot,
+    Tick,
 )
 from leasehold.ports import Store
 
@@ -31,9 +39,9 @@ class Allocation:
         self._store = store
 
     @activity.defn
-    async def admit(self, request: SubmitLease) -> Admitted:
+    async def admit(self, order: AdmitLease) -> Admitted:
         """Refuse a request, grant it at once, or let it wait."""
-        return await self._store.admit(request, activity.info().workflow_run_id or "")
+        return await self._store.admit(order, activity.info().workflow_run_id or "")
 
     @activity.defn
     async def read_grants(self, ref: LeaseRef) -> Admitted:
@@ -41,12 +49,52 @@ class Allocation:
         return await self._store.standing(ref.lease)
 
     @activity.defn
-    async def activate(self, ref: LeaseRef) -> Held:
+    async def report_broken(self, order: BrokenInLease) -> Admitted:
+        """Quarantine resources that failed their stages, and learn how the lease goes on without them."""
+        return await self._store.report_broken(order)
+
+    @activity.defn
+    async def show_blocked(self, order: Blocked) -> None:
+        """Let a lease show why its preparation does not go on."""
+        await self._store.show_blocked(order)
+
+    @activity.defn
+    async def activate(self, prepared: Prepared) -> Held:
         """Deliver a lease whose resources are all ready."""
         try:
-            return await self._store.activate(ref.lease)
+            return await self._store.activate(prepared.lease, prepared.holds)
         except LeaseholdError as error:
             raise as_failure(error) from None
+
+    @activity.defn
+    async def tick(self, order: Tick) -> Held:
+        """Do what is due for an active lease: warn, extend it, begin its grace, end it."""
+        return await self._store.tick(order)
+
+    @activity.defn
+    async def add(self, order: AddToRecord) -> Admitted:
+        """Grant an active lease more, at once or not at all."""
+        return await self._store.add(order.lease, order.addition)
+
+    @activity.defn
+    async def give_back(self, order: GiveBackRecord) -> Admitted:
+        """Take one resource out of an active lease."""
+        return await self._store.give_back(order.lease, order.part)
+
+    @activity.defn
+    async def give_up(self, ref: LeaseRef) -> bool:
+        """Whether a lease's heartbeat is overdue."""
+        return await self._store.give_up(ref.lease)
+
+    @activity.defn
+    async def take_slot(self, order: TakeSlot) -> Slot:
+        """Take a slot of a limiter, or wait for one."""
+        return await self._store.take_slot(order)
+
+    @activity.defn
+    async def give_slot(self, order: TakeSlot) -> None:
+        """Give a slot back, or wait for it no more."""
+        await self._store.give_slot(order)
 
     @activity.defn
     async def extend(self, record: ExtendRecord) -> Held:

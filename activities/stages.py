@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
@@ -14,20 +15,31 @@ from activities.allocate import as_failure
 from leasehold.errors import LeaseholdError, Unavailable
 from leasehold.messages import HookReport, RunHook
 from leasehold.model import SECRET_STAGES, StageName
-from leasehold.ports import Begun, Driver, HookCall, LogStore, Store
+from leasehold.ports import Begun, Driver, HookCall, LogStore, Place, Store
 
 HEARTBEAT = timedelta(seconds=2)
 """How often a running hook reports that it is alive, which is also how soon it learns that it is cancelled."""
+
+RECORD_WITHIN = timedelta(seconds=5)
+"""How long a hook that was stopped waits for the database: whoever stopped it waits too."""
+
+log = logging.getLogger(__name__)
 
 
 class Stages:
     """Runs hooks through their drivers, fenced and recorded."""
 
-    def __init__(self, store: Store, logs: LogStore, drivers: Mapping[str, Driver], host: str = "") -> None:
+    def __init__(self, store: Store, logs: LogStore, drivers: Mapping[str, Driver], place: Place | None = None) -> None:
+        """`place` tells where the drivers lock; without one it is this machine, by its name."""
         self._store = store
         self._logs = logs
         self._drivers = drivers
-        self._host = host or socket.gethostname()
+        self._place = place or Place(host=socket.gethostname())
+
+    @property
+    def all(self) -> list[Callable[[RunHook], Awaitable[HookReport]]]:
+        """The activities."""
+        return [self.wipe, self.provision, self.configure, self.validate, self.deliver, self.release]
 
     @activity.defn
     async def wipe(self, order: RunHook) -> HookReport:
@@ -72,8 +84,12 @@ class Stages:
         begun: list[Begun] = []
 
         async def begin() -> bool:
-            begun.append(await self._store.begin_run(order, self._host))
+            begun.append(await self._store.begin_run(order, self._place))
             return begun[-1].finished is None
+
+        async def stopped() -> None:
+            if begun:
+                await self._record_stop(order, begun[-1].run)
 
         secret_stage = StageName(order.stage) in SECRET_STAGES
         call = HookCall(
@@ -84,10 +100,11 @@ class Stages:
             lease_file=briefing.lease_file,
             log_stdout=not secret_stage,
             begin=begin,
+            stopped=stopped,
         )
         driver = self._drivers.get(briefing.hook.driver)
         if driver is None:
-            raise Unavailable(f"the worker on {self._host} has no driver {briefing.hook.driver}")
+            raise Unavailable(f"the worker on {self._place.host} has no driver {briefing.hook.driver}")
         result = await driver.run(call, self._log(order))
         if result is None:
             finished = begun[-1].finished
@@ -102,6 +119,14 @@ class Stages:
             with suppress(Exception):
                 await self._log(order)("service", b"the hook's result was cut at 64 KiB\n")
         return report
+
+    async def _record_stop(self, order: RunHook, run: int) -> None:
+        """Let the next run begin at once, wherever that is; unrecorded, it waits for this one's deadline elsewhere."""
+        try:
+            async with asyncio.timeout(RECORD_WITHIN.total_seconds()):
+                await self._store.stop_run(order, run)
+        except (LeaseholdError, TimeoutError) as error:
+            log.warning("that run %d was stopped is not recorded: %s", run, error or "the database is slow")
 
     def _log(self, order: RunHook) -> _Log:
         return _Log(self._logs, order)

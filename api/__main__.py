@@ -14,6 +14,7 @@ from leasehold import process
 from leasehold.settings import Settings
 from leasehold.store.logs import SqlLogStore
 from leasehold.store.store import SqlStore
+from leasehold.store.tokens import SqlTokens
 from leasehold.temporal import TASK_QUEUE, connect
 
 GRACE_S = 3
@@ -31,7 +32,7 @@ async def serve(settings: Settings) -> None:
             store=store,
             logs=logs,
             gateway=Gateway(client, TASK_QUEUE),
-            tokens=Tokens(key.encode(), secret_file(settings.folder / "admin-token")),
+            tokens=Tokens(key.encode(), secret_file(settings.folder / "admin-token"), SqlTokens(store.database)),
             leases=Leases(settings.temporal_ui, client.namespace),
             news=News(store),
         )

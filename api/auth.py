@@ -1,78 +1,173 @@
-"""Who is calling: bearer tokens, and what each kind of caller may do."""
+"""Who is calling: the admin's token, users' tokens, and the tokens of leases."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
 import os
+import re
 import secrets
+from base64 import b32encode
+from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Annotated
 
-from fastapi import Depends, Request
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi import Request
+from fastapi.security import HTTPBearer
 
-from leasehold.errors import Refused, Unauthenticated
+from api.credentials import Credentials
+from leasehold.access import EVERYTHING, Credential, NewToken, Role, Scopes, Token
+from leasehold.errors import Fault, Unauthenticated
+from leasehold.ports import TokenStore
+
+BEARER = HTTPBearer(auto_error=False, description="A user's token, the admin's, or that of a lease")
+
+_USER_TOKEN = re.compile(r"lh_([a-z2-7]{12})_[a-z2-7]{52}")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Principal:
     """A caller: `id` is what its idempotency keys are scoped to, `name` owns what it makes.
 
-    `lease` is set for the token of one lease, which reaches that lease alone.
+    `lease` is set for the token of one lease, which has no role and reaches that lease alone; `token` is the id of a
+    user's token.
     """
 
     id: str
     name: str
+    role: Role | None
+    scopes: Scopes = EVERYTHING
     lease: str | None = None
+    token: str | None = None
+    expires_at: datetime | None = None
 
-    def check_reaches(self, lease: str) -> None:
-        """Raise `Refused` unless the caller may see and steer this lease."""
-        if self.lease is not None and self.lease != lease:
-            raise Refused("this token is good for another lease")
+    def role_in(self, pools: Collection[str] | None) -> Role | None:
+        """The role where these pools are concerned, None being every pool there is and will be."""
+        if self.role is None or self.scopes.cover(pools):
+            return self.role
+        return Role.VIEWER
 
-    def check_operator(self) -> None:
-        """Raise `Refused` unless the caller may see and change more than one lease."""
-        if self.lease is not None:
-            raise Refused("the token of a lease is good for that lease alone")
+    @property
+    def is_admin(self) -> bool:
+        """Whether it is an admin of everything."""
+        return self.role_in(None) is Role.ADMIN
 
 
 class Tokens:
-    """Knows the admin's token, and makes and checks the tokens of leases.
+    """Makes tokens, and says who bears one.
 
     A lease's token is an HMAC of the lease's id: it is stored nowhere, and every API process with the same key accepts
-    it.
+    it. A user's token is a random secret behind its id; the store has its digest.
     """
 
-    def __init__(self, key: bytes, admin_token: str) -> None:
+    def __init__(self, key: bytes, admin_token: str, store: TokenStore) -> None:
         self._key = key
         self._admin = hashlib.sha256(admin_token.encode()).digest()
+        self._credentials = Credentials(store)
+        self.store = store
 
     def for_lease(self, lease: str) -> str:
         """The token that is good for this lease alone."""
         mac = hmac.new(self._key, f"lease:{lease}".encode(), hashlib.sha256).hexdigest()
         return f"{lease}.{mac}"
 
-    def principal(self, token: str) -> Principal:
-        """Who bears this token; raise `Unauthenticated` if nobody does."""
+    async def principal(self, token: str) -> Principal:
+        """Who bears this token; raise `Unauthenticated` if nobody does, or not any more."""
         if hmac.compare_digest(hashlib.sha256(token.encode()).digest(), self._admin):
-            return Principal(id="admin", name="admin")
+            return Principal(id="admin", name="admin", role=Role.ADMIN)
+        if match := _USER_TOKEN.fullmatch(token):
+            return await self._user(match[1], token)
         lease, dot, _ = token.partition(".")
         if dot and hmac.compare_digest(self.for_lease(lease).encode(), token.encode()):
-            return Principal(id=f"lease:{lease}", name=f"lease:{lease}", lease=lease)
-        raise Unauthenticated("the token is not valid")
+            return Principal(id=f"lease:{lease}", name=f"lease:{lease}", role=None, lease=lease)
+        raise _unauthenticated("unknown", "the token is not valid")
+
+    async def _user(self, token: str, text: str) -> Principal:
+        credential = await self._credentials.of(token)
+        if credential is None or not hmac.compare_digest(_digest(text), credential.digest):
+            raise _unauthenticated("unknown", "the token is not valid")
+        found = credential.token
+        if error := self._fault(credential):
+            raise error
+        self._credentials.note_use(token)
+        return Principal(
+            id=f"token:{found.id}",
+            name=found.user,
+            role=found.role,
+            scopes=found.scopes,
+            token=found.id,
+            expires_at=found.expires_at,
+        )
+
+    @staticmethod
+    def _fault(credential: Credential) -> Unauthenticated | None:
+        token = credential.token
+        if token.revoked_at is not None:
+            return _unauthenticated("revoked", f"token {token.id} of {token.user} was revoked")
+        if credential.left_s <= 0:
+            return _unauthenticated("expired", f"token {token.id} of {token.user} has expired")
+        return None
+
+    async def lost(self, caller: Principal) -> Unauthenticated | None:
+        """Why a caller who was let in would not be let in now, if that is so."""
+        if caller.token is None:
+            return None
+        credential = await self._credentials.of(caller.token)
+        return _unauthenticated("unknown", "the token is gone") if credential is None else self._fault(credential)
+
+    async def create(
+        self, *, user: str, role: Role, scopes: Scopes, label: str | None, lasts: timedelta | None, maker: Principal
+    ) -> tuple[Token, str]:
+        """Make a token, and return it with its string, which is known to nobody else from here on."""
+        public = _random(8)[:12]
+        text = f"lh_{public}_{_random(32)}"
+        new = NewToken(
+            id=public,
+            digest=_digest(text),
+            user=user,
+            role=role,
+            scopes=scopes,
+            label=label,
+            lasts=lasts,
+            created_by=maker.name,
+            made_with=maker.token,
+            bounded=not maker.is_admin,
+        )
+        return await self.store.create(new), text
+
+    async def revoke(self, token: str, caller: Principal) -> Token:
+        """Make a token good for nothing, here at once and in every other process within `credentials.FRESH_S`."""
+        for one in await self.store.revoke(token, actor=caller.name, by=caller.id):
+            self._credentials.forget(one)
+        return await self.store.token(token)
+
+    async def close(self) -> None:
+        """Write down which tokens were in use."""
+        await self._credentials.close()
 
 
-_BEARER = HTTPBearer(auto_error=False, description="The admin's token, or that of a lease")
-
-
-def authenticate(request: Request, sent: Annotated[HTTPAuthorizationCredentials | None, Depends(_BEARER)]) -> Principal:
-    """The caller of a request (a FastAPI dependency)."""
+async def authenticate(request: Request) -> Principal:
+    """The caller of a request; raise `Unauthenticated`."""
+    sent = await BEARER(request)
     if sent is None or not sent.credentials:
-        raise Unauthenticated("send a token: Authorization: Bearer …")
+        raise _unauthenticated("missing", "send a token: Authorization: Bearer …")
     tokens: Tokens = request.app.state.tokens
-    return tokens.principal(sent.credentials.strip())
+    return await tokens.principal(sent.credentials.strip())
+
+
+def _unauthenticated(code: str, detail: str) -> Unauthenticated:
+    return Unauthenticated(detail, [Fault(path="Authorization", code=code, detail=detail)])
+
+
+def _digest(text: str) -> str:
+    # No salt, no slow hash: there is nothing to guess in 256 random bits.
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _random(size: int) -> str:
+    """Random bytes, in small letters and digits that no one mistakes for another."""
+    return b32encode(secrets.token_bytes(size)).decode().rstrip("=").lower()
 
 
 def secret_file(path: Path) -> str:

@@ -9,7 +9,6 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 from temporalio.service import RPCError
 
@@ -97,11 +96,6 @@ def install(app: FastAPI) -> None:
     async def on_temporal(_request: Request, error: RPCError) -> JSONResponse:
         log.error("Temporal does not answer: %s", error)
         return answer(Unavailable("Temporal does not answer"))
-
-    @app.exception_handler(SQLAlchemyError)
-    async def on_database(_request: Request, error: SQLAlchemyError) -> JSONResponse:
-        log.exception("the database does not answer", exc_info=error)
-        return answer(Unavailable("the database does not answer"))
 
     @app.exception_handler(Exception)
     async def on_bug(_request: Request, error: Exception) -> JSONResponse:

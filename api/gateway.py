@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -31,7 +32,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from tenacity import AsyncRetrying, retry_if_exception, stop_never, wait_exponential
 
 from leasehold.errors import Unavailable, from_code
-from leasehold.messages import Admitted, ExtendLease, Held, Steer, SubmitLease
+from leasehold.messages import AddResources, Admitted, ExtendLease, GiveBack, Held, Steer, SubmitLease
 from workflows.lease import LEASE_OWNER, LEASE_POOL, LEASE_STATE, LeaseWorkflow
 
 log = logging.getLogger(__name__)
@@ -107,16 +108,43 @@ class Gateway:
     async def extend(self, lease: str, extension: ExtendLease) -> Held | None:
         """Extend a lease; None if its workflow is over. Raises `Unavailable` if no worker answers."""
         handle = self._handle(lease)
+
+        async def extend(update_id: str) -> Held:
+            held: Held = await _repeated(lambda: handle.execute_update(LeaseWorkflow.extend, extension, id=update_id))
+            if held.refusal is not None and held.refusal.code == Unavailable.code and update_id == extension.request:
+                # Temporal repeats for ever what it once answered to an id, and this may have been long ago.
+                return await extend(f"{extension.request}.{uuid.uuid4().hex}")
+            return held
+
+        return await self._answered(lambda: extend(extension.request))
+
+    async def add(self, lease: str, addition: AddResources) -> Admitted | None:
+        """Give a lease more; None if its workflow is over. Raises `Unavailable` if no worker answers."""
+        handle = self._handle(lease)
+
+        async def add() -> Admitted:
+            return await handle.execute_update(LeaseWorkflow.add, addition, id=addition.request or None)
+
+        return await self._answered(lambda: _repeated(add))
+
+    async def give_back(self, lease: str, part: GiveBack) -> Admitted | None:
+        """Take one resource out of a lease; None if its workflow is over. Raises `Unavailable` if no worker answers."""
+        handle = self._handle(lease)
+
+        async def give_back() -> Admitted:
+            return await handle.execute_update(LeaseWorkflow.give_back, part)
+
+        return await self._answered(lambda: _repeated(give_back))
+
+    async def _answered(self, update: Callable[[], Awaitable[Answer]]) -> Answer | None:
+        """The answer of an update that may be repeated; None if the workflow is over."""
         try:
             async with asyncio.timeout(ANSWER_WITHIN_S):
-                held: Held = await _repeated(
-                    lambda: handle.execute_update(LeaseWorkflow.extend, extension, id=extension.request)
-                )
-                return held
+                return await update()
         except WorkflowUpdateFailedError as error:
             raise _translated(error) from None
         except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):
-            raise Unavailable("no worker answers; the extension may still be made: ask for the lease") from None
+            raise Unavailable("no worker answers; it may still be done: ask for the lease") from None
         except RPCError as error:
             if error.status is RPCStatusCode.NOT_FOUND:
                 return None

@@ -12,7 +12,10 @@ MOST_BYTES_OF_POOLS = 8 * 1024 * 1024
 
 
 class Limits:
-    """Refuses bodies that are too large before they are read, whether or not they say how long they are."""
+    """Refuses bodies that are too large, those that say so before anything of them is read.
+
+    Only whoever reads a body is told: a caller who may not send it learns nothing of it.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -27,23 +30,22 @@ class Limits:
         most = MOST_BYTES_OF_POOLS if scope["path"] in {"/v1/apply"} else MOST_BYTES
         error = TooLarge(f"the body has more than {most} bytes")
         declared = dict(scope["headers"]).get(b"content-length", b"0")
-        if not declared.isdigit() or int(declared) > most:
-            await answer(error)(scope, receive, send)
-            return
-        left, answered = most, False
+        left = most if declared.isdigit() and int(declared) <= most else -1
+        refused = answered = False
 
         async def counted() -> Message:
-            nonlocal left
-            message = await receive()
-            left -= len(message.get("body", b""))
-            if left < 0:
+            nonlocal left, refused
+            message = await receive() if left >= 0 else None
+            left -= len(message.get("body", b"")) if message else 0
+            if message is None or left < 0:
+                refused = True
                 raise error
             return message
 
         async def checked(message: Message) -> None:
             # Whoever read the body may have made an answer of its own of our error.
             nonlocal answered
-            if left >= 0:
+            if not refused:
                 await send(message)
             elif not answered:
                 answered = True

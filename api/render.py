@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from base64 import b64encode
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import quote
 
 from leasehold import durations
+from leasehold.access import Scopes, Token
 from leasehold.messages import SubmitLease
 from leasehold.model import Change, Delivery, Event, Hook, Item, Lease, Pool, PoolSpec, Resource
 from leasehold.ports import Availability
@@ -49,8 +50,8 @@ class Leases:
             "start_at": time(lease.start_at),
             "active_at": time(lease.active_at),
             "expires_at": time(lease.expires_at),
-            "in_grace": False,
-            "heartbeat_by": None,
+            "in_grace": lease.in_grace,
+            "heartbeat_by": time(lease.heartbeat_by),
             "ended_at": time(lease.ended_at),
             "command": None,
             "temporal_url": self._url(lease.id, lease.run_id),
@@ -143,19 +144,28 @@ def spec(spec: PoolSpec) -> dict[str, Any]:
         "description": spec.description,
         "priority": spec.priority,
         "folder": spec.folder,
-        "policy": {
-            "default_duration": durations.render(policy.default_duration),
-            "max_duration": durations.render(policy.max_duration) if policy.max_duration else None,
-            "max_total": durations.render(policy.max_total) if policy.max_total else None,
-            "on_release": policy.on_release,
-        },
+        "site": spec.site,
+        "policy": {**{k: _plain(v) for k, v in vars(policy).items()}, "on_release": policy.after_release},
         "stages": {stage: [_hook(h) for h in hooks] for stage, hooks in spec.stages.items()},
     }
 
 
 def _hook(hook: Hook) -> dict[str, Any]:
     does = {"run": hook.run} if hook.driver == "command" else {hook.driver: hook.settings}
-    return {**does, "timeout": durations.render(hook.timeout), "attempts": hook.attempts}
+    return {
+        **does,
+        "timeout": durations.render(hook.timeout),
+        "attempts": hook.attempts,
+        "scope": hook.scope,
+        "limit": hook.limit,
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Durations as people write them, alone or in a list."""
+    if isinstance(value, tuple):
+        return [_plain(one) for one in value]
+    return durations.render(value) if isinstance(value, timedelta) else value
 
 
 def event(event: Event) -> dict[str, Any]:
@@ -180,4 +190,27 @@ def delivery(delivery: Delivery) -> dict[str, Any]:
         "role": delivery.role,
         "data": text,
         "data_base64": b64encode(delivery.data).decode(),
+    }
+
+
+def scopes(scopes: Scopes) -> dict[str, Any]:
+    """What narrows a token."""
+    return asdict(scopes)
+
+
+def token(token: Token) -> dict[str, Any]:
+    """A token as the API shows it: nothing that it could be used by."""
+    return {
+        "id": token.id,
+        "user": token.user,
+        "role": token.role,
+        "scopes": scopes(token.scopes),
+        "label": token.label,
+        "created_at": time(token.created_at),
+        "created_by": token.created_by,
+        "made_with": token.made_with,
+        "expires_at": time(token.expires_at),
+        "revoked_at": time(token.revoked_at),
+        "revoked_by": token.revoked_by,
+        "last_used_at": time(token.last_used_at),
     }

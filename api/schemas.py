@@ -5,14 +5,15 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
 from leasehold import durations, selector
+from leasehold.access import USER_PATTERN, Role, Scopes
 from leasehold.config import Duration, Json, Name, Strict, Tag, Text, storable
 from leasehold.errors import BadFilter, Fault
-from leasehold.model import Item
+from leasehold.model import PREPARE, Item, StageName
 
 Count = Annotated[int, Field(strict=True, ge=1, le=1000)]
 Plain = Annotated[str, AfterValidator(storable)]
@@ -42,6 +43,7 @@ EXAMPLE_LEASE: JsonDict = {
             "names": [],
             "role": None,
             "params": {},
+            "skip": [],
         }
     ],
     "resources": [
@@ -83,6 +85,19 @@ class ItemBody(Strict):
     names: list[Name] = Field(default=[], max_length=1000, description="Only these resources")
     role: Annotated[Text, Field(max_length=128)] | None = None
     params: Json = Field(default={}, description="For the hooks; public")
+    skip: list[StageName] = Field(
+        default=[],
+        max_length=10,
+        description="Stages not wanted; wipe is skipped only where the last holder was the same",
+    )
+
+    @field_validator("skip")
+    @classmethod
+    def _skippable(cls, value: list[StageName]) -> list[StageName]:
+        for stage in value:
+            if stage not in PREPARE:
+                raise PydanticCustomError("not_skippable", "{stage} cannot be skipped", {"stage": str(stage)})
+        return value
 
     def item(self) -> Item:
         """The item it describes."""
@@ -94,6 +109,7 @@ class ItemBody(Strict):
             names=tuple(self.names),
             role=self.role,
             params=self.params,
+            skip=tuple(self.skip),
         )
 
 
@@ -107,23 +123,47 @@ class LeaseBody(Strict):
     priority: Annotated[int, Field(strict=True, ge=-1_000_000, le=1_000_000)] = 0
     description: Text | None = None
     cc: list[Tag] = Field(default=[], max_length=50)
+    heartbeat: Duration | None = Field(
+        default=None, description="The lease is lost when no heartbeat comes for so long, from now on"
+    )
 
     def check_filters(self) -> None:
         """Raise `BadFilter` with the place of each filter that cannot be understood."""
-        faults = []
-        for i, item in enumerate(self.items):
-            for j, text in enumerate(item.match):
-                try:
-                    selector.parse(text)
-                except BadFilter as error:
-                    faults.append(Fault(path=f"items[{i}].match[{j}]", code=error.code, detail=error.detail))
-        if faults:
-            raise BadFilter(faults[0].detail, faults)
+        _check_filters(self.items)
+
+    @property
+    def heartbeat_text(self) -> str | None:
+        """How often a heartbeat must come, as people write it."""
+        return durations.render(self.heartbeat) if self.heartbeat else None
 
     @property
     def duration_text(self) -> str | None:
         """The duration as people write it."""
         return durations.render(self.duration) if self.duration else None
+
+
+def _check_filters(items: list[ItemBody]) -> None:
+    faults = []
+    for i, item in enumerate(items):
+        for j, text in enumerate(item.match):
+            try:
+                selector.parse(text)
+            except BadFilter as error:
+                faults.append(Fault(path=f"items[{i}].match[{j}]", code=error.code, detail=error.detail))
+    if faults:
+        raise BadFilter(faults[0].detail, faults)
+
+
+class AddBody(Strict):
+    """More resources for an active lease, at once or not at all."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"items": [{"pool": "r640"}]}]})
+
+    items: list[ItemBody] = Field(min_length=1, max_length=50)
+
+    def check_filters(self) -> None:
+        """Raise `BadFilter` with the place of each filter that cannot be understood."""
+        _check_filters(self.items)
 
 
 class ExtendBody(Strict):
@@ -154,6 +194,37 @@ class ResourceBody(Strict):
 
     tags: list[Tag] = Field(default=[], max_length=100)
     properties: Json = Field(default={})
+
+
+UserName = Annotated[str, Field(pattern=USER_PATTERN)]
+Label = Annotated[str, Field(max_length=200), AfterValidator(storable)]
+
+
+class ScopesBody(Strict):
+    """What narrows a token: outside of `pools` it can what a viewer can; with `read` it changes nothing."""
+
+    pools: list[Name] | None = Field(default=None, min_length=1, max_length=100, description="None: all pools")
+    read: Annotated[bool, Field(strict=True)] = False
+
+    def scopes(self) -> Scopes:
+        """The scopes it describes."""
+        return Scopes(pools=None if self.pools is None else tuple(dict.fromkeys(self.pools)), read=self.read)
+
+
+class TokenBody(Strict):
+    """A token to make; without `expires` it is good for 90 days, or as long as the token that it is made with."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [{"user": "ci", "role": "user", "expires": "30d", "scopes": {"pools": ["r640"]}}]
+        }
+    )
+
+    user: UserName | None = Field(default=None, description="Who owns what is made with it; by default the caller")
+    role: Role = Role.USER
+    expires: Duration | None = Field(default=None, description="At most 365d")
+    scopes: ScopesBody = ScopesBody()
+    label: Label | None = Field(default=None, description="What it is for")
 
 
 class ProblemAnswer(BaseModel):
@@ -268,3 +339,77 @@ class DeliveryAnswer(BaseModel):
 
     lease: str
     resources: list[dict[str, Any]]
+
+
+class ScopesAnswer(BaseModel):
+    pools: list[str] | None
+    read: bool
+
+
+EXAMPLE_TOKEN: JsonDict = {
+    "id": "k3xq7mvd2a5c",
+    "user": "ci",
+    "role": "user",
+    "scopes": {"pools": ["r640"], "read": False},
+    "label": "nightly pipeline",
+    "created_at": "2026-01-05T09:00:00.000000Z",
+    "created_by": "admin",
+    "made_with": None,
+    "expires_at": "2026-02-04T09:00:00.000000Z",
+    "revoked_at": None,
+    "revoked_by": None,
+    "last_used_at": "2026-01-06T02:00:13.000000Z",
+}
+
+
+class TokenAnswer(BaseModel):
+    """A token, without its secret. `made_with` is the id of the token that it was made with, if that has one."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_TOKEN]})
+
+    id: str
+    user: str
+    role: str
+    scopes: ScopesAnswer
+    label: str | None
+    created_at: datetime
+    created_by: str
+    made_with: str | None
+    expires_at: datetime
+    revoked_at: datetime | None
+    revoked_by: str | None
+    last_used_at: datetime | None
+
+
+class NewTokenAnswer(TokenAnswer):
+    """The answer to making a token: `token` is shown nowhere else, and never again."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{**EXAMPLE_TOKEN, "token": "lh_k3xq7mvd2a5c_…"}]})
+
+    token: str
+
+
+class WhoamiAnswer(BaseModel):
+    """The caller: `token` is the id of a user's token, `lease` that of the lease whose own token was sent."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "user": "ci",
+                    "role": "user",
+                    "scopes": {"pools": ["r640"], "read": False},
+                    "expires_at": "2026-02-04T09:00:00.000000Z",
+                    "token": "k3xq7mvd2a5c",
+                    "lease": None,
+                }
+            ]
+        }
+    )
+
+    user: str
+    role: str | None
+    scopes: ScopesAnswer
+    expires_at: datetime | None
+    token: str | None
+    lease: str | None

@@ -25,7 +25,7 @@ class Services:
     news: News
 
 
-def services(request: Request) -> Services:
+async def services(request: Request) -> Services:
     """The services of a request's application (a FastAPI dependency)."""
     found: Services = request.app.state.services
     return found

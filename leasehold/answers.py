@@ -170,6 +170,42 @@ class Applied(TypedDict):
     changes: list[Change]
 
 
+class Scopes(TypedDict):
+    """What narrows a token: null are all pools; with `read` it changes nothing."""
+
+    pools: list[str] | None
+    read: bool
+
+
+class Token(TypedDict):
+    """A user's token; `token`, its string and a secret, comes with the answer to its making alone."""
+
+    id: str
+    user: str
+    role: str
+    scopes: Scopes
+    label: str | None
+    created_at: str
+    created_by: str
+    made_with: str | None
+    expires_at: str
+    revoked_at: str | None
+    revoked_by: str | None
+    last_used_at: str | None
+    token: NotRequired[str]
+
+
+class Whoami(TypedDict):
+    """Who a token belongs to: `token` is the id of a user's, `lease` that of the lease whose own it is."""
+
+    user: str
+    role: str | None
+    scopes: Scopes
+    expires_at: str | None
+    token: str | None
+    lease: str | None
+
+
 class Page(TypedDict, Generic[T]):
     """A part of a list; `next_cursor` asks for the part after it."""
 

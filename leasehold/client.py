@@ -27,6 +27,8 @@ from leasehold.answers import (
     Lease,
     Page,
     Resource,
+    Token,
+    Whoami,
     reached,
 )
 from leasehold.errors import Unavailable
@@ -252,6 +254,40 @@ class Client:
     def repair(self, pool: str, name: str) -> Resource:
         """Put a broken resource through its cleaning again."""
         return cast(Resource, self._wire.call("POST", "pools", pool, "resources", name, "repair"))
+
+    # Tokens.
+
+    def create_token(
+        self,
+        *,
+        user: str | None = None,
+        role: str | None = None,
+        expires: str | None = None,
+        pools: Sequence[str] = (),
+        read_only: bool = False,
+        label: str | None = None,
+    ) -> Token:
+        """Make a token, by default one of the caller's own; its string, a secret, is in `token`, this once."""
+        scopes = {"pools": list(pools) or None, "read": read_only}
+        fields = {"user": user, "role": role, "expires": expires, "label": label}
+        body = {"scopes": scopes, **{name: value for name, value in fields.items() if value is not None}}
+        return cast(Token, self._wire.call("POST", "tokens", json=body))
+
+    def tokens(self, user: str | None = None) -> Iterator[Token]:
+        """Every token that the caller may see, newest first, also those that expired or were revoked."""
+        return self._pages("tokens", params=_present({"user": user}))
+
+    def token(self, token: str) -> Token:
+        """One token, by its id."""
+        return cast(Token, self._wire.call("GET", "tokens", token))
+
+    def revoke_token(self, token: str) -> Token:
+        """Make a token good for nothing; one that was revoked stays as it is."""
+        return cast(Token, self._wire.call("DELETE", "tokens", token, repeatable=True))
+
+    def whoami(self) -> Whoami:
+        """Who the caller is to the API."""
+        return cast(Whoami, self._wire.call("GET", "whoami"))
 
     def health(self) -> dict[str, Any]:
         """Whether the API is alive."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Self
@@ -29,7 +30,19 @@ from leasehold.fields import Text as Text
 from leasehold.fields import Word
 from leasehold.fields import storable as storable
 from leasehold.http_hook import HttpFile
-from leasehold.model import Hook, Inventory, Policy, PoolSpec, ResourceSpec, StageName
+from leasehold.model import (
+    PREPARE,
+    Extend,
+    Hook,
+    Inventory,
+    OnFailure,
+    Policy,
+    PoolSpec,
+    Prepare,
+    ResourceSpec,
+    Scope,
+    StageName,
+)
 
 Command = Annotated[
     Annotated[Word, Field(min_length=1), pydantic.Tag("line")]
@@ -39,6 +52,10 @@ Command = Annotated[
 
 _MOST_VALUES, _DEEPEST = 2_000_000, 100
 _LONGEST_REASON = 500
+
+
+_LEASE_WIDE = frozenset(PREPARE) - {StageName.WIPE}
+"""Stages that can be run once for a whole lease."""
 
 
 class HookFile(Strict):
@@ -54,6 +71,10 @@ class HookFile(Strict):
         default=timedelta(minutes=30), description="Then the whole process group is killed, or the request given up"
     )
     attempts: int = Field(default=1, ge=1, le=100, description="How often the hook may end without success")
+    scope: Scope = Field(
+        default=Scope.RESOURCE, description="Run once for each resource, or once for a lease when all of them are ready"
+    )
+    limit: Name | None = Field(default=None, description="The limiter of which each run needs a slot")
 
     @model_validator(mode="after")
     def _one_driver(self) -> Self:
@@ -63,11 +84,10 @@ class HookFile(Strict):
 
     def hook(self) -> Hook:
         """The hook it describes."""
+        common = Hook(timeout=self.timeout, attempts=self.attempts, scope=self.scope, limit=self.limit)
         if self.http is not None:
-            return Hook(driver="http", settings=self.http.settings(), timeout=self.timeout, attempts=self.attempts)
-        assert self.run is not None
-        run = self.run if isinstance(self.run, str) else tuple(self.run)
-        return Hook(run=run, timeout=self.timeout, attempts=self.attempts)
+            return replace(common, driver="http", settings=self.http.settings())
+        return replace(common, run=tuple(self.run) if isinstance(self.run, list) else self.run or "")
 
     @property
     def relative(self) -> bool:
@@ -95,8 +115,22 @@ class PolicyFile(Strict):
     default_duration: Duration = Field(default=timedelta(hours=1), description="Of a request that says none")
     max_duration: Duration | None = Field(default=None, description="The most that may be left at any time")
     max_total: Duration | None = Field(default=None, description="The most from delivery to end, extensions included")
-    on_release: list[StageName] = Field(
-        default=[StageName.RELEASE], description="The stages that a resource goes through after a lease"
+    extend: Extend = Field(default=Extend.ALWAYS, description="When a holder may extend")
+    auto_extend: Duration | None = Field(
+        default=None, description="At its end a lease is extended by this, while nobody waits and max_total allows it"
+    )
+    warn_before: list[Duration] = Field(default=[], max_length=20, description="How long before its end to warn")
+    grace: Duration | None = Field(default=None, description="How long an expired lease can still be revived")
+    on_failure: OnFailure = Field(default=OnFailure.REPLACE, description="When a resource fails its stages")
+    replacements: int = Field(default=3, ge=0, le=1000, description="How many failed resources a lease has replaced")
+    prepare: Prepare = Field(default=Prepare.ON_DEMAND, description="When resources go through their stages")
+    prepare_timeout: Duration = Field(
+        default=timedelta(hours=2), description="From the first grant to delivery; then everything is given back"
+    )
+    on_release: list[StageName] | None = Field(
+        default=None,
+        description="The stages that a resource goes through after a lease: release, and with prepare: ahead all but"
+        " deliver",
     )
 
     @model_validator(mode="after")
@@ -105,6 +139,13 @@ class PolicyFile(Strict):
             if limit is not None and self.default_duration > limit:
                 raise PydanticCustomError("too_long", "default_duration is longer than {name}", {"name": name})
         return self
+
+    def policy(self) -> Policy:
+        """The policy it describes."""
+        plain = {name: getattr(self, name) for name in type(self).model_fields}
+        plain["warn_before"] = tuple(sorted(self.warn_before, reverse=True))
+        plain["on_release"] = None if self.on_release is None else tuple(self.on_release)
+        return Policy(**plain)
 
 
 class ResourceFile(Strict):
@@ -124,6 +165,7 @@ class PoolFile(Strict):
 
     name: Name
     description: Text = ""
+    site: Name | None = Field(default=None, description="Only workers of this site run its hooks")
     resources: list[ResourceFile] = Field(default=[])
     wipe: Stage | None = None
     provision: Stage | None = None
@@ -137,6 +179,9 @@ class PoolFile(Strict):
     @model_validator(mode="after")
     def _distinct(self) -> Self:
         _check_distinct([r.name for r in self.resources], "resource")
+        for stage, hooks in self.stages().items():
+            if stage not in _LEASE_WIDE and any(hook.scope is Scope.LEASE for hook in hooks):
+                raise PydanticCustomError("scope", "{stage} has no scope lease", {"stage": str(stage)})
         return self
 
     def stages(self) -> Mapping[StageName, tuple[HookFile, ...]]:
@@ -155,13 +200,9 @@ class PoolFile(Strict):
             description=self.description,
             priority=self.priority,
             folder=folder,
+            site=self.site,
             stages={name: tuple(h.hook() for h in hooks) for name, hooks in self.stages().items()},
-            policy=Policy(
-                default_duration=self.policy.default_duration,
-                max_duration=self.policy.max_duration,
-                max_total=self.policy.max_total,
-                on_release=tuple(self.policy.on_release),
-            ),
+            policy=self.policy.policy(),
         )
 
 
@@ -170,6 +211,9 @@ class PoolsFile(Strict):
 
     name: Name = Field(default="default", description="Tells files apart: each owns what it made")
     folder: Word | None = Field(default=None, pattern="^/", description="Where hooks start; absolute, on the workers")
+    limits: dict[Name, Annotated[int, Field(ge=1, le=100_000)]] = Field(
+        default={}, max_length=1000, description="Named limiters, shared by all pools, with how many slots each has"
+    )
     pools: list[PoolFile]
 
     @model_validator(mode="after")
@@ -240,7 +284,7 @@ def inventory(file: PoolsFile, folder: str | None = None) -> Inventory:
     if folder is None:
         _check_no_relative(file)
     pools = tuple((p.spec(folder), tuple(r.spec() for r in p.resources)) for p in file.pools)
-    return Inventory(name=file.name, pools=pools)
+    return Inventory(name=file.name, limits=file.limits, pools=pools)
 
 
 def _check_size(plain: object) -> None:

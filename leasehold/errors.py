@@ -56,6 +56,10 @@ class DurationRefused(Refused):
     code, title = "duration_refused", "The pool's policy does not allow so long a lease"
 
 
+class ExtensionRefused(Refused):
+    code, title = "extension_refused", "The pool's policy does not allow this extension"
+
+
 class NotFound(LeaseholdError):
     code, title, status = "not_found", "There is no such thing", 404
 
@@ -72,6 +76,10 @@ class ResourceUnknown(NotFound):
     code, title = "resource_unknown", "There is no such resource"
 
 
+class TokenUnknown(NotFound):
+    code, title = "token_unknown", "There is no such token"
+
+
 class Conflict(LeaseholdError):
     """The thing is in a state in which this cannot be done."""
 
@@ -80,6 +88,14 @@ class Conflict(LeaseholdError):
 
 class LeaseNotActive(Conflict):
     code, title = "lease_not_active", "The lease is not active"
+
+
+class NotFree(Conflict):
+    code, title = "not_free", "What was asked for is not free now"
+
+
+class LastResource(Conflict):
+    code, title = "last_resource", "A lease has at least one resource"
 
 
 class NotDelivered(Conflict):

@@ -24,6 +24,15 @@ class SubmitLease:
     priority: int = 0
     description: str | None = None
     cc: tuple[str, ...] = ()
+    heartbeat: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdmitLease:
+    """Admit a request that was submitted `age_s` ago."""
+
+    request: SubmitLease
+    age_s: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,16 +48,37 @@ class Refusal:
 class PlannedHook:
     """What a workflow must know to schedule a hook."""
 
+    index: int
     timeout_s: float
     attempts: int
+    limit: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedStage:
-    """A stage that a resource has to go through."""
+    """A stage that a resource, or a lease as a whole, has to go through. A hook's `index` counts within its stage."""
 
     stage: str
     hooks: tuple[PlannedHook, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class WidePlan:
+    """The stages of one pool that are run once for a whole lease."""
+
+    pool: str
+    spec: int
+    site: str | None
+    stages: tuple[PlannedStage, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldResource:
+    """A resource at the epoch at which a lease holds it."""
+
+    pool: str
+    resource: str
+    epoch: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +89,14 @@ class Claim:
     resource: str
     epoch: int
     spec: int
+    site: str | None = None
+    ready: bool = False
     stages: tuple[PlannedStage, ...] = ()
+
+    @property
+    def held(self) -> HeldResource:
+        """What is held."""
+        return HeldResource(pool=self.pool, resource=self.resource, epoch=self.epoch)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,7 +110,7 @@ class LeaseRef:
 class RunHook:
     """Run one hook of one stage once. `hook` counts from 0 within the stage, `attempt` from 1.
 
-    `last`: with its success the resource is ready.
+    `last`: with its success the resource is ready. A lease-wide run has no `resource`: it is for all that it `holds`.
     """
 
     lease: str
@@ -86,6 +123,7 @@ class RunHook:
     attempt: int
     timeout_s: float
     last: bool
+    holds: tuple[HeldResource, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,12 +138,14 @@ class HookReport:
 
 @dataclass(frozen=True, kw_only=True)
 class Held:
-    """An active lease and the time it has left by the database's clock; `refusal` where an extension was refused.
+    """An active lease, and in how long, by the database's clock, something is due: a warning, or its end.
 
-    `state` is another one where the record is ahead of its workflow.
+    `refusal` where what was asked is refused. `state` is another one where the record is ahead of its workflow, or
+    the lease has ended.
     """
 
     state: LeaseState = LeaseState.ACTIVE
+    outcome: Outcome | None = None
     expires_at: datetime | None = None
     left_s: float = 0.0
     refusal: Refusal | None = None
@@ -115,13 +155,18 @@ class Held:
 class Admitted:
     """What admission decided, and after it, how the lease stands.
 
-    `refusal`, or `state` with what is granted; `held` where the lease is active, at once if no stage was due.
+    `refusal`, or `state` with what is granted and what is still `missing`, to be replaced or repaired; `wide` are the
+    stages that follow once all is ready; `left_s` is what is left for that. `held` where the lease is active, at once
+    if no stage was due.
     """
 
     state: LeaseState | None = None
     digest: str = ""
     refusal: Refusal | None = None
     claims: tuple[Claim, ...] = ()
+    missing: int = 0
+    wide: tuple[WidePlan, ...] = ()
+    left_s: float = 0.0
     held: Held | None = None
 
 
@@ -144,6 +189,82 @@ class ExtendRecord:
 
 
 @dataclass(frozen=True, kw_only=True)
+class AddResources:
+    """More resources for an active lease, at once or not at all. `request` tells one addition from its repetition."""
+
+    items: tuple[Item, ...]
+    actor: str = "temporal"
+    request: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddToRecord:
+    """An addition on its way into the record of a lease."""
+
+    lease: str
+    addition: AddResources
+
+
+@dataclass(frozen=True, kw_only=True)
+class GiveBack:
+    """Give one of a lease's resources back."""
+
+    pool: str
+    resource: str
+    actor: str = "temporal"
+
+
+@dataclass(frozen=True, kw_only=True)
+class GiveBackRecord:
+    """A resource on its way back from a lease."""
+
+    lease: str
+    part: GiveBack
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prepared:
+    """The resources of a lease that have gone through all their stages."""
+
+    lease: str
+    holds: tuple[HeldResource, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tick:
+    """Do what is due for an active lease. `stopped`: none of its hooks is running, so it can end at once."""
+
+    lease: str
+    stopped: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class TakeSlot:
+    """One slot of a limiter for one run of a hook; `key` tells the runs of a workflow apart."""
+
+    workflow: str
+    key: str
+    limiter: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slot:
+    """Whether the slot is taken; otherwise it is waited for, and the workflow is signalled."""
+
+    taken: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Blocked:
+    """Why a lease's preparation does not go on; `reason` None: it does."""
+
+    lease: str
+    pool: str
+    resource: str
+    reason: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Steer:
     """Release or cancel: who asks, and why."""
 
@@ -153,11 +274,20 @@ class Steer:
 
 @dataclass(frozen=True, kw_only=True)
 class BrokenResource:
-    """A resource to put into quarantine."""
+    """A resource to put into quarantine, with why."""
 
     pool: str
     resource: str
+    epoch: int
     reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrokenInLease:
+    """Resources that failed their stages while a lease was being prepared."""
+
+    lease: str
+    broken: tuple[BrokenResource, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,19 +305,23 @@ class CloseLease:
 
 @dataclass(frozen=True, kw_only=True)
 class Closed:
-    """How the record stands after it: `left_s` is set where the lease has not expired yet after all."""
+    """How the record stands after it."""
 
     state: LeaseState
     outcome: Outcome | None
-    left_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecycleResource:
-    """What a resource must go through after `lease`, before it is free again."""
+    """What a resource must go through, after `lease` if there was one, before it is free."""
 
     lease: str
     claim: Claim
+
+
+def recycle_id(pool: str, resource: str, epoch: int) -> str:
+    """The id of a recycling's workflow: one for each claim."""
+    return f"recycle:{pool}:{resource}:{epoch}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -66,6 +66,9 @@ class StageName(StrEnum):
 PREPARE = (StageName.WIPE, StageName.PROVISION, StageName.CONFIGURE, StageName.VALIDATE, StageName.DELIVER)
 """The stages between a grant and its delivery, in their order."""
 
+PREPARE_AHEAD = (StageName.WIPE, StageName.PROVISION, StageName.CONFIGURE, StageName.VALIDATE)
+"""The stages that can be run before anybody has asked for the resource."""
+
 SECRET_STAGES = frozenset({StageName.DELIVER})
 """Stages whose standard output is for the holder's eyes alone: kept in the database, never logged."""
 
@@ -80,10 +83,11 @@ _LEASE_TRANSITIONS: Mapping[LeaseState | None, frozenset[LeaseState]] = {
 
 _RESOURCE_TRANSITIONS: Mapping[ResourceState | None, frozenset[ResourceState]] = {
     None: frozenset({ResourceState.FREE}),
-    ResourceState.FREE: frozenset({ResourceState.LEASED}),
+    ResourceState.FREE: frozenset({ResourceState.LEASED, ResourceState.RECYCLING}),
     ResourceState.LEASED: frozenset({ResourceState.FREE, ResourceState.RECYCLING, ResourceState.BROKEN}),
     ResourceState.RECYCLING: frozenset({ResourceState.FREE, ResourceState.BROKEN}),
-    ResourceState.BROKEN: frozenset({ResourceState.FREE, ResourceState.RECYCLING}),
+    # Leased again: its lease has waited for the repair.
+    ResourceState.BROKEN: frozenset({ResourceState.FREE, ResourceState.RECYCLING, ResourceState.LEASED}),
 }
 
 
@@ -110,6 +114,38 @@ class Item:
     names: tuple[str, ...] = ()
     role: str | None = None
     params: Mapping[str, Any] = field(default_factory=dict)
+    skip: tuple[StageName, ...] = ()
+    """Stages not wanted for it; `wipe` is skipped only where the last holder was the same."""
+
+
+class Scope(StrEnum):
+    """What one run of a hook is for."""
+
+    RESOURCE = "resource"
+    LEASE = "lease"
+
+
+class OnFailure(StrEnum):
+    """What becomes of a lease when one of its resources fails its stages."""
+
+    REPLACE = "replace"
+    HOLD = "hold"
+    FAIL = "fail"
+
+
+class Prepare(StrEnum):
+    """When a resource goes through its stages: once somebody has asked for it, or as soon as it is free."""
+
+    ON_DEMAND = "on_demand"
+    AHEAD = "ahead"
+
+
+class Extend(StrEnum):
+    """When a holder may extend a lease."""
+
+    ALWAYS = "always"
+    WHILE_UNCLAIMED = "while_unclaimed"
+    NEVER = "never"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +154,7 @@ class Hook:
 
     `run` is for the driver `command`: a line for `/bin/sh -c`, or a list of arguments that no shell sees. Every other
     driver has its `settings`, plain JSON. `attempts` counts results of the hook; a worker that dies in the middle
-    consumes none.
+    consumes none. `limit` names the limiter of which each run needs a slot.
     """
 
     run: str | tuple[str, ...] = ""
@@ -126,16 +162,36 @@ class Hook:
     settings: Mapping[str, Any] = field(default_factory=dict)
     timeout: timedelta = timedelta(minutes=30)
     attempts: int = 1
+    scope: Scope = Scope.RESOURCE
+    limit: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Policy:
-    """What a pool allows. A limit of None is no limit but `LONGEST`."""
+    """What a pool allows. A limit of None is no limit but `LONGEST`.
+
+    `on_release` None is the usual: `release`, and all that can be prepared ahead where the pool does that.
+    """
 
     default_duration: timedelta = timedelta(hours=1)
     max_duration: timedelta | None = None
     max_total: timedelta | None = None
-    on_release: tuple[StageName, ...] = (StageName.RELEASE,)
+    extend: Extend = Extend.ALWAYS
+    auto_extend: timedelta | None = None
+    warn_before: tuple[timedelta, ...] = ()
+    grace: timedelta | None = None
+    on_failure: OnFailure = OnFailure.REPLACE
+    replacements: int = 3
+    prepare: Prepare = Prepare.ON_DEMAND
+    prepare_timeout: timedelta = timedelta(hours=2)
+    on_release: tuple[StageName, ...] | None = None
+
+    @property
+    def after_release(self) -> tuple[StageName, ...]:
+        """The stages that a resource goes through after a lease."""
+        if self.on_release is not None:
+            return self.on_release
+        return (StageName.RELEASE, *(PREPARE_AHEAD if self.prepare is Prepare.AHEAD else ()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -146,6 +202,8 @@ class PoolSpec:
     description: str = ""
     priority: int = 0
     folder: str | None = None
+    site: str | None = None
+    """Where its hooks run: on the workers of this site, or on any worker."""
     stages: Mapping[StageName, tuple[Hook, ...]] = field(default_factory=dict)
     policy: Policy = Policy()
 
@@ -161,9 +219,13 @@ class ResourceSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Inventory:
-    """What a pools file describes. `name` tells files apart: applying one never touches what another made."""
+    """What a pools file describes. `name` tells files apart: applying one never touches what another made.
+
+    `limits` are named limiters with how many slots each has.
+    """
 
     name: str
+    limits: Mapping[str, int] = field(default_factory=dict)
     pools: tuple[tuple[PoolSpec, tuple[ResourceSpec, ...]], ...]
 
 
@@ -265,6 +327,8 @@ class Lease:
     start_at: datetime | None
     active_at: datetime | None
     expires_at: datetime | None
+    in_grace: bool
+    heartbeat_by: datetime | None
     ended_at: datetime | None
     run_id: str
 

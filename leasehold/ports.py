@@ -4,21 +4,31 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Protocol
 
+from leasehold.access import Credential, NewToken, Token, TokenPage
 from leasehold.messages import (
+    AddResources,
+    AdmitLease,
     Admitted,
+    Blocked,
+    BrokenInLease,
     Closed,
     CloseLease,
     ExtendLease,
+    GiveBack,
     Held,
+    HeldResource,
     HookReport,
     Recycled,
     RecycleResource,
+    Refusal,
     RunHook,
-    SubmitLease,
+    Slot,
+    TakeSlot,
+    Tick,
 )
 from leasehold.model import (
     Change,
@@ -56,6 +66,10 @@ class Ending(StrEnum):
     FAILED = "failed"
 
 
+async def _nothing() -> None:
+    """What nobody needs to know."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class HookCall:
     """One run of one hook: all that a driver is told.
@@ -66,7 +80,8 @@ class HookCall:
     secret.
 
     `begin` is called once all locks are held and before anything starts. It says whether to start at all, and raises
-    where the resource has gone to somebody else meanwhile.
+    where the resource has gone to somebody else meanwhile. `stopped` is called where the hook ends without a result,
+    cancelled for instance, once the driver knows that nothing of it lives, and not at all where it cannot know.
     """
 
     hook: Hook
@@ -76,6 +91,7 @@ class HookCall:
     lease_file: bytes
     log_stdout: bool
     begin: Callable[[], Awaitable[bool]]
+    stopped: Callable[[], Awaitable[None]] = _nothing
 
     def __post_init__(self) -> None:
         if not self.locks:
@@ -153,6 +169,13 @@ class KnownRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Answer:
+    """How a call that steers a lease was answered before: it was done, or refused."""
+
+    refusal: Refusal | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Briefing:
     """A hook, where it starts, its environment, and the JSON document about the whole lease."""
 
@@ -160,6 +183,29 @@ class Briefing:
     folder: str | None
     env: Mapping[str, str]
     lease_file: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """Where a run has its processes and its lock.
+
+    `host` is the machine's name, for people: two can have the same. `locks` tells the lock folder, `boot` the start of
+    the machine's kernel, `processes` which processes can be seen; all are "" where runs have none of it.
+    """
+
+    host: str
+    locks: str = ""
+    boot: str = ""
+    processes: str = ""
+
+    def clears(self, earlier: Place) -> bool:
+        """Whether whoever holds the lock here knows that nothing lives of an `earlier` run of the same lock."""
+        if self.locks != earlier.locks:
+            return False
+        if self.boot != earlier.boot:
+            # After a restart of the machine nothing of before lives. Another machine can have the same folder.
+            return self.host == earlier.host
+        return self.processes == earlier.processes and (self.locks != "" or self.host == earlier.host)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +228,7 @@ class Posted:
 class Store(Protocol):
     """What the database remembers. Each call is one transaction, and can be made twice."""
 
-    async def admit(self, request: SubmitLease, run_id: str) -> Admitted:
+    async def admit(self, order: AdmitLease, run_id: str) -> Admitted:
         """Refuse a request, grant it at once, or let it wait."""
         ...
 
@@ -190,12 +236,55 @@ class Store(Protocol):
         """How a lease stands, and what it holds; raises `LeaseUnknown`."""
         ...
 
-    async def activate(self, lease: str) -> Held:
-        """Deliver a lease whose resources are all ready: its time counts from now."""
+    async def report_broken(self, order: BrokenInLease) -> Admitted:
+        """Quarantine resources that failed their stages, and say how the lease goes on without them."""
+        ...
+
+    async def show_blocked(self, order: Blocked) -> None:
+        """Let a lease show why its preparation does not go on."""
+        ...
+
+    async def activate(self, lease: str, ready: tuple[HeldResource, ...] = ()) -> Held:
+        """Deliver a lease whose resources are all ready, or those of an active lease that became `ready` since."""
+        ...
+
+    async def tick(self, order: Tick) -> Held:
+        """Do what is due for an active lease: warn, extend it, begin its grace, end it."""
         ...
 
     async def extend(self, lease: str, extension: ExtendLease) -> Held:
         """Move the end of an active lease, as far as the policy allows."""
+        ...
+
+    async def add(self, lease: str, addition: AddResources) -> Admitted:
+        """Grant an active lease more, at once or not at all."""
+        ...
+
+    async def give_back(self, lease: str, part: GiveBack) -> Admitted:
+        """Take one resource out of an active lease."""
+        ...
+
+    async def heartbeat(self, lease: str, every: timedelta | None = None) -> datetime | None:
+        """Note that a lease's holder is there, and return until when it must be heard of again."""
+        ...
+
+    async def give_up(self, lease: str) -> bool:
+        """Whether a lease's heartbeat is overdue; from then on none revives it."""
+        ...
+
+    async def overdue(self, limit: int = 100) -> list[str]:
+        """The leases whose heartbeats are overdue, and whose workflows are to be told now."""
+        ...
+
+    async def take_slot(self, order: TakeSlot) -> Slot:
+        """Take a slot of a limiter, or wait for one."""
+        ...
+
+    async def give_slot(self, order: TakeSlot) -> None:
+        """Give a slot back, or wait for it no more."""
+
+    async def answered(self, lease: str, request: str) -> Answer | None:
+        """What was answered before to a call that steers a lease, if anything; raises `KeyReused`."""
         ...
 
     async def close_lease(self, order: CloseLease) -> Closed:
@@ -210,8 +299,12 @@ class Store(Protocol):
         """Put together what a hook is told."""
         ...
 
-    async def begin_run(self, order: RunHook, host: str) -> Begun:
+    async def begin_run(self, order: RunHook, place: Place) -> Begun:
         """Let a hook start; raises `StaleEpoch` or, while an earlier run may be alive elsewhere, `Unavailable`."""
+        ...
+
+    async def stop_run(self, order: RunHook, run: int) -> None:
+        """Record that a run was stopped and that nothing of it lives: the same attempt can begin anew, anywhere."""
         ...
 
     async def finish_run(self, order: RunHook, run: int, report: HookReport, secret: bytes | None) -> None:
@@ -338,4 +431,32 @@ class LogStore(Protocol):
 
     async def read(self, lease: str, after: int = 0, limit: int = 200) -> list[LogChunk]:
         """The pieces of a lease's log after one of them, oldest first."""
+        ...
+
+
+class TokenStore(Protocol):
+    """Users' tokens. Their strings are kept nowhere, only what they are checked against."""
+
+    async def create(self, new: NewToken) -> Token:
+        """Keep a new token; raises `Refused` or `Unauthenticated` where the one it is made with forbids it."""
+        ...
+
+    async def credential(self, token: str) -> Credential | None:
+        """What is needed to check a token, by its id; None if there is none."""
+        ...
+
+    async def token(self, token: str) -> Token:
+        """A token by its id; raises `TokenUnknown`."""
+        ...
+
+    async def tokens(self, *, user: str | None, before: int | None, limit: int) -> TokenPage:
+        """Tokens of a user, or of all, newest first."""
+        ...
+
+    async def revoke(self, token: str, *, actor: str, by: str) -> list[str]:
+        """Make a token good for nothing, with those that end with it; the ids of all that are revoked now."""
+        ...
+
+    async def used(self, tokens: list[str]) -> None:
+        """Note that tokens are in use; a note younger than a minute stays."""
         ...

@@ -8,11 +8,19 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+SECRETS = Path("/run/secrets")
+"""Where containers find secrets, each in a file: unlike a variable, nobody sees it who inspects the container."""
+
 
 class Settings(BaseSettings):
-    """`LEASEHOLD_…` variables; a bad value stops the process with its name and the reason."""
+    """`LEASEHOLD_…` variables; a bad value stops the process with its name and the reason.
 
-    model_config = SettingsConfigDict(env_prefix="LEASEHOLD_", frozen=True)
+    One that is not set is read from the file of its name, `leasehold_…`, in `SECRETS`, if there is one.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="LEASEHOLD_", frozen=True, secrets_dir=SECRETS if SECRETS.is_dir() else None
+    )
 
     data: Path = Path("data")
     database_url: str | None = None

@@ -8,9 +8,9 @@ from temporalio.client import Client
 from temporalio.envconfig import ClientConfig
 
 from leasehold.settings import Settings
+from leasehold.temporal_names import TASK_QUEUE, site_queue
 
-TASK_QUEUE = "leasehold"
-"""The task queue of leases and recyclings."""
+__all__ = ["TASK_QUEUE", "connect", "site_queue"]
 
 
 async def connect(settings: Settings, identity: str, *, lazy: bool) -> Client:

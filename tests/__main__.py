@@ -9,12 +9,12 @@ import pytest
 
 
 def main() -> int:
-    """Run the tests, and say last what could not be tested here."""
+    """Run the tests; say last which of them failed, or else what could not be tested here."""
     status = int(pytest.main(sys.argv[1:]))
     # Not before: coverage measures only what is imported after it began.
     from tests import postgres
 
-    if postgres.missing:
+    if postgres.missing and status == 0:
         print(f"\nNOT TESTED on PostgreSQL: {postgres.missing}.")
         print("Install PostgreSQL, or name a server: LEASEHOLD_TEST_POSTGRES=postgresql://user:password@host/database")
     return status

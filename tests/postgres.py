@@ -117,7 +117,7 @@ def running() -> Iterator[Postgres]:
     with ExitStack() as stack:
         named = os.environ.get("LEASEHOLD_TEST_POSTGRES")
         # Who names a server means it: one that does not answer is a failure.
-        server = Postgres(make_url(named) if named else stack.enter_context(_installed()))
+        server = Postgres(make_url(named) if named else stack.enter_context(installed()))
         stack.callback(server.close, drop=named is not None)
         yield server
 
@@ -137,29 +137,27 @@ def complain(error: Missing) -> NoReturn:
 
 
 @contextmanager
-def _installed() -> Iterator[URL]:
+def installed(superuser: str = "leasehold") -> Iterator[URL]:
     """Start a server from the installed programs, in a folder of its own, reachable by a socket in it alone."""
-    programs = _programs()
+    bin_folder = programs()
     user = _user()
     folder = Path(tempfile.mkdtemp(prefix="leasehold-pg-"))
     try:
         if user is not None:
             shutil.chown(folder, user)
-        _initialise(programs / "initdb", folder / "data", user)
+        _initialise(bin_folder / "initdb", folder / "data", user, superuser)
         settings = {**_SETTINGS, "unix_socket_directories": str(folder)}
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
-        command = [str(programs / "postgres"), "-D", str(folder / "data"), *options]
+        command = [str(bin_folder / "postgres"), "-D", str(folder / "data"), *options]
         with servers.running(command, folder=folder, stop="QUIT", user=user) as server:
-            url = URL.create(
-                "postgresql", "leasehold", database="postgres", query={"host": str(folder), "port": "5432"}
-            )
+            url = URL.create("postgresql", superuser, database="postgres", query={"host": str(folder), "port": "5432"})
             _wait(url, server)
             yield url
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _programs() -> Path:
+def programs() -> Path:
     """The folder of the newest PostgreSQL's programs."""
     found = shutil.which("initdb")
     folders = [Path(found).resolve().parent] if found else []
@@ -183,8 +181,8 @@ def _user() -> str | None:
     raise Missing(f"PostgreSQL does not run as root, and there is no user {' or '.join(_USERS)}")
 
 
-def _initialise(initdb: Path, data: Path, user: str | None) -> None:
-    command = [str(initdb), "-D", str(data), "-U", "leasehold", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
+def _initialise(initdb: Path, data: Path, user: str | None, superuser: str) -> None:
+    command = [str(initdb), "-D", str(data), "-U", superuser, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]
     servers.finish(command, user=user)
 
 

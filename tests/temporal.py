@@ -7,7 +7,7 @@ import shlex
 import shutil
 import string
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,14 +22,14 @@ _START_S = 60
 
 
 @contextmanager
-def server() -> Iterator[str]:
-    """The address of a server that runs until the block ends, and is ready."""
+def server(**settings: str) -> Iterator[str]:
+    """The address of a server that runs until the block ends, and is ready; `settings` are dynamic ones of its own."""
     own = _ROOT / ".tools" / "temporal"
     program = str(own) if own.exists() else shutil.which("temporal")
     if program is None:
         raise servers.ServerFailed("there is no Temporal server: make temporal")
     folder, port = Path(tempfile.mkdtemp(prefix="leasehold-temporal-")), servers.free_port()
-    with servers.running([program, *_arguments(port)], folder=folder, stop="KILL") as server:
+    with servers.running([program, *_arguments(port), *_settings(settings)], folder=folder, stop="KILL") as server:
         asyncio.run(asyncio.wait_for(_ready(f"127.0.0.1:{port}", server), _START_S))
         yield f"127.0.0.1:{port}"
 
@@ -43,6 +43,15 @@ def _arguments(port: int) -> list[str]:
         at = words.index(option)
         del words[at : at + 2]
     return [*words, "--headless"]
+
+
+def _settings(values: Mapping[str, str]) -> list[str]:
+    """`limit__historyCount="9"` as the server takes it."""
+    return [
+        word
+        for name, value in values.items()
+        for word in ("--dynamic-config-value", f"{name.replace('__', '.')}={value}")
+    ]
 
 
 async def _ready(address: str, server: servers.Server) -> None:

@@ -1,17 +1,23 @@
-"""`python -m worker`: one process that runs leases, recyclings and their hooks."""
+"""`python -m worker`: one process that runs leases, recyclings and their hooks.
+
+With `--site NAME` it runs only the hooks of the pools of that site.
+"""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import logging
 import signal
 from contextlib import suppress
 from datetime import timedelta
+from functools import partial
 
 from temporalio.client import Client
 
 from activities.drivers.command import CommandDriver
 from activities.drivers.http import HttpDriver
+from activities.drivers.place import place_of
 from leasehold import config, process
 from leasehold.errors import LeaseholdError
 from leasehold.ports import Driver
@@ -21,7 +27,7 @@ from leasehold.store.logs import SqlLogStore
 from leasehold.store.store import SqlStore
 from leasehold.temporal import TASK_QUEUE, connect
 from worker.relay import Relay
-from worker.wiring import build_worker
+from worker.wiring import build_site_worker, build_worker
 
 log = logging.getLogger("worker")
 
@@ -29,31 +35,41 @@ KILL_GRACE = timedelta(seconds=5)
 _RECONNECT_S = 0.5
 
 
-async def run(settings: Settings) -> None:
+async def run(settings: Settings, site: str | None = None) -> None:
     """Work until SIGTERM or SIGINT; then stop the hooks, whose activities run again elsewhere or later."""
     stopped = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     store, logs = SqlStore(settings.main_url), SqlLogStore(settings.log_url)
     try:
-        await _apply_start_file(settings, store)
+        if site is None:
+            await _apply_start_file(settings, store)
         client = await _connect(settings, stopped)
         if client is None:
             return
         locks = settings.folder / "locks"
+        place = place_of(locks)
         async with CommandDriver(lock_folder=locks, kill_grace=KILL_GRACE) as command:
             drivers: dict[str, Driver] = {"command": command, "http": HttpDriver(locks, KILL_GRACE)}
+            if site is not None:
+                async with build_site_worker(client, store, logs, drivers, site, place=place):
+                    await _until(stopped, f"working for site {site}")
+                return
             relay = asyncio.create_task(Relay(store, client, TASK_QUEUE).run())
-            async with build_worker(client, store, logs, drivers):
-                log.info("working")
-                await stopped.wait()
-                log.info("stopping")
+            async with build_worker(client, store, logs, drivers, place=place):
+                await _until(stopped, "working")
             relay.cancel()
             with suppress(asyncio.CancelledError):
                 await relay
     finally:
         store.close()
         logs.close()
+
+
+async def _until(stopped: asyncio.Event, doing: str) -> None:
+    log.info(doing)
+    await stopped.wait()
+    log.info("stopping")
 
 
 async def _connect(settings: Settings, stopped: asyncio.Event) -> Client | None:
@@ -82,5 +98,11 @@ async def _apply_start_file(settings: Settings, store: SqlStore) -> None:
         log.error("%s was not applied, the inventory stays as it is: %s", path, error)
 
 
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m worker", description="Run leases, recyclings and their hooks.")
+    parser.add_argument("--site", help="run only the hooks of the pools of this site")
+    return parser.parse_args()
+
+
 if __name__ == "__main__":
-    process.run(run)
+    process.run(partial(run, site=_arguments().site))

@@ -1,4 +1,4 @@
-"""The relay: takes what transactions wrote to the outbox to the workflows.
+"""The relay: takes what transactions wrote to the outbox to the workflows, and tells them of missed heartbeats.
 
 It wakes at once for what its own process wrote and looks every second for the rest. Delivering something twice does
 no harm, so any number of relays may run.
@@ -14,11 +14,11 @@ from temporalio.common import SearchAttributePair, TypedSearchAttributes, Workfl
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from leasehold.messages import CloseLease, Refusal
+from leasehold.messages import CloseLease, Refusal, recycle_id
 from leasehold.model import Outcome
 from leasehold.ports import Posted, Store
 from workflows.lease import LEASE_POOL, LeaseWorkflow
-from workflows.recycle import RecycleWorkflow, workflow_id
+from workflows.recycle import RecycleWorkflow
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +41,7 @@ class Relay:
             try:
                 while await self._deliver_some():
                     pass
+                await self._tell_overdue()
             except Exception:
                 log.exception("the outbox could not be read; trying again")
                 await asyncio.sleep(INTERVAL_S)
@@ -53,6 +54,24 @@ class Relay:
         if delivered:
             await self._store.outbox_delivered(delivered)
         return len(delivered) == _BATCH
+
+    async def _tell_overdue(self) -> None:
+        """Tell the workflows of leases that nobody was heard of for too long."""
+        for lease in await self._store.overdue(_BATCH):
+            try:
+                await self._client.get_workflow_handle_for(LeaseWorkflow.run, lease).signal(LeaseWorkflow.on_overdue)
+            except RPCError as error:
+                if error.status is not RPCStatusCode.NOT_FOUND:
+                    log.warning("lease %s: not told yet that it is overdue: %s", lease, error)
+                    continue
+                order = CloseLease(
+                    lease=lease,
+                    outcome=Outcome.LOST,
+                    actor="leasehold",
+                    stopped=True,
+                    reason="no heartbeat came in time, and its workflow was closed",
+                )
+                await self._store.close_lease(order)
 
     async def _deliver(self, posted: Posted) -> bool:
         try:
@@ -86,7 +105,7 @@ class Relay:
             await self._client.start_workflow(
                 RecycleWorkflow.run,
                 order,
-                id=workflow_id(claim.pool, claim.resource, claim.epoch),
+                id=recycle_id(claim.pool, claim.resource, claim.epoch),
                 task_queue=self._task_queue,
                 id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
                 search_attributes=TypedSearchAttributes([SearchAttributePair(LEASE_POOL, claim.pool)]),

@@ -10,8 +10,8 @@ from temporalio.worker import Interceptor, UnsandboxedWorkflowRunner, Worker, Wo
 
 from activities.allocate import Allocation
 from activities.stages import HEARTBEAT, Stages
-from leasehold.ports import Driver, LogStore, Store
-from leasehold.temporal import TASK_QUEUE
+from leasehold.ports import Driver, LogStore, Place, Store
+from leasehold.temporal import TASK_QUEUE, site_queue
 from workflows.lease import LeaseWorkflow
 from workflows.recycle import RecycleWorkflow
 
@@ -32,16 +32,17 @@ def build_worker(
     logs: LogStore,
     drivers: Mapping[str, Driver],
     *,
+    place: Place | None = None,
     task_queue: str = TASK_QUEUE,
     interceptors: Sequence[Interceptor] = (),
     workflow_runner: WorkflowRunner | None = None,
 ) -> Worker:
-    """A worker for leases and recyclings.
+    """A worker for leases and recyclings; `place` tells where its drivers lock.
 
     Workflows run outside of the SDK's sandbox, which costs several milliseconds for each of them; the import contracts
     and the replay of saved histories hold what it would (docs/decisions).
     """
-    allocation, stages = Allocation(store), Stages(store, logs, drivers)
+    allocation, stages = Allocation(store), Stages(store, logs, drivers, place)
     return Worker(
         client,
         task_queue=task_queue,
@@ -49,17 +50,20 @@ def build_worker(
         activities=[
             allocation.admit,
             allocation.read_grants,
+            allocation.report_broken,
+            allocation.show_blocked,
             allocation.activate,
+            allocation.tick,
             allocation.extend,
+            allocation.add,
+            allocation.give_back,
+            allocation.give_up,
+            allocation.take_slot,
+            allocation.give_slot,
             allocation.close_lease,
             allocation.end_lease,
             allocation.finish_recycling,
-            stages.wipe,
-            stages.provision,
-            stages.configure,
-            stages.validate,
-            stages.deliver,
-            stages.release,
+            *stages.all,
         ],
         workflow_runner=workflow_runner or UnsandboxedWorkflowRunner(),
         interceptors=interceptors,
@@ -69,6 +73,28 @@ def build_worker(
         max_concurrent_activity_task_polls=POLLS,
         max_concurrent_activities=MOST_HOOKS,
         max_concurrent_local_activities=MOST_HOOKS,
+        max_heartbeat_throttle_interval=HEARTBEAT,
+        default_heartbeat_throttle_interval=HEARTBEAT,
+        graceful_shutdown_timeout=GRACEFUL_SHUTDOWN,
+    )
+
+
+def build_site_worker(
+    client: Client,
+    store: Store,
+    logs: LogStore,
+    drivers: Mapping[str, Driver],
+    site: str,
+    *,
+    place: Place | None = None,
+) -> Worker:
+    """A worker that runs only the hooks of the pools of one site; `place` tells where its drivers lock."""
+    return Worker(
+        client,
+        task_queue=site_queue(site),
+        activities=Stages(store, logs, drivers, place).all,
+        max_concurrent_activity_task_polls=POLLS,
+        max_concurrent_activities=MOST_HOOKS,
         max_heartbeat_throttle_interval=HEARTBEAT,
         default_heartbeat_throttle_interval=HEARTBEAT,
         graceful_shutdown_timeout=GRACEFUL_SHUTDOWN,

@@ -6,6 +6,7 @@ The workflow decides where the lease is and what comes next; each decision is wr
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -18,23 +19,31 @@ with workflow.unsafe.imports_passed_through():
     from activities.allocate import Allocation
     from leasehold.errors import LeaseholdError
     from leasehold.messages import (
+        AddResources,
+        AddToRecord,
+        AdmitLease,
         Admitted,
+        BrokenInLease,
         BrokenResource,
-        Claim,
         Closed,
         CloseLease,
         ExtendLease,
         ExtendRecord,
+        GiveBack,
+        GiveBackRecord,
         Held,
         LeaseRef,
         LeaseView,
+        Prepared,
         Refusal,
-        ResourceView,
         Steer,
         SubmitLease,
+        Tick,
     )
     from leasehold.model import OVER, LeaseState, Outcome
     from workflows import steps
+    from workflows.hooks import Hooks
+    from workflows.preparing import Preparing
 
 LEASE_STATE = SearchAttributeKey.for_keyword("LeaseState")
 LEASE_OWNER = SearchAttributeKey.for_keyword("LeaseOwner")
@@ -43,8 +52,6 @@ LEASE_EXPIRES = SearchAttributeKey.for_datetime("LeaseExpires")
 
 _EXTEND_WITHIN = timedelta(seconds=20)
 _LONGEST_ACTOR, _LONGEST_REASON = 128, 1000
-
-Preparation = asyncio.Task[BrokenResource | None]
 
 
 @workflow.defn(name="lease", failure_exception_types=[LeaseholdError])
@@ -61,9 +68,10 @@ class LeaseWorkflow:
         self._deadline: datetime | None = None
         self._expires_at: datetime | None = None
         self._extending = asyncio.Lock()
-        self._stopping = False
         self._state: str = "submitted"
-        self._resources: dict[tuple[str, str], ResourceView] = {}
+        self._hooks = Hooks(request.lease)
+        self._preparing = Preparing(self._hooks, self._details)
+        self._growing: asyncio.Task[None] | None = None
 
     @workflow.run
     async def run(self, request: SubmitLease) -> str:
@@ -79,23 +87,24 @@ class LeaseWorkflow:
             return await life
 
     async def _live(self) -> str:
-        admitted = await steps.step(Allocation.admit, self._request)
+        age = workflow.now() - workflow.info().start_time
+        order = AdmitLease(request=self._request, age_s=age.total_seconds())
+        admitted = await steps.step(Allocation.admit, order)
         # The digest tells the API whether the request it brings is the one that is here already.
         self._admitted = replace(admitted, digest=self._request.digest)
         if admitted.refusal is not None:
             self._show("refused")
             await workflow.wait_condition(workflow.all_handlers_finished)
             return admitted.refusal.code
-        granted = admitted if admitted.state is not LeaseState.QUEUED else await self._wait_for_grants()
-        if granted.state in OVER:
-            self._adopt_end()
-        elif granted.held is not None:
-            self._held(granted.held)
+        standing = admitted if admitted.state is not LeaseState.QUEUED else await self._wait_for_grants()
+        if standing.held is not None:
+            self._held(standing.held)
+            self._grow(standing)
         elif self._ending is None:
-            await self._prepare(granted.claims)
+            await self._bring_up(standing)
         if self._ending is None:
             await self._hold()
-        closed = await self._close(stopped=True)
+        closed = await self._end()
         await workflow.wait_condition(workflow.all_handlers_finished)
         return str(closed.outcome)
 
@@ -113,98 +122,179 @@ class LeaseWorkflow:
             if standing.state is not LeaseState.QUEUED:
                 return standing
 
-    async def _prepare(self, claims: tuple[Claim, ...]) -> None:
-        """Take all resources through their stages at once; deliver when every one is ready, or end the lease."""
-        for claim in claims:
-            self._resources[claim.pool, claim.resource] = ResourceView(
-                pool=claim.pool, resource=claim.resource, epoch=claim.epoch
+    async def _bring_up(self, standing: Admitted) -> None:
+        """Take all resources through their stages at once, and deliver them when every one is ready.
+
+        The record says, each time it is asked, which resources these are, and how it goes on without one that failed.
+        """
+        deadline = workflow.now() + timedelta(seconds=standing.left_s)
+        try:
+            while self._ending is None:
+                if standing.state in OVER:
+                    self._adopt_end()
+                    return
+                self._preparing.follow(standing)
+                if self._state != "active" and self._preparing.busy:
+                    self._show("preparing")
+                if not standing.missing and self._preparing.arrived:
+                    if await self._deliver(standing):
+                        return
+                else:
+                    await self._news(standing, deadline)
+                standing = await self._look_again(standing)
+        except (ActivityError, LeaseholdError) as error:
+            await self._give_up(standing, Refusal(code="preparation_failed", detail=str(error.__cause__ or error)))
+
+    async def _news(self, standing: Admitted, deadline: datetime) -> None:
+        """Wait until there is something to do; at the deadline the lease fails."""
+        try:
+            await workflow.wait_condition(
+                lambda: (
+                    self._ending is not None
+                    or self._nudged
+                    or self._preparing.has_failed
+                    or (not standing.missing and self._preparing.arrived)
+                ),
+                timeout=max(deadline - workflow.now(), timedelta(0)),
             )
-        tasks = [asyncio.create_task(self._prepare_one(claim)) for claim in claims if claim.stages]
-        if tasks:
-            self._show("preparing")
-        await workflow.wait_condition(
-            lambda: self._ending is not None or all(t.done() for t in tasks) or any(_failed(t) for t in tasks)
-        )
-        await self._stop(tasks)
+        except TimeoutError:
+            detail = "not all of its resources were ready in time: see prepare_timeout of the pool's policy"
+            self._fail(Refusal(code="prepare_timeout", detail=detail))
+
+    async def _look_again(self, standing: Admitted) -> Admitted:
+        """Report what failed, and learn how the lease stands now, if there is anything new."""
         if self._ending is not None:
-            return
-        held = await steps.step(Allocation.activate, self._ref)
+            return standing
+        broken = self._preparing.broken()
+        if broken:
+            self._nudged = False
+            return await self._report(standing, broken)
+        if self._nudged:
+            self._nudged = False
+            return await steps.step(Allocation.read_grants, self._ref)
+        return standing
+
+    async def _report(self, standing: Admitted, broken: tuple[BrokenResource, ...]) -> Admitted:
+        now = await steps.step(Allocation.report_broken, BrokenInLease(lease=self._request.lease, broken=broken))
+        if now.refusal is None:
+            return now
+        self._fail(now.refusal)
+        return standing
+
+    async def _deliver(self, standing: Admitted) -> bool:
+        """Run what follows once all resources are ready, and deliver; return whether nothing is left to be done."""
+        finishing = asyncio.create_task(self._preparing.finish(standing))
+        await workflow.wait_condition(lambda: self._ending is not None or finishing.done())
+        if self._ending is not None:
+            finishing.cancel()
+            return True
+        failure = finishing.result()
+        if failure:
+            if isinstance(failure, list):
+                await self._report(standing, tuple(failure))
+            else:
+                await self._give_up(standing, Refusal(code="stage_failed", detail=failure))
+            self._nudged = True
+            return False
+        prepared = Prepared(lease=self._request.lease, holds=tuple(claim.held for claim in standing.claims))
+        async with self._extending:
+            held = await steps.step(Allocation.activate, prepared)
         if held.state in OVER:
             self._adopt_end()
         else:
             self._held(held)
+        # What was added meanwhile is looked for again.
+        return not self._nudged
 
-    async def _stop(self, tasks: list[Preparation]) -> None:
-        """Stop what still runs, if anything does, and note what broke.
+    async def _give_up(self, standing: Admitted, refusal: Refusal) -> None:
+        """Fail the lease; an active one goes on, without what was to be added."""
+        if self._state != "active":
+            self._fail(refusal)
+            return
+        new = [claim.held for claim in standing.claims if not claim.ready]
+        broken = [BrokenResource(pool=h.pool, resource=h.resource, epoch=h.epoch, reason=refusal.detail) for h in new]
+        self._preparing.follow(await self._report(standing, tuple(broken)))
 
-        A hook may end by itself before it learns that it is cancelled, and the cancel be lost: no stage follows then.
-        """
-        self._stopping = any(not task.done() for task in tasks)
-        if self._ending is not None:
-            # The record first: the holder is rid of the lease while hooks are still being stopped.
-            self._note_broken(tasks)
-            await self._close(stopped=False)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        if self._closed is None:
-            self._note_broken(tasks)
-
-    async def _prepare_one(self, claim: Claim) -> BrokenResource | None:
-        key = (claim.pool, claim.resource)
-
-        def show(stage: str | None, attempt: int | None, ready: bool = False) -> None:
-            self._resources[key] = ResourceView(
-                pool=claim.pool, resource=claim.resource, epoch=claim.epoch, stage=stage, attempt=attempt, ready=ready
-            )
-            self._details()
-
-        broken = await steps.run_stages(self._request.lease, claim, show, lambda: self._stopping)
-        if broken is None and not self._stopping:
-            show(None, None, ready=True)
-        return broken
+    def _grow(self, standing: Admitted) -> None:
+        """Let what an active lease has go through its stages, beside all else, as far as it has not yet."""
+        self._preparing.follow(standing)
+        if all(claim.ready for claim in standing.claims):
+            return
+        if self._growing is None or self._growing.done():
+            self._growing = asyncio.create_task(self._bring_up(standing))
+        else:
+            self._nudged = True
 
     async def _hold(self) -> None:
-        """Wait until the lease's time is over, however often that is moved, or somebody ends it."""
+        """Do what is due, when it is due, until the lease is over, or somebody ends it."""
         while self._ending is None:
             assert self._deadline is not None
             deadline, left = self._deadline, self._deadline - workflow.now()
             try:
                 await workflow.wait_condition(
-                    lambda deadline=deadline: self._ending is not None or self._deadline != deadline,  # type: ignore[misc]
+                    lambda deadline=deadline: (
+                        self._ending is not None  # type: ignore[misc]
+                        or self._deadline != deadline
+                        or workflow.info().is_continue_as_new_suggested()
+                    ),
                     timeout=max(left, timedelta(0)),
                 )
-                continue
             except TimeoutError:
-                pass
-            # An extension that is on its way is not beaten by the clock.
-            async with self._extending:
-                if self._deadline == deadline and self._ending is None:
-                    await self._expire()
+                # An extension that is on its way is not beaten by the clock.
+                async with self._extending:
+                    if self._deadline == deadline and self._ending is None:
+                        await self._tick()
+            if workflow.info().is_continue_as_new_suggested():
+                await self._begin_anew()
 
-    async def _expire(self) -> None:
-        order = CloseLease(
-            lease=self._request.lease, outcome=Outcome.EXPIRED, actor="leasehold", stopped=True, reason="time is up"
-        )
-        closed = await steps.step(Allocation.close_lease, order)
-        if closed.left_s is not None:
-            # The database's clock, which decides, is a little behind the one of the timer.
-            self._deadline = workflow.now() + timedelta(seconds=closed.left_s)
+    async def _tick(self) -> None:
+        order = Tick(lease=self._request.lease, stopped=not self._preparing.busy)
+        held = await steps.step(Allocation.tick, order)
+        if held.state not in OVER:
+            self._held(held)
             return
-        self._closed = closed
-        self._ending = self._ending or order
-        self._show(closed.state)
+        self._ask_to_end(held.outcome or Outcome.EXPIRED, Steer(actor="leasehold", reason="time is up"))
+        self._closed = Closed(state=held.state, outcome=held.outcome)
+        self._show(held.state)
+
+    async def _begin_anew(self) -> None:
+        """Go on with an empty history, once nothing is in flight that the new run would not know of."""
+        await workflow.wait_condition(
+            lambda: self._ending is not None or (workflow.all_handlers_finished() and not self._is_growing)
+        )
+        if self._ending is None:
+            workflow.continue_as_new(self._request)
+
+    async def _end(self) -> Closed:
+        """Close the record first: the holder is rid of the lease while hooks are still being stopped."""
+        await self._close(stopped=not self._preparing.busy and not self._is_growing)
+        await self._preparing.stop()
+        if self._growing is not None:
+            await self._growing
+        return await self._close(stopped=True)
 
     async def _close(self, *, stopped: bool) -> Closed:
         """Close what the lease holds, once; with `stopped`, also end it."""
         assert self._ending is not None
         if self._closed is None:
-            self._closed = await steps.step(Allocation.close_lease, replace(self._ending, stopped=stopped))
+            self._closed = await steps.step(Allocation.close_lease, self._closing(stopped))
             self._show(self._closed.state)
         if stopped and self._closed.state is not LeaseState.ENDED:
             self._closed = await steps.step(Allocation.end_lease, self._ref)
             self._show(self._closed.state)
         return self._closed
+
+    def _closing(self, stopped: bool) -> CloseLease:
+        """The order to close, with what broke just when something else ended the lease: it is quarantined too."""
+        assert self._ending is not None
+        broken: tuple[BrokenResource, ...] = ()
+        with suppress(ActivityError, LeaseholdError):
+            broken = self._preparing.broken()
+        return replace(self._ending, stopped=stopped, broken=broken)
+
+    @property
+    def _is_growing(self) -> bool:
+        return self._growing is not None and not self._growing.done()
 
     # Asking the lease to end
 
@@ -226,22 +316,12 @@ class LeaseWorkflow:
         """
         self._ask_to_end(Outcome.CANCELLED, Steer(actor="leasehold", reason="the record is closed"))
 
-    def _note_broken(self, tasks: list[Preparation]) -> None:
-        """Fail the lease if a resource failed; whatever ends the lease, what broke is quarantined."""
-        done = [task for task in tasks if task.done() and not task.cancelled()]
-        errors = [error for task in done if (error := task.exception()) is not None]
-        broken = tuple(r for task in done if task.exception() is None and (r := task.result()) is not None)
-        if self._ending is None and (broken or errors):
-            if broken:
-                what = "; ".join(f"{b.pool}/{b.resource}: {b.reason}" for b in broken)
-                refusal = Refusal(code="stage_failed", detail=what)
-            else:
-                refusal = Refusal(code="preparation_failed", detail=str(errors[0].__cause__ or errors[0]))
+    def _fail(self, refusal: Refusal) -> None:
+        """End the lease with an error, unless it ends already."""
+        if self._ending is None:
             self._ask_to_end(Outcome.FAILED, Steer(actor="leasehold"))
             assert self._ending is not None
             self._ending = replace(self._ending, error=refusal)
-        if self._ending is not None:
-            self._ending = replace(self._ending, broken=broken)
 
     async def _steer(self, outcome: Outcome, steer: Steer) -> LeaseView:
         await workflow.wait_condition(lambda: self._admitted is not None)
@@ -250,10 +330,11 @@ class LeaseWorkflow:
         return self.view()
 
     async def _extend(self, extension: ExtendLease) -> Held:
+        await workflow.wait_condition(lambda: self._admitted is not None)
         async with self._extending:
-            if self._ending is not None or self._deadline is None:
-                refusal = Refusal(code="lease_not_active", detail="only an active lease can be extended")
-                return Held(refusal=refusal)
+            if self._ending is not None or self._refused:
+                return Held(refusal=Refusal(code="lease_not_active", detail="the lease is over"))
+            # Whether it is active the record knows first.
             record = ExtendRecord(lease=self._request.lease, extension=extension)
             try:
                 held = await steps.step(Allocation.extend, record, give_up=_EXTEND_WITHIN)
@@ -264,6 +345,16 @@ class LeaseWorkflow:
             if held.refusal is None:
                 self._held(held)
             return held
+
+    async def _add(self, addition: AddResources) -> Admitted:
+        await workflow.wait_condition(lambda: self._admitted is not None)
+        if self._ending is not None:
+            return Admitted(refusal=Refusal(code="lease_not_active", detail="the lease is over"))
+        order = AddToRecord(lease=self._request.lease, addition=addition)
+        standing = await steps.step(Allocation.add, order)
+        if standing.refusal is None and self._ending is None:
+            self._grow(standing)
+        return standing
 
     # Updates, signals and the query
 
@@ -289,6 +380,22 @@ class LeaseWorkflow:
         """End the lease, whatever state it is in."""
         return await self._steer(Outcome.CANCELLED, steer)
 
+    @workflow.update
+    async def add(self, addition: AddResources) -> Admitted:
+        """Give an active lease more resources, at once or not at all; they are prepared while it goes on."""
+        return await self._add(addition)
+
+    @workflow.update
+    async def give_back(self, part: GiveBack) -> Admitted:
+        """Take one resource out of an active lease."""
+        await workflow.wait_condition(lambda: self._admitted is not None)
+        order = GiveBackRecord(lease=self._request.lease, part=part)
+        standing = await steps.step(Allocation.give_back, order)
+        if standing.refusal is None:
+            self._preparing.follow(standing)
+            self._nudged = True
+        return standing
+
     @extend.validator
     def _check_extension(self, extension: ExtendLease) -> None:
         if self._closed is not None or self._ending is not None:
@@ -296,13 +403,20 @@ class LeaseWorkflow:
 
     @workflow.signal(name="granted")
     def on_granted(self) -> None:
-        """Look at the grants again."""
+        """Look at the grants, and at the limiters, again."""
         self._nudged = True
+        self._hooks.signalled()
+
+    @workflow.signal(name="overdue")
+    async def on_overdue(self) -> None:
+        """No heartbeat came in time; the record says whether that is still so."""
+        await workflow.wait_condition(lambda: self._admitted is not None)
+        if self._ending is None and await steps.step(Allocation.give_up, self._ref):
+            self._ask_to_end(Outcome.LOST, Steer(actor="leasehold", reason="no heartbeat came in time"))
 
     @workflow.signal(name="extend")
     async def on_extend_signal(self, extension: ExtendLease | None = None) -> None:
         """The same as the update, for Temporal's UI and command line; one that says nothing changes nothing."""
-        await workflow.wait_condition(lambda: self._admitted is not None)
         if extension is not None:
             await self._extend(extension)
 
@@ -319,7 +433,9 @@ class LeaseWorkflow:
     @workflow.query(name="view")
     def view(self) -> LeaseView:
         """Where the workflow itself believes the lease to be."""
-        return LeaseView(state=self._state, expires_at=self._expires_at, resources=tuple(self._resources.values()))
+        return LeaseView(
+            state=self._state, expires_at=self._expires_at, resources=tuple(self._preparing.views.values())
+        )
 
     # What it knows and shows
 
@@ -345,12 +461,7 @@ class LeaseWorkflow:
 
     def _details(self) -> None:
         lines = [f"**{self._state}**", ""]
-        for view in self._resources.values():
+        for view in self._preparing.views.values():
             doing = "ready" if view.ready else f"{view.stage}, attempt {view.attempt}" if view.stage else "granted"
             lines.append(f"- {view.pool}/{view.resource}: {doing}")
         workflow.set_current_details("\n".join(lines))
-
-
-def _failed(task: Preparation) -> bool:
-    """Whether a resource's preparation ended in vain."""
-    return task.done() and not task.cancelled() and (task.exception() is not None or task.result() is not None)

@@ -10,16 +10,16 @@ with workflow.unsafe.imports_passed_through():
     from activities.allocate import Allocation
     from leasehold.messages import Recycled, RecycleResource
     from workflows import steps
-
-
-def workflow_id(pool: str, resource: str, epoch: int) -> str:
-    """The id of a recycling: one for each claim."""
-    return f"recycle:{pool}:{resource}:{epoch}"
+    from workflows.hooks import Hooks
 
 
 @workflow.defn(name="recycle")
 class RecycleWorkflow:
     """Takes a resource through the stages that its pool wants after a lease, then frees it or quarantines it."""
+
+    @workflow.init
+    def __init__(self, order: RecycleResource) -> None:
+        self._hooks = Hooks(order.lease)
 
     @workflow.run
     async def run(self, order: RecycleResource) -> str:
@@ -37,8 +37,13 @@ class RecycleWorkflow:
         def show(stage: str, attempt: int) -> None:
             workflow.set_current_details(f"{stage}, attempt {attempt}")
 
-        broken = await steps.run_stages(order.lease, order.claim, show)
+        broken = await self._hooks.for_resource(order.claim, order.claim.stages, show)
         reason = broken.reason if broken else None
         done = Recycled(lease=order.lease, claim=order.claim, broken=reason)
         await steps.step(Allocation.finish_recycling, done)
         return reason or "free"
+
+    @workflow.signal(name="granted")
+    def on_granted(self) -> None:
+        """Look at the limiters again."""
+        self._hooks.signalled()

@@ -1,4 +1,4 @@
-"""How workflows call activities: the one place for their timeouts and retries."""
+"""Steps: how workflows write to the record, and until when they try."""
 
 from __future__ import annotations
 
@@ -9,19 +9,11 @@ from typing import Any, TypeVar
 from temporalio import workflow
 from temporalio.common import RetryPolicy
 
-with workflow.unsafe.imports_passed_through():
-    from leasehold.messages import BrokenResource, Claim, HookReport, PlannedHook, RunHook
-
 In = TypeVar("In")
 Out = TypeVar("Out")
 
-_FOR_EVER = RetryPolicy(initial_interval=timedelta(seconds=0.2), maximum_interval=timedelta(seconds=10))
+FOR_EVER = RetryPolicy(initial_interval=timedelta(seconds=0.2), maximum_interval=timedelta(seconds=10))
 _STEP_TIMEOUT = timedelta(seconds=30)
-_HEARTBEAT_TIMEOUT = timedelta(seconds=10)
-_HOOK_SLACK = timedelta(minutes=10)
-"""What a hook's activity may take beyond the hook's own timeout: waiting for an earlier run's end, and killing."""
-
-OnAttempt = Callable[[str, int], None]
 
 
 async def step(what: Callable[[Any, In], Awaitable[Out]], message: In, *, give_up: timedelta | None = None) -> Out:
@@ -34,65 +26,5 @@ async def step(what: Callable[[Any, In], Awaitable[Out]], message: In, *, give_u
         message,
         start_to_close_timeout=_STEP_TIMEOUT,
         schedule_to_close_timeout=give_up,
-        retry_policy=_FOR_EVER,
+        retry_policy=FOR_EVER,
     )
-
-
-async def run_stages(
-    lease: str, claim: Claim, on_attempt: OnAttempt, stopping: Callable[[], bool] = lambda: False
-) -> BrokenResource | None:
-    """Take a resource through its stages in order; return why it is broken if one fails all its attempts.
-
-    No hook starts any more once `stopping()` holds.
-    """
-    for planned in claim.stages:
-        for index, hook in enumerate(planned.hooks):
-            last = planned is claim.stages[-1] and index == len(planned.hooks) - 1
-            report = await _run_hook(lease, claim, planned.stage, index, hook, last, on_attempt, stopping)
-            if stopping():
-                return None
-            if not report.ok:
-                reason = f"{planned.stage}: {report.detail}"
-                return BrokenResource(pool=claim.pool, resource=claim.resource, reason=reason)
-    return None
-
-
-async def _run_hook(
-    lease: str,
-    claim: Claim,
-    stage: str,
-    index: int,
-    hook: PlannedHook,
-    last: bool,
-    on_attempt: OnAttempt,
-    stopping: Callable[[], bool],
-) -> HookReport:
-    """Run a hook up to its attempts. An attempt is a result of the hook: a dead worker consumes none."""
-    report = HookReport(ending="not_started", code=None, detail="no attempt is allowed", ok=False)
-    for attempt in range(1, hook.attempts + 1):
-        on_attempt(stage, attempt)
-        order = RunHook(
-            lease=lease,
-            pool=claim.pool,
-            resource=claim.resource,
-            epoch=claim.epoch,
-            spec=claim.spec,
-            stage=stage,
-            hook=index,
-            attempt=attempt,
-            timeout_s=hook.timeout_s,
-            last=last,
-        )
-        report = await workflow.execute_activity(
-            stage,
-            order,
-            result_type=HookReport,
-            start_to_close_timeout=timedelta(seconds=hook.timeout_s) + _HOOK_SLACK,
-            heartbeat_timeout=_HEARTBEAT_TIMEOUT,
-            retry_policy=_FOR_EVER,
-            cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
-            summary=f"{claim.pool}/{claim.resource} attempt {attempt} of {hook.attempts}",
-        )
-        if report.ok or stopping():
-            break
-    return report

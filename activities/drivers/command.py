@@ -98,6 +98,9 @@ class CommandDriver:
             await output.finish(stop)
         if ended is None:
             return None
+        if ended.how in (wire.UNABLE, wire.CANCELLED):
+            # The supervisor has seen the whole tree gone, if there ever was one.
+            await call.stopped()
         if ended.how == wire.UNABLE:
             raise Unavailable(f"the hook could not be run: {ended.detail}")
         if ended.how == wire.CANCELLED:

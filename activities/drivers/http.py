@@ -41,8 +41,11 @@ class HttpDriver:
         stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
             return await self._run(call, output)
-        except asyncio.CancelledError:
-            stop.set_result(None)
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError):
+                stop.set_result(None)
+            # Its connection is closed: nothing of it lives that is ours.
+            await unbroken(call.stopped())
             raise
         finally:
             await output.finish(stop)

@@ -42,22 +42,33 @@ class Request:
 
 
 def values_of(call: HookCall) -> dict[str, Any]:
-    """What every template sees, but for `files`: `resource` is null where the hook is for the whole lease."""
-    lease = json.loads(call.lease_file)
-    env = call.env
-    place = env.get("LEASEHOLD_POOL"), env.get("LEASEHOLD_RESOURCE")
-    # The resource as the lease has it now: a lease can have had it before.
-    mine = [held for held in lease["resources"] if (held["pool"], held["name"]) == place]
-    resource = None
-    if mine:
-        # The epoch is that of the hook: a recycling has one of its own.
-        now = {"epoch": int(env["LEASEHOLD_EPOCH"]), "params": json.loads(env["LEASEHOLD_PARAMS"])}
-        resource = {**mine[-1], **now}
+    """What every template sees, but for `files`.
+
+    `lease` is null where the resource has not been lent yet, `resource` where the hook is for a whole lease.
+    """
+    lease = json.loads(call.lease_file) or None
     return {
         "lease": lease,
-        "resource": resource,
-        "stage": env["LEASEHOLD_STAGE"],
-        "attempt": int(env["LEASEHOLD_ATTEMPT"]),
+        "resource": _resource(call.env, lease) if call.env.get("LEASEHOLD_RESOURCE") else None,
+        "stage": call.env["LEASEHOLD_STAGE"],
+        "attempt": int(call.env["LEASEHOLD_ATTEMPT"]),
+    }
+
+
+def _resource(env: Mapping[str, str], lease: Mapping[str, Any] | None) -> dict[str, Any]:
+    here = {"pool": env["LEASEHOLD_POOL"], "name": env["LEASEHOLD_RESOURCE"]}
+    held = lease["resources"] if lease else ()
+    # As the lease has it now: it can have had it before.
+    mine: list[dict[str, Any]] = [one for one in held if (one["pool"], one["name"]) == (here["pool"], here["name"])]
+    return {
+        **here,
+        "role": None,
+        "properties": json.loads(env["LEASEHOLD_PROPERTIES"]),
+        "data": env["LEASEHOLD_RESOURCE_DATA"],
+        **(mine[-1] if mine else {}),
+        # That of the hook: a recycling has one of its own.
+        "epoch": int(env["LEASEHOLD_EPOCH"]),
+        "params": json.loads(env["LEASEHOLD_PARAMS"]),
     }
 
 

@@ -6,10 +6,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Response
 from fastapi.responses import JSONResponse
-from sqlalchemy.exc import SQLAlchemyError
 from temporalio.service import RPCError
 
 from api.services import Services, services
+from leasehold.errors import Unavailable
 
 router = APIRouter(tags=["health"])
 Service = Annotated[Services, Depends(services)]
@@ -27,7 +27,7 @@ async def readyz(service: Service) -> Response:
     checks = {"database": True, "temporal": True, "worker": True}
     try:
         await service.store.ping()
-    except SQLAlchemyError:
+    except Unavailable:
         checks["database"] = False
     try:
         checks["worker"] = await service.gateway.has_worker()

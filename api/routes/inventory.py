@@ -5,13 +5,12 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Request, Response
+from fastapi import Depends, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from api import filters, render
-from api.auth import Principal, authenticate
+from api.access import ADMINISTER, CONFIGURE, OPERATE, READ, Caller, allow, guarded
 from api.schemas import (
-    PROBLEMS,
     AvailableAnswer,
     ChangesAnswer,
     ListAnswer,
@@ -27,19 +26,7 @@ from leasehold.errors import Fault, Invalid, Malformed
 from leasehold.model import NAME_PATTERN, Change, ResourceSpec, ResourceState
 from leasehold.ports import ResourceFilter
 
-
-def operator(principal: Annotated[Principal, Depends(authenticate)]) -> Principal:
-    """A caller who may see and change the inventory."""
-    principal.check_operator()
-    return principal
-
-
-router = APIRouter(
-    prefix="/v1",
-    tags=["inventory"],
-    responses=PROBLEMS,
-)
-Operator = Annotated[Principal, Depends(operator)]
+router = guarded("/v1", "inventory")
 Service = Annotated[Services, Depends(services)]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 
@@ -59,8 +46,9 @@ _POOLS_BODY = {
 
 
 @router.post("/apply", response_model=ChangesAnswer, openapi_extra={"requestBody": _POOLS_BODY})
+@allow(ADMINISTER)
 async def apply(
-    request: Request, caller: Operator, service: Service, dry_run: bool = False, folder: Plain | None = None
+    request: Request, caller: Caller, service: Service, dry_run: bool = False, folder: Plain | None = None
 ) -> Response:
     """Apply a pools file, YAML or JSON, as a whole or not at all; `dry_run` only says what it would change.
 
@@ -79,20 +67,23 @@ def _check_folder(folder: str | None) -> None:
 
 
 @router.get("/pools", response_model=ListAnswer)
-async def list_pools(caller: Operator, service: Service) -> Response:
+@allow(READ)
+async def list_pools(service: Service) -> Response:
     """List the pools and how many of their resources are in which state."""
     return JSONResponse({"items": [render.pool(p) for p in await service.store.pools()], "next_cursor": None})
 
 
 @router.get("/pools/{name}")
-async def show_pool(name: str, caller: Operator, service: Service) -> Response:
+@allow(READ)
+async def show_pool(name: str, service: Service) -> Response:
     """Show a pool."""
     return JSONResponse(render.pool((await service.store.pools(name))[0]))
 
 
 @router.put("/pools/{name}", response_model=ChangesAnswer)
+@allow(CONFIGURE)
 async def put_pool(
-    name: str, body: PoolFile, caller: Operator, service: Service, folder: Plain | None = None
+    name: str, body: PoolFile, caller: Caller, service: Service, folder: Plain | None = None
 ) -> Response:
     """Make or change a pool by hand; the resources given are added, others stay."""
     if body.name != name:
@@ -105,16 +96,17 @@ async def put_pool(
 
 
 @router.get("/pools/{name}/queue", response_model=ListAnswer)
-async def show_queue(name: str, caller: Operator, service: Service) -> Response:
+@allow(READ)
+async def show_queue(name: str, service: Service) -> Response:
     """List the leases that wait for a pool, in the order of service."""
     waiting = await service.store.queue(name)
     return JSONResponse({"items": [service.leases.lease(x) for x in waiting], "next_cursor": None})
 
 
 @router.get("/resources", response_model=ListAnswer)
+@allow(READ)
 async def list_resources(
     request: Request,
-    caller: Operator,
     service: Service,
     pool: Plain | None = None,
     state: Plain | None = None,
@@ -148,9 +140,9 @@ def _after(cursor: str | None) -> tuple[str, str] | None:
 
 
 @router.get("/available", response_model=AvailableAnswer)
+@allow(READ)
 async def show_available(
     request: Request,
-    caller: Operator,
     service: Service,
     pool: Plain | None = None,
     count: Annotated[int, Query(ge=1, le=1000)] = 1,
@@ -163,7 +155,8 @@ async def show_available(
 
 
 @router.put("/pools/{pool}/resources/{name}", response_model=ChangesAnswer)
-async def put_resource(pool: str, name: str, body: ResourceBody, caller: Operator, service: Service) -> Response:
+@allow(OPERATE)
+async def put_resource(pool: str, name: str, body: ResourceBody, caller: Caller, service: Service) -> Response:
     """Make or change a resource by hand."""
     if not re.fullmatch(NAME_PATTERN, name):
         raise Invalid("this is no name", [Fault(path="name", code="bad_name", detail=f"must match {NAME_PATTERN}")])
@@ -172,22 +165,24 @@ async def put_resource(pool: str, name: str, body: ResourceBody, caller: Operato
 
 
 @router.delete("/pools/{pool}/resources/{name}", response_model=ChangesAnswer)
-async def delete_resource(pool: str, name: str, caller: Operator, service: Service) -> Response:
+@allow(OPERATE)
+async def delete_resource(pool: str, name: str, caller: Caller, service: Service) -> Response:
     """Take a resource out of its pool, once it is free."""
     return _changes(await service.store.delete_resource(pool, name, caller.name))
 
 
 @router.get("/pools/{pool}/resources/{name}", response_model=ResourceAnswer)
-async def show_resource(pool: str, name: str, caller: Operator, service: Service) -> Response:
+@allow(READ)
+async def show_resource(pool: str, name: str, service: Service) -> Response:
     """Show a resource."""
     return JSONResponse(render.resource(await service.store.resource(pool, name)))
 
 
 @router.get("/pools/{pool}/resources/{name}/events", response_model=ListAnswer)
+@allow(READ)
 async def list_resource_events(
     pool: str,
     name: str,
-    caller: Operator,
     service: Service,
     cursor: Annotated[int, Query(ge=0, le=2**62)] = 0,
     limit: Limit = 1000,
@@ -199,21 +194,24 @@ async def list_resource_events(
 
 
 @router.post("/pools/{pool}/resources/{name}/offline", response_model=ResourceAnswer)
-async def offline(pool: str, name: str, body: OfflineBody, caller: Operator, service: Service) -> Response:
+@allow(OPERATE)
+async def offline(pool: str, name: str, body: OfflineBody, caller: Caller, service: Service) -> Response:
     """Mark a resource offline: its holder keeps it, and nobody gets it after."""
     await service.store.offline(pool, name, body.reason, caller.name)
     return JSONResponse(render.resource(await service.store.resource(pool, name)))
 
 
 @router.post("/pools/{pool}/resources/{name}/online", response_model=ResourceAnswer)
-async def online(pool: str, name: str, caller: Operator, service: Service) -> Response:
+@allow(OPERATE)
+async def online(pool: str, name: str, caller: Caller, service: Service) -> Response:
     """Take the mark back."""
     await service.store.online(pool, name, caller.name)
     return JSONResponse(render.resource(await service.store.resource(pool, name)))
 
 
 @router.post("/pools/{pool}/resources/{name}/repair", response_model=ResourceAnswer)
-async def repair(pool: str, name: str, caller: Operator, service: Service) -> Response:
+@allow(OPERATE)
+async def repair(pool: str, name: str, caller: Caller, service: Service) -> Response:
     """Bring a broken resource back, through the stages that its pool runs after a lease."""
     await service.store.repair(pool, name, caller.name)
     return JSONResponse(render.resource(await service.store.resource(pool, name)))

@@ -5,21 +5,20 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-import re
 import uuid
 from base64 import b32encode
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Depends, Header, Query, Response
+from fastapi import Depends, Header, Query, Response
 from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from pydantic import BaseModel
 
 from api import errors, render
-from api.auth import Principal, authenticate
+from api.access import CONNECT, READ, READ_LOG, REQUEST, SEE, STEER, Caller, Found, allow, check_pools, guarded
 from api.logtext import LogText
 from api.schemas import (
-    PROBLEMS,
+    AddBody,
     DeliveryAnswer,
     ExtendBody,
     LeaseAnswer,
@@ -31,23 +30,17 @@ from api.schemas import (
 from api.services import Services, services
 from leasehold import durations
 from leasehold.errors import Fault, KeyReused, LeaseNotActive, LeaseUnknown, Malformed, NotDelivered, from_code
-from leasehold.messages import ExtendLease, Steer, SubmitLease
-from leasehold.model import OVER, Lease, LeaseState
-from leasehold.ports import LeaseFilter
+from leasehold.messages import AddResources, Admitted, ExtendLease, GiveBack, Held, Steer, SubmitLease
+from leasehold.model import OVER, LeaseState
+from leasehold.ports import Answer, LeaseFilter
 
-router = APIRouter(
-    prefix="/v1/leases",
-    tags=["leases"],
-    responses=PROBLEMS,
-)
+router = guarded("/v1/leases", "leases")
 
-Caller = Annotated[Principal, Depends(authenticate)]
 Service = Annotated[Services, Depends(services)]
 Key = Annotated[str | None, Header(alias="Idempotency-Key", min_length=1, max_length=255)]
 Wait = Annotated[Literal["active", "ended"] | None, Query(description="Hold the answer until then")]
 Timeout = Annotated[float, Query(alias="timeout", ge=0, le=60, description="How long to hold it, in seconds")]
 
-_LEASE_ID = re.compile(r"l[a-z2-7]{25}")
 _FOLLOW_S = 0.2
 
 
@@ -61,39 +54,10 @@ def _digest(body: LeaseBody) -> str:
     return hashlib.sha256(json.dumps(body.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
 
 
-def _extension_id(principal: str, key: str, body: ExtendBody) -> str:
-    """What tells an extension from its repetition, and, after the point, from another one with the same key."""
+def _repetition(principal: str, key: str, body: BaseModel) -> str:
+    """What tells a call from its repetition, and, after the point, from another one with the same key."""
     known = hashlib.sha256(f"{principal}\0{key}".encode()).hexdigest()[:32]
     return f"{known}.{hashlib.sha256(body.model_dump_json().encode()).hexdigest()[:32]}"
-
-
-@dataclass(frozen=True)
-class _Found:
-    """A lease by its reference: its record, or, before a worker admitted it, only its id."""
-
-    id: str
-    record: Lease | None
-
-
-async def find(ref: str, caller: Caller, service: Service) -> _Found:
-    """The lease that `ref` names, if the caller may know of it; raise `LeaseUnknown`, `Refused`.
-
-    A dependency, so that nobody learns what is wrong with a body that they may not send.
-    """
-    try:
-        record = await service.store.lease(ref)
-    except LeaseUnknown:
-        if not _LEASE_ID.fullmatch(ref):
-            raise
-        caller.check_reaches(ref)
-        if await service.gateway.submission(ref) is None:
-            raise
-        return _Found(ref, None)
-    caller.check_reaches(record.id)
-    return _Found(record.id, record)
-
-
-Found = Annotated[_Found, Depends(find)]
 
 
 async def _shown(lease: str, service: Services) -> dict[str, Any]:
@@ -121,6 +85,7 @@ async def _wait(lease: str, wait: str | None, timeout_s: float, service: Service
 
 
 @router.post("", status_code=201, response_model=NewLeaseAnswer)
+@allow(REQUEST)
 async def request_lease(
     body: LeaseBody, caller: Caller, service: Service, key: Key = None, wait: Wait = None, within: Timeout = 30
 ) -> Response:
@@ -129,7 +94,7 @@ async def request_lease(
     With an `Idempotency-Key` a repetition answers as the first time. 202 means that no worker has admitted the lease
     yet: it is kept, and will be.
     """
-    caller.check_operator()
+    check_pools(caller, [item.pool for item in body.items])
     body.check_filters()
     request = SubmitLease(
         lease=lease_id(caller.id, key or uuid.uuid4().hex),
@@ -141,6 +106,7 @@ async def request_lease(
         priority=body.priority,
         description=body.description,
         cc=tuple(body.cc),
+        heartbeat=body.heartbeat_text,
     )
     first = await _submit(request, service, repeatable=key is not None)
     shown = await _wait(request.lease, wait, within, service)
@@ -182,8 +148,8 @@ def _check_same(request: SubmitLease, digest: str) -> None:
 
 
 @router.get("", response_model=ListAnswer)
+@allow(READ)
 async def list_leases(
-    caller: Caller,
     service: Service,
     state: Plain | None = None,
     owner: Plain | None = None,
@@ -192,7 +158,6 @@ async def list_leases(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Response:
     """List leases, newest first; `state` may be several, separated by commas."""
-    caller.check_operator()
     states = tuple(state.split(",")) if state else ()
     unknown = set(states) - set(LeaseState)
     if unknown:
@@ -208,6 +173,7 @@ async def list_leases(
 
 
 @router.get("/{ref}", response_model=LeaseAnswer)
+@allow(SEE)
 async def show_lease(found: Found, service: Service, wait: Wait = None, within: Timeout = 30) -> Response:
     """Show a lease, by id or number; hold the answer until it has reached a state, if asked to."""
     if found.record is not None and wait is None:
@@ -216,6 +182,7 @@ async def show_lease(found: Found, service: Service, wait: Wait = None, within: 
 
 
 @router.post("/{ref}/extend", response_model=LeaseAnswer)
+@allow(STEER)
 async def extend_lease(found: Found, body: ExtendBody, caller: Caller, service: Service, key: Key = None) -> Response:
     """Extend an active lease."""
     if found.record is None:
@@ -224,17 +191,23 @@ async def extend_lease(found: Found, body: ExtendBody, caller: Caller, service: 
         by=durations.render(body.by) if body.by else None,
         until=body.until,
         actor=caller.name,
-        request=_extension_id(caller.id, key or uuid.uuid4().hex, body),
+        request=_repetition(caller.id, key or uuid.uuid4().hex, body),
     )
-    held = await service.gateway.extend(found.id, extension)
-    if held is None:
+    # The record's answer first: it is given even when the lease is over by now.
+    answer: Answer | Held | None = None
+    if key is not None:
+        answer = await service.store.answered(found.id, extension.request)
+    if answer is None:
+        answer = await service.gateway.extend(found.id, extension)
+    if answer is None:
         raise LeaseNotActive(f"lease {found.record.number} is over")
-    if held.refusal is not None:
-        raise from_code(held.refusal.code, held.refusal.detail, held.refusal.faults)
+    if answer.refusal is not None:
+        raise from_code(answer.refusal.code, answer.refusal.detail, answer.refusal.faults)
     return JSONResponse(await _shown(found.id, service))
 
 
 @router.post("/{ref}/release", response_model=LeaseAnswer)
+@allow(STEER)
 async def release_lease(found: Found, caller: Caller, service: Service) -> Response:
     """Give a lease back. Before it is active this cancels it; once it is over it changes nothing."""
     done = _is_over(found) or await service.gateway.release(found.id, Steer(actor=caller.name))
@@ -242,17 +215,70 @@ async def release_lease(found: Found, caller: Caller, service: Service) -> Respo
 
 
 @router.post("/{ref}/cancel", response_model=LeaseAnswer)
+@allow(STEER)
 async def cancel_lease(found: Found, caller: Caller, service: Service) -> Response:
     """End a lease in whatever state it is; once it is over this changes nothing."""
     done = _is_over(found) or await service.gateway.cancel(found.id, Steer(actor=caller.name))
     return JSONResponse(await _shown(found.id, service), 200 if done else 202)
 
 
-def _is_over(found: _Found) -> bool:
+def _is_over(found: Found) -> bool:
     return found.record is not None and found.record.state in OVER
 
 
+@router.post("/{ref}/heartbeat", response_model=LeaseAnswer)
+@allow(STEER)
+async def beat(found: Found, service: Service) -> Response:
+    """Say that the lease is still wanted. One that asked for heartbeats is lost when none comes in time."""
+    if found.record is None:
+        submission = await service.gateway.submission(found.id)
+        every = submission.request.heartbeat if submission else None
+        await service.store.heartbeat(found.id, durations.parse(every) if every else None)
+    elif found.record.state in OVER:
+        raise LeaseNotActive(f"lease {found.record.number} is over")
+    else:
+        await service.store.heartbeat(found.id)
+    return JSONResponse(await _shown(found.id, service))
+
+
+@router.post("/{ref}/resources", response_model=LeaseAnswer)
+@allow(STEER)
+async def add_resources(found: Found, body: AddBody, caller: Caller, service: Service, key: Key = None) -> Response:
+    """Give an active lease more resources, at once or not at all: they are prepared while the lease goes on."""
+    check_pools(caller, [item.pool for item in body.items])
+    body.check_filters()
+    if found.record is None:
+        raise LeaseNotActive("the lease has not been admitted yet")
+    addition = AddResources(
+        items=tuple(item.item() for item in body.items),
+        actor=caller.name,
+        request=_repetition(caller.id, key or uuid.uuid4().hex, body),
+    )
+    return await _grown(found, await service.gateway.add(found.id, addition), service)
+
+
+@router.delete("/{ref}/resources/{pool}/{name}", response_model=LeaseAnswer)
+@allow(STEER)
+async def give_back_resource(found: Found, pool: str, name: str, caller: Caller, service: Service) -> Response:
+    """Give one of an active lease's resources back; one that was given back before stays so."""
+    if found.record is None:
+        raise LeaseNotActive("the lease has not been admitted yet")
+    part = GiveBack(pool=pool, resource=name, actor=caller.name)
+    return await _grown(found, await service.gateway.give_back(found.id, part), service)
+
+
+async def _grown(found: Found, standing: Admitted | None, service: Services) -> Response:
+    """The lease after its resources were changed; raise what refused that."""
+    if standing is None:
+        assert found.record is not None
+        raise LeaseNotActive(f"lease {found.record.number} is over")
+    if standing.refusal is not None:
+        raise from_code(standing.refusal.code, standing.refusal.detail, standing.refusal.faults)
+    return JSONResponse(await _shown(found.id, service))
+
+
 @router.get("/{ref}/delivery", response_model=DeliveryAnswer)
+@allow(CONNECT)
 async def show_delivery(found: Found, service: Service) -> Response:
     """Show what the holder needs to connect, once all resources are ready."""
     if found.record is None:
@@ -264,6 +290,7 @@ async def show_delivery(found: Found, service: Service) -> Response:
 
 
 @router.get("/{ref}/events", response_model=ListAnswer)
+@allow(SEE)
 async def list_events(
     found: Found,
     service: Service,
@@ -277,6 +304,7 @@ async def list_events(
 
 
 @router.get("/{ref}/log", response_class=PlainTextResponse)
+@allow(READ_LOG)
 async def show_log(found: Found, service: Service, follow: bool = False) -> Response:
     """Show what the lease's stages printed; with `follow`, go on until the lease has ended."""
     return StreamingResponse(_log(found.id, follow, service), media_type="text/plain; charset=utf-8")

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from leasehold import __version__
-from leasehold.cli import inventory, leases, pools
+from leasehold.cli import inventory, leases, pools, tokens
 from leasehold.cli.exits import SIGNALLED, of_error
 from leasehold.cli.options import wants_json
 from leasehold.cli.output import print_error, say
@@ -87,4 +87,8 @@ app.add_typer(
         repair=inventory.repair,
     ),
     name="resource",
+)
+app.add_typer(
+    _group("Tokens of users.", create=tokens.create, ls=tokens.list_tokens, revoke=tokens.revoke, whoami=tokens.whoami),
+    name="token",
 )

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from datetime import timedelta
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from datetime import datetime, timedelta
 
 from sqlalchemy import bindparam, insert, select, update
 
 from leasehold import allocation, durations, model
-from leasehold.allocation import Waiter
+from leasehold.allocation import Candidate, Waiter
 from leasehold.errors import DurationRefused, Fault, LeaseholdError, Unsatisfiable
-from leasehold.messages import Admitted, Refusal, SubmitLease
+from leasehold.messages import AdmitLease, Admitted, Refusal, SubmitLease
 from leasehold.model import LeaseState
-from leasehold.store import events, holding, matching, specs
+from leasehold.store import events, granting, heartbeats, holding, matching, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 
@@ -25,17 +26,23 @@ _NEXT_NUMBER = (
 )
 
 
-def admit(tx: Tx, request: SubmitLease, run_id: str) -> Admitted:
+def admit(tx: Tx, order: AdmitLease, run_id: str) -> Admitted:
     """Admit a request: refuse it, grant it at once, or let it wait. Run again, answer what was decided."""
+    request = order.request
     known = tx.execute(_REQUEST, {"lease": request.lease}).one_or_none()
     if known is not None:
         refusal = known.refusal and Refusal(
             **{**known.refusal, "faults": tuple(Fault(**f) for f in known.refusal["faults"])}
         )
-        return Admitted(refusal=refusal) if refusal else holding.standing(tx.connection, request.lease, tx.now)
+        if refusal:
+            return Admitted(refusal=refusal)
+        # The workflow may have gone on in a run of its own.
+        mine = update(t.leases).where(t.leases.c.id == request.lease, t.leases.c.run_id != run_id)
+        tx.execute(mine.values(run_id=run_id))
+        return holding.standing(tx.connection, request.lease, tx.now)
     record = {"lease": request.lease, "principal": request.principal, "digest": request.digest, "at": tx.now}
     try:
-        admitted = _admit(tx, request, run_id)
+        admitted = _admit(tx, request, tx.now - timedelta(seconds=order.age_s), run_id)
     except LeaseholdError as error:
         refusal = Refusal(code=error.code, detail=error.detail, faults=error.faults)
         tx.execute(insert(t.requests), {**record, "refusal": asdict(refusal)})
@@ -44,12 +51,17 @@ def admit(tx: Tx, request: SubmitLease, run_id: str) -> Admitted:
     return admitted
 
 
-def _admit(tx: Tx, request: SubmitLease, run_id: str) -> Admitted:
+def _admit(tx: Tx, request: SubmitLease, submitted_at: datetime, run_id: str) -> Admitted:
     duration = _duration(tx, request)
     me = Waiter(lease=request.lease, items=request.items)
     award = next(allocation.serve([me], matching.candidates(tx.connection, [me])), None)
     if award is None:
-        _check_satisfiable(tx, me)
+        check_satisfiable(me, matching.candidates(tx.connection, [me], free=False))
+    every = durations.parse(request.heartbeat) if request.heartbeat else None
+    # Nobody waits for it any more: it gets nothing, and ends as soon as its workflow is told.
+    lost = every is not None and heartbeats.begin(tx, request.lease, every, submitted_at)
+    if lost:
+        award = None
     state = LeaseState.PREPARING if award else LeaseState.QUEUED
     model.check_lease_transition(None, state)
     number = tx.execute(_NEXT_NUMBER).scalar_one()
@@ -67,19 +79,24 @@ def _admit(tx: Tx, request: SubmitLease, run_id: str) -> Admitted:
             "priority": request.priority,
             "duration_s": round(duration.total_seconds()),
             "run_id": run_id,
-            "created_at": tx.now,
+            "waiting": award is None and not lost,
+            "replaced": 0,
+            "warned": 0,
+            "created_at": submitted_at,
             "granted_at": tx.now if award else None,
         },
     )
     about = matching.granted_data(award) if award else {}
     events.record(tx, f"lease_{state}", lease=request.lease, actor=request.owner, data={"number": number, **about})
     if award is None:
-        pools = sorted(matching.wanted_pools(request.items))
-        tx.execute(insert(t.waits), [{"lease": request.lease, "pool": pool} for pool in pools])
+        if not lost:
+            matching.wait(tx, request.lease, request.items)
         return Admitted(state=state)
-    claims = matching.grant(tx, request.lease, request.items, award)
-    held = holding.activate_at_once(tx, request.lease, claims)
-    return Admitted(state=LeaseState.ACTIVE if held else state, claims=claims, held=held)
+    granted = granting.grant(tx, request.lease, request.principal, dict(enumerate(request.items)), award)
+    held = holding.activate_at_once(tx, request.lease, granted)
+    if held is not None:
+        return Admitted(state=LeaseState.ACTIVE, claims=tuple(replace(c, ready=True) for c in granted), held=held)
+    return holding.standing(tx.connection, request.lease, tx.now)
 
 
 def _duration(tx: Tx, request: SubmitLease) -> timedelta:
@@ -108,9 +125,8 @@ def _duration(tx: Tx, request: SubmitLease) -> timedelta:
     return wanted
 
 
-def _check_satisfiable(tx: Tx, me: Waiter) -> None:
-    """Raise `Unsatisfiable` where even an idle lab could not serve the request."""
-    everything = matching.candidates(tx.connection, [me], free=False)
+def check_satisfiable(me: Waiter, everything: Sequence[Candidate]) -> None:
+    """Raise `Unsatisfiable` where not even all of `everything` could serve the request."""
     if allocation.assign(me.items, everything) is not None:
         return
     faults = []

@@ -7,7 +7,7 @@ from base64 import b64encode
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, select
+from sqlalchemy import Connection, Row, bindparam, null, select
 
 from leasehold.messages import RunHook
 from leasehold.model import StageName
@@ -24,40 +24,59 @@ _GRANTS = (
 )
 
 
+_NEVER_LENT = select(null().label("item"), null().label("role"), null().label("data"), t.resources.c.properties).where(
+    t.resources.c.pool == bindparam("pool"), t.resources.c.name == bindparam("resource")
+)
+
+
 def of(connection: Connection, order: RunHook) -> Briefing:
     """Put together what the hook that `order` names is told."""
-    lease = connection.execute(_LEASE, {"lease": order.lease}).one()
+    lease = connection.execute(_LEASE, {"lease": order.lease}).one_or_none() if order.lease else None
     grants = connection.execute(_GRANTS, {"lease": order.lease}).all()
     spec = specs.load(connection, {order.spec})[order.spec]
     return Briefing(
         hook=spec.stages[StageName(order.stage)][order.hook],
         folder=spec.folder,
-        env=_environment(lease, grants, order),
-        lease_file=_json(_document(lease, grants)).encode(),
+        env=_environment(lease, _about(connection, grants, order), order),
+        lease_file=_json(_document(lease, grants) if lease else {}).encode(),
     )
 
 
-def _environment(lease: Row[Any], grants: Sequence[Row[Any]], order: RunHook) -> dict[str, str]:
-    pool, resource = order.pool, order.resource
-    # The grant itself, or, in the recycling after it, the last that the lease had of this resource.
-    mine = [row for row in grants if (row.pool, row.resource) == (pool, resource)][-1]
-    params = specs.items_from_json(lease.wanted)[mine.item].params
+def _about(connection: Connection, grants: Sequence[Row[Any]], order: RunHook) -> Row[Any] | None:
+    """The grant of the hook's resource, or, in the recycling after it, the last that the lease had of it.
+
+    The resource alone where it was never lent, None where the hook is for a whole lease.
+    """
+    if not order.resource:
+        return None
+    mine = [row for row in grants if (row.pool, row.resource) == (order.pool, order.resource)]
+    if mine:
+        return mine[-1]
+    return connection.execute(_NEVER_LENT, {"pool": order.pool, "resource": order.resource}).one_or_none()
+
+
+def _environment(lease: Row[Any] | None, about: Row[Any] | None, order: RunHook) -> dict[str, str]:
+    """The hook's environment, without a lease where there was none yet, without a resource for a whole lease."""
+    params = (
+        specs.items_from_json(lease.wanted)[about.item].params if lease and about and about.item is not None else {}
+    )
+    data = about.data if about else None
     return {
-        "LEASEHOLD_LEASE": lease.id,
-        "LEASEHOLD_NUMBER": str(lease.number),
-        "LEASEHOLD_OWNER": lease.owner,
-        "LEASEHOLD_POOL": pool,
-        "LEASEHOLD_RESOURCE": resource,
-        "LEASEHOLD_ROLE": mine.role or "",
+        "LEASEHOLD_LEASE": lease.id if lease else "",
+        "LEASEHOLD_NUMBER": str(lease.number) if lease else "",
+        "LEASEHOLD_OWNER": lease.owner if lease else "",
+        "LEASEHOLD_POOL": order.pool,
+        "LEASEHOLD_RESOURCE": order.resource,
+        "LEASEHOLD_ROLE": (about.role or "") if about else "",
         "LEASEHOLD_EPOCH": str(order.epoch),
         "LEASEHOLD_STAGE": order.stage,
         "LEASEHOLD_ATTEMPT": str(order.attempt),
-        "LEASEHOLD_PROPERTIES": _json(mine.properties or {}),
+        "LEASEHOLD_PROPERTIES": _json((about.properties if about else None) or {}),
         "LEASEHOLD_PARAMS": _json(dict(params)),
-        "LEASEHOLD_RESOURCE_DATA": _base64(mine.data),
-        "RESALLOC_NAME": resource,
-        "RESALLOC_POOL_ID": pool,
-        "RESALLOC_RESOURCE_DATA": _base64(mine.data),
+        "LEASEHOLD_RESOURCE_DATA": _base64(data),
+        "RESALLOC_NAME": order.resource,
+        "RESALLOC_POOL_ID": order.pool,
+        "RESALLOC_RESOURCE_DATA": _base64(data),
     }
 
 

@@ -9,7 +9,7 @@ from sqlalchemy import update
 from leasehold import model
 from leasehold.messages import Closed, CloseLease
 from leasehold.model import OVER, LeaseState, Outcome
-from leasehold.store import events, matching
+from leasehold.store import events, granting, heartbeats, limiters, matching
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 from leasehold.store.holding import lease_row
@@ -21,8 +21,6 @@ def close(tx: Tx, order: CloseLease) -> Closed:
     state = LeaseState(row.state)
     if state in OVER:
         return Closed(state=state, outcome=row.outcome and Outcome(row.outcome))
-    if order.outcome is Outcome.EXPIRED and row.expires_at > tx.now:
-        return Closed(state=state, outcome=None, left_s=(row.expires_at - tx.now).total_seconds())
     outcome = order.outcome
     if outcome is Outcome.RELEASED and state is not LeaseState.ACTIVE:
         # What was never delivered cannot be given back.
@@ -30,6 +28,7 @@ def close(tx: Tx, order: CloseLease) -> Closed:
     changes: dict[str, Any] = {"outcome": outcome}
     if order.error:
         changes["error"] = {"code": order.error.code, "detail": order.error.detail}
+    changes |= {"waiting": False, "missing": None}
     if state is LeaseState.QUEUED:
         _end(tx, order.lease, state, changes, actor=order.actor, reason=order.reason)
         return Closed(state=LeaseState.ENDED, outcome=outcome)
@@ -44,10 +43,19 @@ def _release(tx: Tx, order: CloseLease, state: LeaseState, changes: dict[str, An
     """Close the grants, and serve who waits for what they held."""
     model.check_lease_transition(state, LeaseState.RELEASING)
     tx.execute(update(t.leases).where(t.leases.c.id == order.lease).values(state=LeaseState.RELEASING, **changes))
-    events.record(tx, "lease_releasing", lease=order.lease, actor=order.actor, reason=order.reason, data=dict(changes))
+    events.record(
+        tx,
+        "lease_releasing",
+        lease=order.lease,
+        actor=order.actor,
+        reason=order.reason,
+        data={name: changes[name] for name in ("outcome", "error") if name in changes},
+    )
+    heartbeats.end(tx, order.lease)
     broken = {(b.pool, b.resource): b.reason for b in order.broken}
     # The grants are closed before any cleaning: a stuck hook must not block the holder's next lease.
-    pools = matching.close_grants(tx, order.lease, broken, was_active=state is LeaseState.ACTIVE)
+    rows = granting.open_rows(tx, order.lease)
+    pools = granting.close(tx, rows, broken, was_active=state is LeaseState.ACTIVE)
     matching.match(tx, pools)
 
 
@@ -66,4 +74,6 @@ def _end(
     tx.execute(
         update(t.leases).where(t.leases.c.id == lease).values(state=LeaseState.ENDED, ended_at=tx.now, **changes)
     )
+    heartbeats.end(tx, lease)
+    limiters.give_all(tx, lease)
     events.record(tx, "lease_ended", lease=lease, actor=actor, reason=reason, data={"outcome": changes["outcome"]})

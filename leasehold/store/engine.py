@@ -8,17 +8,23 @@ READ COMMITTED (a snapshot taken before the lock would be stale).
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
+import psycopg
 from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
 
+from leasehold.errors import Unavailable
 from leasehold.ports import Clock
 
 P = ParamSpec("P")
@@ -28,6 +34,9 @@ BUSY_TIMEOUT_S = 20
 ALLOCATION_LOCK, LOG_LOCK = 0x1EA5E, 0x106
 _READERS = 4
 _WRITERS = 8
+FAILED = "the database failed; the log of this process names the kind of error"
+
+log = logging.getLogger(__name__)
 
 
 class Tx:
@@ -74,10 +83,10 @@ class Database:
         self._reading = ThreadPoolExecutor(_READERS, "store-read")
 
     async def read(self, what: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run `what(connection, …)` in a read transaction."""
+        """Run `what(connection, …)` in a read transaction. Raises `Unavailable` where the database fails."""
 
         def work() -> R:
-            with self.reader.connect() as connection:
+            with _nothing_quoted(), self.reader.connect() as connection:
                 return what(connection, *args, **kwargs)
 
         return await asyncio.get_running_loop().run_in_executor(self._reading, work)
@@ -85,11 +94,12 @@ class Database:
     async def write(self, what: Callable[Concatenate[Tx, P], R], *args: P.args, **kwargs: P.kwargs) -> tuple[R, Tx]:
         """Run `what(tx, …)` in a transaction that is committed when this returns, and undone if it raises.
 
-        Cancelling the caller does not undo it: the transaction runs to its end on its thread.
+        Cancelling the caller does not undo it: the transaction runs to its end on its thread. Raises `Unavailable`
+        where the database fails.
         """
 
         def work() -> tuple[R, Tx]:
-            with self.writer.begin() as connection:
+            with _nothing_quoted(), self.writer.begin() as connection:
                 tx = Tx(connection, self._begin(connection))
                 return what(tx, *args, **kwargs), tx
 
@@ -118,6 +128,31 @@ class Database:
         self._reading.shutdown()
         self.writer.dispose()
         self.reader.dispose()
+
+
+@contextmanager
+def _nothing_quoted() -> Iterator[None]:
+    """Replace a database's error by one that quotes nothing, and log no more than its kind and where it arose.
+
+    PostgreSQL's quote the row that it refused: a secret that a hook delivered, perhaps, on its way into Temporal's
+    history and every log.
+    """
+    try:
+        yield
+    except (SQLAlchemyError, psycopg.Error, sqlite3.Error) as error:
+        log.error("the database failed %s: %s", _place(error), _kind(error))
+        raise Unavailable(FAILED) from None
+
+
+def _kind(error: Exception) -> str:
+    drivers = error.orig if isinstance(error, DBAPIError) else None
+    return ", ".join(dict.fromkeys(type(one).__name__ for one in (error, drivers) if one is not None))
+
+
+def _place(error: Exception) -> str:
+    package = Path(__file__).parents[1]
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if package in Path(frame.filename).parents]
+    return f"in {own[-1].name} ({Path(own[-1].filename).name}:{own[-1].lineno})" if own else "outside of the store"
 
 
 def _sqlite(url: Any, *, read_only: bool) -> Engine:

@@ -1,16 +1,17 @@
-"""Holding: a lease becomes active, and its end is moved."""
+"""Holding: how a lease stands, and its delivery."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, select, update
 
-from leasehold import durations, model
-from leasehold.errors import DurationRefused, Fault, Invalid, KeyReused, LeaseholdError, LeaseNotActive, LeaseUnknown
-from leasehold.messages import Admitted, Claim, ExtendLease, Held, Refusal
-from leasehold.model import LONGEST, OVER, LeaseState, Policy
+from leasehold import model
+from leasehold.errors import LeaseUnknown
+from leasehold.messages import Admitted, Claim, Held, HeldResource
+from leasehold.model import LONGEST, OVER, LeaseState, Outcome, Policy
 from leasehold.store import claims, events, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
@@ -19,13 +20,11 @@ _LEASE = select(t.leases).where(t.leases.c.id == bindparam("lease"))
 _ACTIVATE = (
     update(t.leases)
     .where(t.leases.c.id == bindparam("id_"))
-    .values({name: bindparam(name) for name in ("state", "active_at", "expires_at")})
+    .values({name: bindparam(name) for name in ("state", "active_at", "expires_at", "warned", "blocked")})
 )
-_READY = (
-    update(t.grants)
-    .where(t.grants.c.lease == bindparam("lease_"), t.grants.c.closed_at.is_(None), t.grants.c.ready_at.is_(None))
-    .values(ready_at=bindparam("ready_at"))
-)
+_UNREADY = (t.grants.c.lease == bindparam("lease_"), t.grants.c.closed_at.is_(None), t.grants.c.ready_at.is_(None))
+_ALL_READY = update(t.grants).where(*_UNREADY).values(ready_at=bindparam("ready_at"))
+_HELD_SPECS = select(t.grants.c.spec).where(t.grants.c.lease == bindparam("lease"), t.grants.c.closed_at.is_(None))
 
 
 def lease_row(connection: Connection, lease: str) -> Row[Any]:
@@ -36,88 +35,101 @@ def lease_row(connection: Connection, lease: str) -> Row[Any]:
     return row
 
 
-def standing(connection: Connection, lease: str, now: datetime) -> Admitted:
-    """How a lease stands, and what it holds."""
-    row = lease_row(connection, lease)
-    state = LeaseState(row.state)
-    held = _held(row.expires_at, now) if state is LeaseState.ACTIVE else None
-    return Admitted(state=state, claims=claims.of(connection, lease), held=held)
+def policies(connection: Connection, lease: str) -> list[Policy]:
+    """The policies of what a lease holds, as they were when it was granted."""
+    held = connection.execute(_HELD_SPECS, {"lease": lease}).scalars()
+    return [spec.policy for spec in specs.load(connection, set(held)).values()]
 
 
-def _held(expires_at: datetime, now: datetime) -> Held:
-    return Held(expires_at=expires_at, left_s=(expires_at - now).total_seconds())
-
-
-def activate_at_once(tx: Tx, lease: str, granted: tuple[Claim, ...]) -> Held | None:
-    """Deliver a lease in the transaction that grants it, where none of its resources has a stage to go through."""
-    return None if any(claim.stages for claim in granted) else activate(tx, lease)
-
-
-def activate(tx: Tx, lease: str) -> Held:
-    """Deliver a lease whose resources are all ready: its time counts from now."""
-    row = lease_row(tx.connection, lease)
-    if row.state == LeaseState.ACTIVE:
-        return _held(row.expires_at, tx.now)
-    if row.state in OVER:
-        return Held(state=LeaseState(row.state))
-    model.check_lease_transition(LeaseState(row.state), LeaseState.ACTIVE)
-    expires_at = tx.now + timedelta(seconds=row.duration_s)
-    tx.execute(_ACTIVATE, {"id_": lease, "state": LeaseState.ACTIVE, "active_at": tx.now, "expires_at": expires_at})
-    tx.execute(_READY, {"lease_": lease, "ready_at": tx.now})
-    events.record(tx, "lease_active", lease=lease, data={"expires_at": expires_at.isoformat()})
-    return _held(expires_at, tx.now)
-
-
-def longest(policies: list[Policy]) -> timedelta:
+def longest(policies: Sequence[Policy]) -> timedelta:
     """The strictest limit on what may be left of a lease at any time."""
     return min([LONGEST, *(p.max_duration for p in policies if p.max_duration)])
 
 
-def extend(tx: Tx, lease: str, extension: ExtendLease) -> Held:
-    """Move the end of an active lease, as far as every pool's policy allows."""
-    row = lease_row(tx.connection, lease)
-    if extension.request and row.last_extension == extension.request and row.state == LeaseState.ACTIVE:
-        return _held(row.expires_at, tx.now)
-    try:
-        _check_key(row.last_extension, extension.request)
-        expires_at = _extended(tx, row, extension)
-    except LeaseholdError as error:
-        return Held(refusal=Refusal(code=error.code, detail=error.detail, faults=error.faults))
-    tx.execute(
-        update(t.leases)
-        .where(t.leases.c.id == lease)
-        .values(expires_at=expires_at, last_extension=extension.request or None)
+def standing(connection: Connection, lease: str, now: datetime) -> Admitted:
+    """How a lease stands, and what it holds."""
+    row = lease_row(connection, lease)
+    state = LeaseState(row.state)
+    mine = claims.of(connection, lease)
+    applied = policies(connection, lease)
+    return Admitted(
+        state=state,
+        claims=mine,
+        missing=len(row.missing or ()) + claims.broken(connection, lease, mine),
+        wide=claims.wide(connection, mine),
+        left_s=_preparation_left(row, applied, now),
+        held=held(row, applied, now) if state is LeaseState.ACTIVE else None,
     )
-    events.record(tx, "lease_extended", lease=lease, actor=extension.actor, data={"expires_at": expires_at.isoformat()})
-    return _held(expires_at, tx.now)
 
 
-def _check_key(last: str | None, request: str) -> None:
-    """Raise `KeyReused` where the same key, which is before the point, came with another extension."""
-    key, point, _ = request.partition(".")
-    if point and last is not None and last.partition(".")[0] == key and last != request:
-        detail = "this Idempotency-Key came with another extension before"
-        raise KeyReused(detail, [Fault(path="Idempotency-Key", code="reused", detail=detail)])
+def _preparation_left(row: Row[Any], policies: Sequence[Policy], now: datetime) -> float:
+    """How long a lease may still take to become ready, in seconds: the strictest pool decides.
+
+    What is added to an active lease may take as long as it likes.
+    """
+    if row.state != LeaseState.PREPARING:
+        return LONGEST.total_seconds() if row.state == LeaseState.ACTIVE else 0.0
+    limit = min([LONGEST, *(p.prepare_timeout for p in policies)])
+    left: timedelta = row.granted_at + limit - now
+    return left.total_seconds()
 
 
-def _extended(tx: Tx, row: Row[Any], extension: ExtendLease) -> datetime:
-    if row.state != LeaseState.ACTIVE:
-        raise LeaseNotActive(f"lease {row.number} is {row.state}: only an active lease can be extended")
-    if extension.until is None:
-        if extension.by is None:
-            raise Invalid("an extension says by how long, or until when")
-        expires_at: datetime = row.expires_at + durations.parse(extension.by)
-    else:
-        expires_at = extension.until
-        if expires_at.tzinfo is None:
-            raise Invalid("a time needs its zone: 2026-01-05T18:00:00Z")
-        if expires_at <= tx.now:
-            raise Invalid("a lease can only be extended into the future")
-    held = tx.execute(select(t.grants.c.spec).where(t.grants.c.lease == row.id, t.grants.c.closed_at.is_(None)))
-    policies = [spec.policy for spec in specs.load(tx.connection, set(held.scalars())).values()]
-    limit, total = longest(policies), min([LONGEST, *(p.max_total for p in policies if p.max_total)])
-    if expires_at - tx.now > limit:
-        raise DurationRefused(f"then {durations.render(limit)} or more would be left, and no more is allowed at once")
-    if expires_at - row.active_at > total:
-        raise DurationRefused(f"then the lease would last longer than the {durations.render(total)} allowed in total")
-    return expires_at
+def held(row: Row[Any], policies: Sequence[Policy], now: datetime) -> Held:
+    """An active lease, and in how long something is due for it."""
+    due = row.grace_until or _next_due(row.expires_at, row.warned, policies)
+    return Held(expires_at=row.expires_at, left_s=(due - now).total_seconds())
+
+
+def _next_due(expires_at: datetime, warned: int, policies: Sequence[Policy]) -> datetime:
+    """When the next warning is due, or the lease's end."""
+    ahead = warnings(policies)[warned:]
+    return expires_at - ahead[0] if ahead else expires_at
+
+
+def warnings(policies: Iterable[Policy]) -> list[timedelta]:
+    """How long before the end of a lease its holder is warned, the first warning first."""
+    return sorted({before for policy in policies for before in policy.warn_before}, reverse=True)
+
+
+def past_warnings(policies: Iterable[Policy], left: timedelta) -> int:
+    """How many of the warnings would have come before so little is left."""
+    return sum(before >= left for before in warnings(policies))
+
+
+def activate_at_once(tx: Tx, lease: str, granted: tuple[Claim, ...]) -> Held | None:
+    """Deliver a lease in the transaction that grants it, where there is no stage to go through."""
+    if any(claim.stages for claim in granted) or claims.wide(tx.connection, granted):
+        return None
+    return activate(tx, lease)
+
+
+def activate(tx: Tx, lease: str, ready: Iterable[HeldResource] = ()) -> Held:
+    """Deliver a lease whose resources are all ready: its time counts from now.
+
+    An active lease is given those resources that became `ready` since.
+    """
+    row = lease_row(tx.connection, lease)
+    if row.state in OVER:
+        return Held(state=LeaseState(row.state), outcome=Outcome(row.outcome))
+    applied = policies(tx.connection, lease)
+    if row.state == LeaseState.ACTIVE:
+        _deliver_more(tx, lease, ready)
+        return held(row, applied, tx.now)
+    model.check_lease_transition(LeaseState(row.state), LeaseState.ACTIVE)
+    expires_at = tx.now + timedelta(seconds=row.duration_s)
+    warned = past_warnings(applied, timedelta(seconds=row.duration_s))
+    values = {"active_at": tx.now, "expires_at": expires_at, "warned": warned, "blocked": None}
+    tx.execute(_ACTIVATE, {"id_": lease, "state": LeaseState.ACTIVE, **values})
+    tx.execute(_ALL_READY, {"lease_": lease, "ready_at": tx.now})
+    events.record(tx, "lease_active", lease=lease, data={"expires_at": expires_at.isoformat()})
+    due = _next_due(expires_at, warned, applied)
+    return Held(expires_at=expires_at, left_s=(due - tx.now).total_seconds())
+
+
+def _deliver_more(tx: Tx, lease: str, ready: Iterable[HeldResource]) -> None:
+    for one in ready:
+        this = update(t.grants).where(
+            *_UNREADY, t.grants.c.pool == one.pool, t.grants.c.resource == one.resource, t.grants.c.epoch == one.epoch
+        )
+        if tx.execute(this.values(ready_at=tx.now), {"lease_": lease}).rowcount:
+            events.record(tx, "lease_resource_ready", lease=lease, pool=one.pool, resource=one.resource)

@@ -8,9 +8,9 @@ from typing import Any
 
 from sqlalchemy import Row, delete, func, insert, select, update
 
-from leasehold.errors import Conflict, OwnedElsewhere, PoolUnknown, ResourceUnknown
-from leasehold.model import Change, Inventory, PoolSpec, ResourceSpec, ResourceState
-from leasehold.store import events, matching, specs
+from leasehold.errors import Conflict, Fault, Invalid, OwnedElsewhere, PoolUnknown, ResourceUnknown
+from leasehold.model import PREPARE_AHEAD, Change, Inventory, PoolSpec, Prepare, ResourceSpec, ResourceState
+from leasehold.store import events, limiters, matching, moves, outbox, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 
@@ -37,6 +37,10 @@ def apply(tx: Tx, file: Inventory, actor: str) -> list[Change]:
         changes += _drain_pool(tx, pool, file.name, actor)
     tx.execute(delete(t.files).where(t.files.c.name == file.name))
     tx.execute(insert(t.files).values(name=file.name, digest=file_digest(file), applied_at=tx.now))
+    limiters.set_sizes(tx, file.limits, file.name)
+    for spec, _ in file.pools:
+        _check_limiters(tx, spec)
+        _prepare_ahead(tx, spec.name)
     matching.match(tx, wanted)
     return changes
 
@@ -44,7 +48,15 @@ def apply(tx: Tx, file: Inventory, actor: str) -> list[Change]:
 def file_digest(file: Inventory) -> str:
     """The same for files that say the same."""
     pools = [[specs.to_json(spec), [asdict(r) for r in resources]] for spec, resources in file.pools]
-    return specs.digest([file.name, pools])
+    return specs.digest([file.name, dict(file.limits), pools])
+
+
+def _check_limiters(tx: Tx, spec: PoolSpec) -> None:
+    """Raise `Invalid` where a hook names a limiter that there is not."""
+    named = {hook.limit for hooks in spec.stages.values() for hook in hooks if hook.limit}
+    for name in sorted(named - limiters.known(tx)):
+        detail = f"pool {spec.name} names the limiter {name}, which no pools file makes"
+        raise Invalid(detail, [Fault(path="limits", code="limiter_unknown", detail=detail)])
 
 
 def put_pool(tx: Tx, spec: PoolSpec, resources: tuple[ResourceSpec, ...], actor: str) -> list[Change]:
@@ -52,6 +64,8 @@ def put_pool(tx: Tx, spec: PoolSpec, resources: tuple[ResourceSpec, ...], actor:
     changes = _put_pool(tx, spec, None, actor)
     for resource in resources:
         changes += _put_resource(tx, spec.name, resource, None, actor)
+    _check_limiters(tx, spec)
+    _prepare_ahead(tx, spec.name)
     matching.match(tx, {spec.name})
     return changes
 
@@ -61,6 +75,7 @@ def put_resource(tx: Tx, pool: str, spec: ResourceSpec, actor: str) -> list[Chan
     if tx.execute(select(t.pools.c.name).where(t.pools.c.name == pool)).first() is None:
         raise PoolUnknown(f"there is no pool {pool}")
     changes = _put_resource(tx, pool, spec, None, actor)
+    _prepare_ahead(tx, pool)
     matching.match(tx, {pool})
     return changes
 
@@ -94,16 +109,50 @@ def repair(tx: Tx, pool: str, name: str, actor: str) -> None:
     row = _resource(tx, pool, name)
     if row.state != ResourceState.BROKEN:
         raise Conflict(f"{pool}/{name} is {row.state}, not broken: there is nothing to repair")
-    events.record(tx, "resource_repaired", pool=pool, resource=name, actor=actor)
-    spec_id = tx.execute(select(t.pools.c.spec).where(t.pools.c.name == pool)).scalar_one()
-    last = select(t.grants.c.lease).where(t.grants.c.pool == pool, t.grants.c.resource == name)
-    lease = tx.execute(last.order_by(t.grants.c.id.desc()).limit(1)).scalar_one()
-    matching.recycle(tx, row, spec_id, specs.load(tx.connection, {spec_id})[spec_id], lease=lease)
+    grants = select(t.grants).where(t.grants.c.pool == pool, t.grants.c.resource == name)
+    last = tx.execute(grants.order_by(t.grants.c.id.desc()).limit(1)).one_or_none()
+    lease = last.lease if last else None
+    events.record(tx, "resource_repaired", lease=lease, pool=pool, resource=name, actor=actor)
+    if last is not None and last.closed_at is None:
+        _give_to_waiting(tx, row, last)
+        return
+    spec_id, spec = _spec(tx, pool)
+    moves.recycle(tx, row, spec_id, spec, lease=lease)
     matching.match(tx, {pool})
 
 
+def _give_to_waiting(tx: Tx, resource: Row[Any], grant: Row[Any]) -> None:
+    """Give a repaired resource to the lease that has waited for it, which prepares it from the start."""
+    epoch = moves.set_state(tx, resource, ResourceState.LEASED, lease=grant.lease)
+    again = {"epoch": epoch, "stage": None, "attempt": None, "ready_at": None, "data": None}
+    tx.execute(update(t.grants).where(t.grants.c.id == grant.id).values(again))
+    tx.execute(update(t.leases).where(t.leases.c.id == grant.lease).values(blocked=None))
+    outbox.signal(tx, grant.lease)
+
+
+def _spec(tx: Tx, pool: str) -> tuple[int, PoolSpec]:
+    """The settings of a pool that are in force, with their id."""
+    spec_id: int = tx.execute(select(t.pools.c.spec).where(t.pools.c.name == pool)).scalar_one()
+    return spec_id, specs.load(tx.connection, {spec_id})[spec_id]
+
+
+def _prepare_ahead(tx: Tx, pool: str) -> None:
+    """Send what is free and not prepared as the pool's settings say through its stages, where it prepares ahead."""
+    spec_id, spec = _spec(tx, pool)
+    if spec.policy.prepare is not Prepare.AHEAD:
+        return
+    mark = specs.prepared_digest(spec)
+    stale = select(t.resources).where(
+        t.resources.c.pool == pool,
+        t.resources.c.state == ResourceState.FREE,
+        t.resources.c.prepared.is_distinct_from(mark),
+    )
+    for row in tx.execute(stale).all():
+        moves.recycle(tx, row, spec_id, spec, lease=None, stages=PREPARE_AHEAD)
+
+
 def _resource(tx: Tx, pool: str, name: str) -> Row[Any]:
-    row = matching.resource_row(tx, pool, name)
+    row = moves.row_of(tx, pool, name)
     if row is None:
         raise ResourceUnknown(f"there is no resource {pool}/{name}")
     return row
@@ -138,7 +187,7 @@ def _put_pool(tx: Tx, spec: PoolSpec, file: str | None, actor: str) -> list[Chan
 
 
 def _put_resource(tx: Tx, pool: str, spec: ResourceSpec, file: str | None, actor: str) -> list[Change]:
-    row = matching.resource_row(tx, pool, spec.name)
+    row = moves.row_of(tx, pool, spec.name)
     described = {"tags": list(spec.tags), "properties": dict(spec.properties)}
     if row is None:
         tx.execute(
@@ -147,7 +196,7 @@ def _put_resource(tx: Tx, pool: str, spec: ResourceSpec, file: str | None, actor
                 name=spec.name,
                 file=file,
                 state=ResourceState.FREE,
-                epoch=matching.epoch(tx, _last_epoch(tx, pool, spec.name)),
+                epoch=moves.epoch(tx, _last_epoch(tx, pool, spec.name)),
                 draining=False,
                 **described,
             )
@@ -177,17 +226,25 @@ def _retire(tx: Tx, pool: str, file: str, kept: set[str], actor: str) -> list[Ch
 
 
 def _retire_one(tx: Tx, row: Row[Any], actor: str) -> Change:
-    if row.state in _IDLE:
-        matching.remove(tx, row.pool, row.name, actor=actor)
+    if row.state in _IDLE and not _is_awaited(tx, row):
+        moves.remove(tx, row.pool, row.name, actor=actor)
         return Change(action="remove", kind="resource", pool=row.pool, name=row.name, diff={})
     _mark(tx, row.pool, row.name, {"draining": True})
     return _change(tx, "drain", "resource", row.pool, row.name, {}, actor)
 
 
+def _is_awaited(tx: Tx, resource: Row[Any]) -> bool:
+    """Whether a lease waits for the resource's repair."""
+    open_grant = select(t.grants.c.id).where(
+        t.grants.c.pool == resource.pool, t.grants.c.resource == resource.name, t.grants.c.closed_at.is_(None)
+    )
+    return tx.execute(open_grant).first() is not None
+
+
 def _drain_pool(tx: Tx, pool: str, file: str, actor: str) -> list[Change]:
     tx.execute(update(t.pools).where(t.pools.c.name == pool).values(draining=True))
     changes = _retire(tx, pool, file, set(), actor)
-    matching.remove_if_empty(tx, pool)
+    moves.remove_if_empty(tx, pool)
     gone = tx.execute(select(t.pools.c.name).where(t.pools.c.name == pool)).first() is None
     if gone:
         return [*changes, Change(action="remove", kind="pool", pool=pool, name=pool, diff={})]

@@ -1,4 +1,4 @@
-"""Grants: giving free resources to leases, taking them back, and serving those who wait.
+"""The queue: who waits, for what, and serving them with what is free.
 
 Everything here runs inside a writing transaction, under the allocation lock. Whoever frees a resource calls `match` in
 the same transaction, so that a waiter that could be served never waits.
@@ -6,23 +6,19 @@ the same transaction, so that a waiter that could be served never waits.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, bindparam, delete, exists, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, delete, exists, insert, select, update
 
 from leasehold import allocation, model
 from leasehold.allocation import ANY_POOL, Award, Candidate, Waiter
-from leasehold.messages import Claim, RecycleResource
 from leasehold.model import Item, LeaseState, ResourceState
-from leasehold.store import events, holding, outbox, specs
+from leasehold.store import events, granting, holding, outbox, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
-
-_THIS = (t.resources.c.pool == bindparam("pool_"), t.resources.c.name == bindparam("name_"))
-_RESOURCE = select(t.resources).where(*_THIS)
-_CLEAN = {"stage": None, "broken_reason": None, "broken_since": None}
-_MOVE = update(t.resources).where(*_THIS).values({name: bindparam(name) for name in ("state", "epoch", *_CLEAN)})
 
 _GRANTABLE = (
     t.resources.c.state == ResourceState.FREE,
@@ -44,22 +40,25 @@ def _plain(item: Item) -> bool:
     return not (item.match or item.tags or item.names)
 
 
-def candidates(connection: Connection, waiters: Sequence[Waiter], *, free: bool = True) -> list[Candidate]:
+def candidates(
+    connection: Connection, waiters: Sequence[Waiter], *, free: bool = True, besides: str | None = None
+) -> list[Candidate]:
     """What could serve these waiters, in order of preference: cheap pools first, then by name.
 
-    `free=False` also counts what is in use, broken or offline: all that could ever serve them.
+    `free=False` also counts what is in use, broken or offline: all that could ever serve them. `besides` names a lease
+    instead: all that is not broken, and not that lease's.
     """
     items = [item for waiter in waiters for item in waiter.items]
     pools = wanted_pools(items)
     query = (
         select(t.resources.c.pool, t.resources.c.name, t.resources.c.tags, t.resources.c.properties)
         .join(t.pools, t.pools.c.name == t.resources.c.pool)
-        .where(*_GRANTABLE if free else (~t.resources.c.draining,))
+        .where(*_eligible(free and besides is None, besides))
         .order_by(t.pools.c.priority, t.resources.c.pool, t.resources.c.name)
     )
     if ANY_POOL not in pools:
         query = query.where(t.resources.c.pool.in_(pools))
-    if free and len(pools) == 1 and all(_plain(item) for item in items):
+    if free and besides is None and len(pools) == 1 and all(_plain(item) for item in items):
         # Every resource of the pool is as good as the next: no need to read them all.
         query = query.limit(sum(item.count for item in items))
     return [
@@ -68,139 +67,18 @@ def candidates(connection: Connection, waiters: Sequence[Waiter], *, free: bool 
     ]
 
 
-def epoch(tx: Tx, last: int) -> int:
-    """The next fencing token: grows always, and stays ahead of what a restored database has forgotten."""
-    return max(last + 1, int(tx.now.timestamp() * 1000))
-
-
-def set_state(tx: Tx, row: Row[Any], state: ResourceState, *, lease: str | None, **more: Any) -> int:
-    """Move a resource (a row of `resources`) to a state under a new epoch, which is returned."""
-    model.check_resource_transition(ResourceState(row.state), state)
-    new = epoch(tx, row.epoch)
-    change = {**_CLEAN, **more, "state": state, "epoch": new, "pool_": row.pool, "name_": row.name}
-    tx.execute(_MOVE, change)
-    reason = more.get("broken_reason")
-    about = {"epoch": new}
-    events.record(tx, f"resource_{state}", lease=lease, pool=row.pool, resource=row.name, reason=reason, data=about)
-    return new
-
-
-def resource_row(tx: Tx, pool: str, name: str) -> Row[Any] | None:
-    """A resource's row, or None."""
-    row: Row[Any] | None = tx.execute(_RESOURCE, {"pool_": pool, "name_": name}).one_or_none()
-    return row
-
-
-def grant(tx: Tx, lease: str, items: Sequence[Item], award: Award) -> tuple[Claim, ...]:
-    """Record what `award` gives, and return the claims with the stages due."""
-    pools = {c.pool for group in award.resources for c in group}
-    ids = {
-        row.name: row.spec
-        for row in tx.execute(select(t.pools.c.name, t.pools.c.spec).where(t.pools.c.name.in_(pools)))
-    }
-    loaded = specs.load(tx.connection, set(ids.values()))
-    claims = []
-    for index, group in enumerate(award.resources):
-        for candidate in group:
-            row = resource_row(tx, candidate.pool, candidate.name)
-            assert row is not None
-            number = set_state(tx, row, ResourceState.LEASED, lease=lease)
-            spec = ids[candidate.pool]
-            tx.execute(
-                insert(t.grants),
-                {
-                    "lease": lease,
-                    "pool": candidate.pool,
-                    "resource": candidate.name,
-                    "epoch": number,
-                    "spec": spec,
-                    "item": index,
-                    "role": items[index].role,
-                    "granted_at": tx.now,
-                },
-            )
-            stages = specs.plan(loaded[spec], model.PREPARE)
-            claims.append(Claim(pool=candidate.pool, resource=candidate.name, epoch=number, spec=spec, stages=stages))
-    return tuple(claims)
-
-
-def close_grants(tx: Tx, lease: str, broken: dict[tuple[str, str], str], was_active: bool) -> set[str]:
-    """Close a lease's open grants, send the resources on their way, and return their pools.
-
-    A resource goes into quarantine where `broken` gives a reason, through the stages that its pool wants after a
-    lease where the lease used it, and straight back to `free` otherwise.
-    """
-    rows = tx.execute(
-        select(t.grants).where(t.grants.c.lease == lease, t.grants.c.closed_at.is_(None)).order_by(t.grants.c.id)
-    ).all()
-    tx.execute(
-        update(t.grants).where(t.grants.c.lease == lease, t.grants.c.closed_at.is_(None)).values(closed_at=tx.now)
+def _eligible(free: bool, besides: str | None) -> Sequence[ColumnElement[bool]]:
+    if free:
+        return _GRANTABLE
+    if besides is None:
+        return (~t.resources.c.draining,)
+    mine = exists().where(
+        t.grants.c.lease == besides,
+        t.grants.c.closed_at.is_(None),
+        t.grants.c.pool == t.resources.c.pool,
+        t.grants.c.resource == t.resources.c.name,
     )
-    loaded = specs.load(tx.connection, {row.spec for row in rows})
-    for row in rows:
-        resource = resource_row(tx, row.pool, row.resource)
-        assert resource is not None
-        reason = broken.get((row.pool, row.resource))
-        if reason is not None:
-            quarantine(tx, resource, reason, lease=lease)
-        elif was_active or _was_touched(tx, row):
-            recycle(tx, resource, row.spec, loaded[row.spec], lease=lease)
-        else:
-            free(tx, resource, lease=lease)
-    return {row.pool for row in rows}
-
-
-def _was_touched(tx: Tx, grant_row: Row[Any]) -> bool:
-    ran = select(t.runs.c.id).where(
-        t.runs.c.pool == grant_row.pool,
-        t.runs.c.resource == grant_row.resource,
-        t.runs.c.epoch == grant_row.epoch,
-    )
-    return tx.execute(ran.limit(1)).first() is not None
-
-
-def quarantine(tx: Tx, resource: Row[Any], reason: str, *, lease: str | None) -> None:
-    """Put a resource out of use until an operator repairs it; one that left its pools file goes for good."""
-    set_state(tx, resource, ResourceState.BROKEN, lease=lease, broken_reason=reason, broken_since=tx.now)
-    _remove_drained(tx, resource)
-
-
-def recycle(tx: Tx, resource: Row[Any], spec_id: int, spec: model.PoolSpec, *, lease: str) -> None:
-    """Send a resource through its pool's stages after a lease; free at once where there are none."""
-    stages = specs.plan(spec, spec.policy.on_release)
-    if not stages:
-        free(tx, resource, lease=lease)
-        return
-    number = set_state(tx, resource, ResourceState.RECYCLING, lease=lease)
-    claim = Claim(pool=resource.pool, resource=resource.name, epoch=number, spec=spec_id, stages=stages)
-    outbox.recycle(tx, RecycleResource(lease=lease, claim=claim))
-
-
-def free(tx: Tx, resource: Row[Any], *, lease: str | None) -> None:
-    """Give a resource back to its pool; one that left its pools file goes for good. Does not run the matcher."""
-    set_state(tx, resource, ResourceState.FREE, lease=lease)
-    _remove_drained(tx, resource)
-
-
-def _remove_drained(tx: Tx, resource: Row[Any]) -> None:
-    if resource.draining:
-        remove(tx, resource.pool, resource.name, actor=None)
-
-
-def remove(tx: Tx, pool: str, name: str, *, actor: str | None) -> None:
-    """Delete a resource that nobody has, and its pool with the last one if the pool left its file."""
-    tx.execute(delete(t.resources).where(t.resources.c.pool == pool, t.resources.c.name == name))
-    events.record(tx, "resource_removed", pool=pool, resource=name, actor=actor)
-    remove_if_empty(tx, pool)
-
-
-def remove_if_empty(tx: Tx, pool: str) -> None:
-    """Delete a pool that left its pools file, unless it has resources yet."""
-    left = tx.execute(select(func.count()).select_from(t.resources).where(t.resources.c.pool == pool)).scalar_one()
-    if not left:
-        gone = tx.execute(delete(t.pools).where(t.pools.c.name == pool, t.pools.c.draining))
-        if gone.rowcount:
-            events.record(tx, "pool_removed", pool=pool)
+    return (~t.resources.c.draining, t.resources.c.state != ResourceState.BROKEN, ~mine)
 
 
 def waits_for(pools: set[str]) -> ColumnElement[bool]:
@@ -208,19 +86,43 @@ def waits_for(pools: set[str]) -> ColumnElement[bool]:
     return exists().where(t.waits.c.lease == t.leases.c.id, t.waits.c.pool.in_({*pools, ANY_POOL}))
 
 
-def _waiting(tx: Tx, pools: set[str]) -> Iterator[list[Waiter]]:
+@dataclass(frozen=True)
+class Waiting:
+    """A lease in the queue, with what it still wants, by its place in the request."""
+
+    lease: str
+    principal: str
+    state: LeaseState
+    items: Mapping[int, Item]
+
+    @property
+    def waiter(self) -> Waiter:
+        """What allocation needs of it."""
+        return Waiter(lease=self.lease, items=tuple(self.items.values()))
+
+
+def missing(wanted: Sequence[Item], places: Iterable[int]) -> dict[int, Item]:
+    """One more resource for each of these places in a request."""
+    return {place: replace(wanted[place], count=many) for place, many in sorted(Counter(places).items())}
+
+
+def _waits(row: Row[Any]) -> Waiting:
+    wanted = specs.items_from_json(row.wanted)
+    items = dict(enumerate(wanted)) if row.missing is None else missing(wanted, row.missing)
+    return Waiting(lease=row.id, principal=row.principal, state=LeaseState(row.state), items=items)
+
+
+def waiting(connection: Connection, pools: set[str]) -> Iterator[list[Waiting]]:
     """Who waits for any of these pools, in the order of service, some at a time."""
+    columns = [t.leases.c[name] for name in ("id", "principal", "state", "wanted", "missing", "priority", "number")]
     queue = (
-        select(t.leases.c.id, t.leases.c.wanted, t.leases.c.priority, t.leases.c.number)
-        .where(
-            t.leases.c.state == LeaseState.QUEUED,
-            waits_for(pools),
-        )
+        select(*columns)
+        .where(t.leases.c.waiting, waits_for(pools))
         .order_by(t.leases.c.priority.desc(), t.leases.c.number)
     )
     query, size = queue, _FIRST_BATCH
-    while rows := tx.execute(query.limit(size)).all():
-        yield [Waiter(lease=row.id, items=specs.items_from_json(row.wanted)) for row in rows]
+    while rows := connection.execute(query.limit(size)).all():
+        yield [_waits(row) for row in rows]
         size = min(size * 4, _LAST_BATCH)
         priority, number = rows[-1].priority, rows[-1].number
         query = queue.where(
@@ -228,12 +130,24 @@ def _waiting(tx: Tx, pools: set[str]) -> Iterator[list[Waiter]]:
         )
 
 
+def wait(tx: Tx, lease: str, items: Iterable[Item]) -> None:
+    """Put a lease into the queues of the pools that it wants of."""
+    pools = sorted(wanted_pools(items))
+    tx.execute(insert(t.waits), [{"lease": lease, "pool": pool} for pool in pools])
+
+
+def leave(tx: Tx, lease: str) -> None:
+    """Take a lease out of all queues."""
+    tx.execute(delete(t.waits).where(t.waits.c.lease == lease))
+
+
 def match(tx: Tx, pools: set[str]) -> None:
     """Serve those who wait for these pools, in their order, with what is free now."""
-    for batch in _waiting(tx, pools):
-        items = {waiter.lease: waiter.items for waiter in batch}
-        for award in allocation.serve(batch, candidates(tx.connection, batch)):
-            hand_over(tx, award, items[award.lease])
+    for batch in waiting(tx.connection, pools):
+        by_lease = {one.lease: one for one in batch}
+        waiters = [one.waiter for one in batch]
+        for award in allocation.serve(waiters, candidates(tx.connection, waiters)):
+            _hand_over(tx, award, by_lease[award.lease])
         if not _any_free(tx, pools):
             return
 
@@ -243,16 +157,20 @@ def _any_free(tx: Tx, pools: set[str]) -> bool:
     return tx.execute(grantable.limit(1)).first() is not None
 
 
-def hand_over(tx: Tx, award: Award, items: Sequence[Item]) -> None:
-    """Grant a waiting lease what it waited for, and tell its workflow."""
-    model.check_lease_transition(LeaseState.QUEUED, LeaseState.PREPARING)
-    tx.execute(delete(t.waits).where(t.waits.c.lease == award.lease))
-    tx.execute(
-        update(t.leases).where(t.leases.c.id == award.lease).values(state=LeaseState.PREPARING, granted_at=tx.now)
-    )
-    events.record(tx, "lease_preparing", lease=award.lease, data=granted_data(award))
-    claims = grant(tx, award.lease, items, award)
-    holding.activate_at_once(tx, award.lease, claims)
+def _hand_over(tx: Tx, award: Award, to: Waiting) -> None:
+    """Grant a lease what it waits for, and tell its workflow."""
+    values: dict[str, Any] = {"waiting": False, "missing": None, "blocked": None}
+    if to.state is LeaseState.QUEUED:
+        model.check_lease_transition(to.state, LeaseState.PREPARING)
+        values |= {"state": LeaseState.PREPARING, "granted_at": tx.now}
+        events.record(tx, "lease_preparing", lease=award.lease, data=granted_data(award))
+    else:
+        events.record(tx, "lease_replaced", lease=award.lease, data=granted_data(award))
+    leave(tx, award.lease)
+    tx.execute(update(t.leases).where(t.leases.c.id == award.lease).values(values))
+    granted = granting.grant(tx, award.lease, to.principal, to.items, award)
+    if to.state is LeaseState.QUEUED:
+        holding.activate_at_once(tx, award.lease, granted)
     outbox.signal(tx, award.lease)
 
 

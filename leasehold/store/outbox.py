@@ -6,19 +6,21 @@ Delivering one twice does no harm: a signal carries no data, and starting a work
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
 
+from pydantic import TypeAdapter
 from sqlalchemy import Connection, insert, select, update
 
-from leasehold.messages import Claim, PlannedHook, PlannedStage, RecycleResource
+from leasehold.messages import RecycleResource
 from leasehold.ports import Posted
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 
+_RECYCLE = TypeAdapter(RecycleResource)
 
-def signal(tx: Tx, lease: str) -> None:
-    """Have the lease's workflow look at its grants again."""
-    tx.execute(insert(t.outbox).values(kind="granted", lease=lease, at=tx.now))
+
+def signal(tx: Tx, workflow: str) -> None:
+    """Have a workflow, a lease's mostly, look again at what it is granted."""
+    tx.execute(insert(t.outbox).values(kind="granted", lease=workflow, at=tx.now))
     tx.posted = True
 
 
@@ -26,16 +28,6 @@ def recycle(tx: Tx, message: RecycleResource) -> None:
     """Have a recycling started."""
     tx.execute(insert(t.outbox).values(kind="recycle", lease=message.lease, message=asdict(message), at=tx.now))
     tx.posted = True
-
-
-def _recycle(plain: dict[str, Any] | None) -> RecycleResource | None:
-    if plain is None:
-        return None
-    claim = plain["claim"]
-    stages = tuple(
-        PlannedStage(stage=s["stage"], hooks=tuple(PlannedHook(**h) for h in s["hooks"])) for s in claim["stages"]
-    )
-    return RecycleResource(lease=plain["lease"], claim=Claim(**{**claim, "stages": stages}))
 
 
 def due(connection: Connection, limit: int) -> list[Posted]:
@@ -46,7 +38,10 @@ def due(connection: Connection, limit: int) -> list[Posted]:
         .order_by(t.outbox.c.id)
         .limit(limit)
     )
-    return [Posted(id=row.id, lease=row.lease, recycle=_recycle(row.message)) for row in rows]
+    return [
+        Posted(id=row.id, lease=row.lease, recycle=row.message and _RECYCLE.validate_python(row.message))
+        for row in rows
+    ]
 
 
 def delivered(tx: Tx, ids: list[int]) -> None:

@@ -12,6 +12,7 @@ from leasehold import selector
 from leasehold.allocation import ANY_POOL
 from leasehold.errors import LeaseUnknown, NotDelivered, PoolUnknown, ResourceUnknown
 from leasehold.model import (
+    OVER,
     Broken,
     Delivery,
     Lease,
@@ -29,6 +30,10 @@ from leasehold.ports import Availability, KnownRequest, LeaseFilter, ResourceFil
 from leasehold.store import matching, specs
 from leasehold.store import tables as t
 
+_LEASES = select(t.leases, t.heartbeats.c.by.label("heartbeat_by")).outerjoin(
+    t.heartbeats, t.heartbeats.c.lease == t.leases.c.id
+)
+
 
 def lease(connection: Connection, ref: str) -> Lease:
     """A lease by its id, or by its number in decimal; raise `LeaseUnknown`."""
@@ -36,7 +41,7 @@ def lease(connection: Connection, ref: str) -> Lease:
     row = None
     if len(ref) <= (18 if numbered else 64):
         this = t.leases.c.number == int(ref) if numbered else t.leases.c.id == ref
-        row = connection.execute(select(t.leases).where(this)).one_or_none()
+        row = connection.execute(_LEASES.where(this)).one_or_none()
     if row is None:
         raise LeaseUnknown(f"there is no lease {ref[:64]}")
     return _leases(connection, [row])[0]
@@ -53,7 +58,7 @@ def state(connection: Connection, lease_id: str) -> LeaseState | None:
 
 def leases(connection: Connection, wanted: LeaseFilter) -> list[Lease]:
     """Leases that satisfy a filter, newest first."""
-    query = select(t.leases).order_by(t.leases.c.number.desc()).limit(wanted.limit)
+    query = _LEASES.order_by(t.leases.c.number.desc()).limit(wanted.limit)
     if wanted.states:
         query = query.where(t.leases.c.state.in_(wanted.states))
     if wanted.owner is not None:
@@ -70,7 +75,7 @@ def leases(connection: Connection, wanted: LeaseFilter) -> list[Lease]:
 def _leases(connection: Connection, rows: Sequence[Row[Any]]) -> list[Lease]:
     held: dict[str, list[LeasedResource]] = {row.id: [] for row in rows}
     query = (
-        select(t.grants, t.resources.c.tags, t.resources.c.properties)
+        select(t.grants, t.resources.c.tags, t.resources.c.properties, t.resources.c.state.label("resource_state"))
         .outerjoin(t.resources, (t.resources.c.pool == t.grants.c.pool) & (t.resources.c.name == t.grants.c.resource))
         .where(t.grants.c.lease.in_(held))
         .order_by(t.grants.c.id)
@@ -81,7 +86,8 @@ def _leases(connection: Connection, rows: Sequence[Row[Any]]) -> list[Lease]:
 
 
 def _leased(row: Row[Any]) -> LeasedResource:
-    state = "released" if row.closed_at else "ready" if row.ready_at else "preparing"
+    broken = row.closed_at is None and row.resource_state == ResourceState.BROKEN
+    state = "released" if row.closed_at else "broken" if broken else "ready" if row.ready_at else "preparing"
     return LeasedResource(
         pool=row.pool,
         name=row.resource,
@@ -110,33 +116,46 @@ def _lease(connection: Connection, row: Row[Any], resources: tuple[LeasedResourc
         description=row.description,
         items=specs.items_from_json(row.wanted),
         resources=resources,
-        queue=_place(connection, row) if state is LeaseState.QUEUED else None,
+        queue=_place(connection, row),
         priority=row.priority,
         created_at=row.created_at,
         start_at=None,
         active_at=row.active_at,
         expires_at=row.expires_at,
+        in_grace=row.grace_until is not None and state is LeaseState.ACTIVE,
+        heartbeat_by=row.heartbeat_by,
         ended_at=row.ended_at,
         run_id=row.run_id,
     )
 
 
-def _place(connection: Connection, row: Row[Any]) -> QueuePlace:
-    """Where a waiting lease stands among those that want of the same pools, and why it waits."""
+def _place(connection: Connection, row: Row[Any]) -> QueuePlace | None:
+    """Where a lease stands that waits, and why it does; None for one that goes on.
+
+    The position is that among those that want of the same pools, 0 where it waits for none of them.
+    """
+    if row.state in OVER:
+        return None
+    if not row.waiting:
+        return QueuePlace(position=0, reason=row.blocked) if row.blocked else None
     pools = set(connection.execute(select(t.waits.c.pool).where(t.waits.c.lease == row.id)).scalars())
     rivals = true() if ANY_POOL in pools else matching.waits_for(pools)
     earlier = (t.leases.c.priority > row.priority) | (
         (t.leases.c.priority == row.priority) & (t.leases.c.number < row.number)
     )
     ahead = connection.execute(
-        select(func.count()).select_from(t.leases).where(t.leases.c.state == LeaseState.QUEUED, earlier, rivals)
+        select(func.count()).select_from(t.leases).where(t.leases.c.waiting, earlier, rivals)
     ).scalar_one()
-    return QueuePlace(position=ahead + 1, reason=_reason(connection, row, ahead))
+    reason = _reason(connection, row, ahead)
+    return QueuePlace(position=ahead + 1, reason=f"{row.blocked}; {reason}" if row.blocked else reason)
 
 
 def _reason(connection: Connection, row: Row[Any], ahead: int) -> str:
     parts = []
-    for item in specs.items_from_json(row.wanted):
+    items = specs.items_from_json(row.wanted)
+    if row.missing is not None:
+        items = tuple(matching.missing(items, row.missing).values())
+    for item in items:
         where = item.pool or "any pool"
         counted = _states(connection, item.pool)
         said = ", ".join(f"{count} {state}" for state, count in sorted(counted.items()))
@@ -279,8 +298,7 @@ def pools(connection: Connection, name: str | None = None) -> list[Pool]:
     found = []
     for row in connection.execute(query).all():
         states = _states(connection, row.name)
-        queued = t.leases.c.state == LeaseState.QUEUED
-        waiting = select(func.count()).select_from(t.leases).where(queued, matching.waits_for({row.name}))
+        waiting = select(func.count()).select_from(t.leases).where(t.leases.c.waiting, matching.waits_for({row.name}))
         found.append(
             Pool(
                 spec=specs.from_text(row.text),
@@ -298,10 +316,8 @@ def pools(connection: Connection, name: str | None = None) -> list[Pool]:
 def queue(connection: Connection, pool: str) -> list[Lease]:
     """The leases that wait for a pool, in the order of service."""
     known(connection, pool)
-    query = (
-        select(t.leases)
-        .where(t.leases.c.state == LeaseState.QUEUED, matching.waits_for({pool}))
-        .order_by(t.leases.c.priority.desc(), t.leases.c.number)
+    query = _LEASES.where(t.leases.c.waiting, matching.waits_for({pool})).order_by(
+        t.leases.c.priority.desc(), t.leases.c.number
     )
     return _leases(connection, connection.execute(query).all())
 

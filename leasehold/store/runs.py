@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, fields
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Row, bindparam, delete, insert, select, update
+from sqlalchemy import Row, bindparam, delete, exists, insert, select, update
 
 from leasehold.errors import StaleEpoch, Unavailable
-from leasehold.messages import HookReport, Recycled, RunHook
-from leasehold.model import ResourceState
-from leasehold.ports import Begun
-from leasehold.store import events, matching
+from leasehold.messages import Claim, HeldResource, HookReport, Recycled, RunHook, recycle_id
+from leasehold.model import PREPARE_AHEAD, LeaseState, Prepare, ResourceState
+from leasehold.ports import Begun, Place
+from leasehold.store import events, limiters, matching, moves, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
+from leasehold.store.tables import LEASE_WIDE
 
 KILL_GRACE = timedelta(seconds=30)
 """How long after its timeout a hook may still be alive, at worst: SIGTERM, SIGKILL and a slow machine."""
 
+LOST, STOPPED = "lost", "stopped"
+"""How a run ended without a result of the hook: with its worker, or because it was asked to. It consumes no attempt."""
 
 _RESOURCE_OF = (
     t.resources.c.pool == bindparam("pool_"),
@@ -32,12 +36,22 @@ _GRANT_OF = (
     t.grants.c.closed_at.is_(None),
 )
 _RUN_OF = select(t.runs).where(
-    *(t.runs.c[name] == bindparam(name) for name in ("pool", "resource", "epoch", "stage", "hook", "attempt"))
+    *(t.runs.c[name] == bindparam(name) for name in ("lease", "pool", "resource", "epoch", "stage", "hook", "attempt"))
+)
+_EVER_HELD = exists().where(
+    t.grants.c.lease == t.runs.c.lease,
+    t.grants.c.pool == bindparam("pool_"),
+    t.grants.c.resource == bindparam("resource_"),
 )
 _OPEN = select(t.runs).where(
-    t.runs.c.pool == bindparam("pool"), t.runs.c.resource == bindparam("resource"), t.runs.c.ended_at.is_(None)
+    t.runs.c.ended_at.is_(None),
+    ((t.runs.c.pool == bindparam("pool_")) & (t.runs.c.resource == bindparam("resource_")))
+    # A run for a whole lease touches all that the lease had.
+    | ((t.runs.c.resource == LEASE_WIDE) & _EVER_HELD),
 )
+_STATE = select(t.leases.c.state).where(t.leases.c.id == bindparam("lease"))
 _START = insert(t.runs).returning(t.runs.c.id)
+_PLACE = tuple(field.name for field in fields(Place))
 _RUN = select(t.runs).where(t.runs.c.id == bindparam("id"))
 _END = (
     update(t.runs)
@@ -52,16 +66,18 @@ def _place(order: RunHook) -> dict[str, Any]:
     return {"pool_": order.pool, "resource_": order.resource, "epoch_": order.epoch}
 
 
-def begin(tx: Tx, order: RunHook, host: str) -> Begun:
+def begin(tx: Tx, order: RunHook, place: Place) -> Begun:
     """Let a run start, once nothing else can be running on the resource.
 
-    The caller has made sure that nothing of an earlier run is alive on its own `host`. Raises `StaleEpoch` where the
-    resource has gone to somebody else, `Unavailable` while an earlier run on another host may still be alive.
+    The caller has made sure that nothing of an earlier run is alive where its `place` can tell. Raises `StaleEpoch`
+    where the resource has gone to somebody else, `Unavailable` while an earlier run elsewhere may still be alive.
     """
-    resource = matching.resource_row(tx, order.pool, order.resource)
-    if resource is None or resource.epoch != order.epoch:
-        raise StaleEpoch(f"{order.pool}/{order.resource} is in other hands than those of epoch {order.epoch}")
+    for held in _held(order):
+        resource = moves.row_of(tx, held.pool, held.resource)
+        if resource is None or resource.epoch != held.epoch:
+            raise StaleEpoch(f"{held.pool}/{held.resource} is in other hands than those of epoch {held.epoch}")
     key = {
+        "lease": order.lease,
         "pool": order.pool,
         "resource": order.resource,
         "epoch": order.epoch,
@@ -70,29 +86,36 @@ def begin(tx: Tx, order: RunHook, host: str) -> Begun:
         "attempt": order.attempt,
     }
     known = tx.execute(_RUN_OF, key).one_or_none()
-    if known is not None and known.ended_at is not None:
+    if known is not None and known.ended_at is not None and known.ending not in (LOST, STOPPED):
         return Begun(run=known.id, finished=_report(known))
-    _close_dead(tx, order, host)
+    for held in _held(order):
+        _close_dead(tx, held, place)
     values = {
-        "host": host,
+        **asdict(place),
         "started_at": tx.now,
         "deadline": tx.now + timedelta(seconds=order.timeout_s) + KILL_GRACE,
     }
     if known is not None:
         # Under a number of its own, so that what the earlier try says too late closes nothing of this one.
         tx.execute(delete(t.runs).where(t.runs.c.id == known.id))
-    run = tx.execute(_START, {"lease": order.lease, **key, **values}).scalar_one()
+    run = tx.execute(_START, {**key, **values}).scalar_one()
     _show(tx, order, order.stage, order.attempt)
     _event(tx, order, "stage_started", {"attempt": order.attempt, "hook": order.hook})
     return Begun(run=run)
 
 
-def _close_dead(tx: Tx, order: RunHook, host: str) -> None:
+def _held(order: RunHook) -> tuple[HeldResource, ...]:
+    """The resources that a run touches."""
+    return order.holds or (HeldResource(pool=order.pool, resource=order.resource, epoch=order.epoch),)
+
+
+def _close_dead(tx: Tx, held: HeldResource, place: Place) -> None:
     """Close what earlier runs left open on the resource, or raise `Unavailable` while one may be alive."""
-    for row in tx.execute(_OPEN, {"pool": order.pool, "resource": order.resource}).all():
-        if row.host != host and row.deadline > tx.now:
+    for row in tx.execute(_OPEN, {"pool_": held.pool, "resource_": held.resource}).all():
+        earlier = Place(**{name: getattr(row, name) for name in _PLACE})
+        if not place.clears(earlier) and row.deadline > tx.now:
             raise Unavailable(f"{row.stage} on {row.host} may run until {row.deadline:%H:%M:%S}")
-        gone = {"ended_at": tx.now, "ending": "lost", "code": None, "detail": "its worker went away"}
+        gone = {"ended_at": tx.now, "ending": LOST, "code": None, "detail": "its worker went away"}
         tx.execute(_END, {"id_": row.id, **gone})
 
 
@@ -117,28 +140,53 @@ def finish(tx: Tx, order: RunHook, run: int, report: HookReport, secret: bytes |
     _event(tx, order, "stage_ended", about, reason=None if report.ok else report.detail)
     _show(tx, order, None, None)
     changes: dict[str, Any] = {} if secret is None else {"data": secret}
-    if report.ok and order.last:
+    if report.ok and order.last and tx.execute(_STATE, {"lease": order.lease}).scalar() == LeaseState.PREPARING:
+        # What was added to an active lease is ready once all that came with it is.
         changes["ready_at"] = tx.now
     if changes:
         tx.execute(update(t.grants).where(*_GRANT_OF).values(changes), {**_place(order), "lease_": order.lease})
 
 
+def stop(tx: Tx, order: RunHook, run: int) -> None:
+    """Record that a run was stopped before it had a result, and that nothing of it lives.
+
+    Whoever looks is still shown its stage, which is due until the run begins anew or the lease is closed.
+    """
+    row = tx.execute(_RUN, {"id": run}).one_or_none()
+    if row is None or row.ended_at is not None:
+        return
+    ended = {"ended_at": tx.now, "ending": STOPPED, "code": None, "detail": "stopped before it ended by itself"}
+    tx.execute(_END, {"id_": run, **ended})
+    seconds = round((tx.now - row.started_at).total_seconds(), 3)
+    _event(tx, order, "stage_stopped", {"attempt": order.attempt, "hook": order.hook, "seconds": seconds})
+
+
 def recycled(tx: Tx, done: Recycled) -> None:
     """Free a resource after its recycling, or put it into quarantine; serve who waits for it."""
     claim = done.claim
-    resource = matching.resource_row(tx, claim.pool, claim.resource)
+    limiters.give_all(tx, recycle_id(claim.pool, claim.resource, claim.epoch))
+    resource = moves.row_of(tx, claim.pool, claim.resource)
     if resource is None or resource.epoch != claim.epoch or resource.state != ResourceState.RECYCLING:
         return
     if done.broken is not None:
-        matching.quarantine(tx, resource, done.broken, lease=done.lease)
+        moves.quarantine(tx, resource, done.broken, lease=done.lease or None)
         return
-    matching.free(tx, resource, lease=done.lease)
+    moves.free(tx, resource, lease=done.lease or None, prepared=_prepared(tx, claim))
     matching.match(tx, {claim.pool})
+
+
+def _prepared(tx: Tx, claim: Claim) -> str | None:
+    """How a resource was prepared ahead by its recycling, if its pool does that."""
+    spec = specs.load(tx.connection, {claim.spec})[claim.spec]
+    if spec.policy.prepare is not Prepare.AHEAD or not set(PREPARE_AHEAD) <= {*spec.policy.after_release}:
+        return None
+    return specs.prepared_digest(spec)
 
 
 def _event(tx: Tx, order: RunHook, kind: str, data: dict[str, Any], reason: str | None = None) -> None:
     data = {"stage": order.stage, **data}
-    events.record(tx, kind, lease=order.lease, pool=order.pool, resource=order.resource, reason=reason, data=data)
+    resource = order.resource or None
+    events.record(tx, kind, lease=order.lease or None, pool=order.pool, resource=resource, reason=reason, data=data)
 
 
 def _report(row: Row[Any]) -> HookReport:

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any
 
+from pydantic import TypeAdapter
 from sqlalchemy import Connection, Text, cast, insert, select
 
 from leasehold.messages import PlannedHook, PlannedStage
-from leasehold.model import Hook, Item, Policy, PoolSpec, StageName
+from leasehold.model import PREPARE_AHEAD, Item, PoolSpec, Scope, StageName
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
+
+_SPEC = TypeAdapter(PoolSpec)
+_ITEMS = TypeAdapter(tuple[Item, ...])
 
 
 def _plain(value: Any) -> Any:
@@ -27,10 +32,6 @@ def to_json(spec: PoolSpec) -> dict[str, Any]:
     return plain
 
 
-def _span(seconds: float | None) -> timedelta | None:
-    return None if seconds is None else timedelta(seconds=seconds)
-
-
 SPEC_TEXT = cast(t.specs.c.spec, Text)
 """A spec as text: what `from_text` takes."""
 
@@ -38,33 +39,7 @@ SPEC_TEXT = cast(t.specs.c.spec, Text)
 @lru_cache(maxsize=512)
 def from_text(text: str) -> PoolSpec:
     """The spec that was stored as this text; each is read once."""
-    plain = json.loads(text)
-    policy = plain["policy"]
-    return PoolSpec(
-        name=plain["name"],
-        description=plain["description"],
-        priority=plain["priority"],
-        folder=plain["folder"],
-        stages={
-            StageName(stage): tuple(
-                Hook(
-                    run=hook["run"] if isinstance(hook["run"], str) else tuple(hook["run"]),
-                    driver=hook["driver"],
-                    settings=hook["settings"],
-                    timeout=timedelta(seconds=hook["timeout"]),
-                    attempts=hook["attempts"],
-                )
-                for hook in hooks
-            )
-            for stage, hooks in plain["stages"].items()
-        },
-        policy=Policy(
-            default_duration=timedelta(seconds=policy["default_duration"]),
-            max_duration=_span(policy["max_duration"]),
-            max_total=_span(policy["max_total"]),
-            on_release=tuple(StageName(s) for s in policy["on_release"]),
-        ),
-    )
+    return _SPEC.validate_json(text)
 
 
 def digest(plain: Any) -> str:
@@ -105,16 +80,24 @@ def of_pools(connection: Connection, pools: set[str]) -> dict[str, PoolSpec]:
     return {row.name: from_text(row.text) for row in rows}
 
 
-def plan(spec: PoolSpec, stages: tuple[StageName, ...]) -> tuple[PlannedStage, ...]:
-    """What of these stages the pool has hooks for."""
-    return tuple(
-        PlannedStage(
-            stage=stage,
-            hooks=tuple(PlannedHook(timeout_s=h.timeout.total_seconds(), attempts=h.attempts) for h in hooks),
+def plan(spec: PoolSpec, stages: Iterable[StageName], scope: Scope = Scope.RESOURCE) -> tuple[PlannedStage, ...]:
+    """What of these stages the pool has hooks for that are run once for each resource, or once for a lease."""
+    planned = []
+    for stage in stages:
+        hooks = tuple(
+            PlannedHook(index=i, timeout_s=h.timeout.total_seconds(), attempts=h.attempts, limit=h.limit)
+            for i, h in enumerate(spec.stages.get(stage, ()))
+            if h.scope is scope
         )
-        for stage in stages
-        if (hooks := spec.stages.get(stage))
-    )
+        if hooks:
+            planned.append(PlannedStage(stage=stage, hooks=hooks))
+    return tuple(planned)
+
+
+def prepared_digest(spec: PoolSpec) -> str:
+    """The same for specs that prepare a resource ahead in the same way."""
+    stages = to_json(spec)["stages"]
+    return digest({stage: stages.get(stage) for stage in PREPARE_AHEAD})
 
 
 def items_to_json(items: tuple[Item, ...]) -> list[dict[str, Any]]:
@@ -124,15 +107,4 @@ def items_to_json(items: tuple[Item, ...]) -> list[dict[str, Any]]:
 
 def items_from_json(plain: list[dict[str, Any]]) -> tuple[Item, ...]:
     """The items that `items_to_json` wrote."""
-    return tuple(
-        Item(
-            pool=i["pool"],
-            count=i["count"],
-            match=tuple(i["match"]),
-            tags=tuple(i["tags"]),
-            names=tuple(i["names"]),
-            role=i["role"],
-            params=i["params"],
-        )
-        for i in plain
-    )
+    return _ITEMS.validate_python(plain)

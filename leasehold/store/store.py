@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
+from datetime import datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import select, text
 
 from leasehold.messages import (
+    AddResources,
+    AdmitLease,
     Admitted,
+    Blocked,
+    BrokenInLease,
     Closed,
     CloseLease,
     ExtendLease,
+    GiveBack,
     Held,
+    HeldResource,
     HookReport,
     Recycled,
     RunHook,
-    SubmitLease,
+    Slot,
+    TakeSlot,
+    Tick,
 )
 from leasehold.model import (
     Change,
@@ -31,8 +40,36 @@ from leasehold.model import (
     Resource,
     ResourceSpec,
 )
-from leasehold.ports import Availability, Begun, Briefing, Clock, KnownRequest, LeaseFilter, Posted, ResourceFilter
-from leasehold.store import admission, briefing, closing, events, holding, inventory, outbox, records, runs, watching
+from leasehold.ports import (
+    Answer,
+    Availability,
+    Begun,
+    Briefing,
+    Clock,
+    KnownRequest,
+    LeaseFilter,
+    Place,
+    Posted,
+    ResourceFilter,
+)
+from leasehold.store import (
+    admission,
+    answers,
+    briefing,
+    closing,
+    deadlines,
+    events,
+    failing,
+    growing,
+    heartbeats,
+    holding,
+    inventory,
+    limiters,
+    outbox,
+    records,
+    runs,
+    watching,
+)
 from leasehold.store import tables as t
 from leasehold.store.engine import Database, Tx
 
@@ -62,17 +99,52 @@ class SqlStore:
 
     # The lease's life
 
-    async def admit(self, request: SubmitLease, run_id: str) -> Admitted:
-        return await self._write(admission.admit, request, run_id)
+    async def admit(self, order: AdmitLease, run_id: str) -> Admitted:
+        return await self._write(admission.admit, order, run_id)
 
     async def standing(self, lease: str) -> Admitted:
         return await self.database.read(lambda c: holding.standing(c, lease, self.database.now(c)))
 
-    async def activate(self, lease: str) -> Held:
-        return await self._write(holding.activate, lease)
+    async def report_broken(self, order: BrokenInLease) -> Admitted:
+        return await self._write(failing.report, order)
+
+    async def show_blocked(self, order: Blocked) -> None:
+        await self._write(failing.blocked, order)
+
+    async def activate(self, lease: str, ready: tuple[HeldResource, ...] = ()) -> Held:
+        return await self._write(holding.activate, lease, ready)
+
+    async def tick(self, order: Tick) -> Held:
+        return await self._write(deadlines.tick, order)
 
     async def extend(self, lease: str, extension: ExtendLease) -> Held:
-        return await self._write(holding.extend, lease, extension)
+        return await self._write(deadlines.extend, lease, extension)
+
+    async def add(self, lease: str, addition: AddResources) -> Admitted:
+        return await self._write(growing.add, lease, addition)
+
+    async def give_back(self, lease: str, part: GiveBack) -> Admitted:
+        return await self._write(growing.give_back, lease, part)
+
+    async def heartbeat(self, lease: str, every: timedelta | None = None) -> datetime | None:
+        return await self._write(heartbeats.beat, lease, every)
+
+    async def give_up(self, lease: str) -> bool:
+        return await self._write(heartbeats.give_up, lease)
+
+    async def overdue(self, limit: int = 100) -> list[str]:
+        if not await self.database.read(lambda c: heartbeats.any_overdue(c, self.database.now(c))):
+            return []
+        return await self._write(heartbeats.overdue, limit)
+
+    async def take_slot(self, order: TakeSlot) -> Slot:
+        return await self._write(limiters.take, order)
+
+    async def give_slot(self, order: TakeSlot) -> None:
+        await self._write(limiters.give, order)
+
+    async def answered(self, lease: str, request: str) -> Answer | None:
+        return await self.database.read(answers.find, lease, request)
 
     async def close_lease(self, order: CloseLease) -> Closed:
         return await self._write(closing.close, order)
@@ -85,8 +157,11 @@ class SqlStore:
     async def brief(self, order: RunHook) -> Briefing:
         return await self.database.read(briefing.of, order)
 
-    async def begin_run(self, order: RunHook, host: str) -> Begun:
-        return await self._write(runs.begin, order, host)
+    async def begin_run(self, order: RunHook, place: Place) -> Begun:
+        return await self._write(runs.begin, order, place)
+
+    async def stop_run(self, order: RunHook, run: int) -> None:
+        await self._write(runs.stop, order, run)
 
     async def finish_run(self, order: RunHook, run: int, report: HookReport, secret: bytes | None) -> None:
         await self._write(runs.finish, order, run, report, secret)

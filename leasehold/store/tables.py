@@ -116,6 +116,7 @@ resources = Table(
     _column("offline_since", Utc, nullable=True),
     _column("broken_reason", Text, nullable=True),
     _column("broken_since", Utc, nullable=True),
+    _column("prepared", String(64), nullable=True, comment="Digest of the stages that it went through ahead"),
 )
 GRANTABLE = "state = 'free' AND offline_since IS NULL AND NOT draining"
 Index(
@@ -125,6 +126,28 @@ Index(
     postgresql_where=text(GRANTABLE),
     sqlite_where=text(GRANTABLE),
 )
+
+limiters = Table(
+    "limiters",
+    metadata,
+    Column("name", String(128), primary_key=True),
+    _column("size", Integer),
+    _column("file", String(128), comment="The pools file that made it"),
+)
+
+slots = Table(
+    "slots",
+    metadata,
+    Column("id", Serial, primary_key=True),
+    _column("limiter", String(128)),
+    _column("workflow", String(400), comment="Who has it, or waits for it"),
+    _column("key", String(400), comment="For which run of a hook"),
+    _column("at", Utc),
+    _column("taken_at", Utc, nullable=True),
+    UniqueConstraint("workflow", "key"),
+    sqlite_autoincrement=True,
+)
+Index("ix_slots_limiter", slots.c.limiter, slots.c.id)
 
 requests = Table(
     "requests",
@@ -151,8 +174,13 @@ leases = Table(
     _column("wanted", Json, comment="The items as requested"),
     _column("priority", Integer),
     _column("duration_s", BigInteger),
-    _column("last_extension", String(128), nullable=True, comment="So that an extension run twice counts once"),
     _column("run_id", String(64)),
+    _column("waiting", Boolean, comment="In the queue: for all that it wants, or for what is missing"),
+    _column("missing", Json, nullable=True, comment="The items of which one resource each is still to be replaced"),
+    _column("replaced", Integer, comment="How many failed resources were replaced"),
+    _column("blocked", Text, nullable=True, comment="Why its preparation does not go on"),
+    _column("warned", Integer, comment="How many of the warnings before its end were given"),
+    _column("grace_until", Utc, nullable=True, comment="Expired, and until then it can be revived"),
     _column("created_at", Utc),
     _column("granted_at", Utc, nullable=True),
     _column("active_at", Utc, nullable=True),
@@ -161,16 +189,27 @@ leases = Table(
     CheckConstraint("(state = 'ended') = (ended_at IS NOT NULL)", name="ended_at"),
     CheckConstraint("state <> 'ended' OR outcome IS NOT NULL", name="outcome"),
 )
-QUEUED = "state = 'queued'"
+WAITING = "waiting"
 Index(
     "ix_leases_queue",
     leases.c.priority.desc(),
     leases.c.number,
-    postgresql_where=text(QUEUED),
-    sqlite_where=text(QUEUED),
+    postgresql_where=text(WAITING),
+    sqlite_where=text(WAITING),
 )
 Index("ix_leases_state_number", leases.c.state, leases.c.number)
 Index("ix_leases_owner_number", leases.c.owner, leases.c.number)
+
+answers = Table(
+    "answers",
+    metadata,
+    Column("lease", String(64), primary_key=True),
+    Column("key", String(32), primary_key=True, comment="Digest of what tells a call from its repetition"),
+    _column("use", String(32), comment="Digest of what the key was used for"),
+    _column("refusal", Json, nullable=True, comment="The error that answered it, if it was refused"),
+    _column("at", Utc),
+    comment="Calls that steer a lease: one that comes twice counts once, and is answered alike",
+)
 
 waits = Table(
     "waits",
@@ -179,6 +218,18 @@ waits = Table(
     Column("pool", String(128), primary_key=True, comment="A pool that the waiting lease wants of; * is any pool"),
 )
 Index("ix_waits_pool", waits.c.pool)
+
+heartbeats = Table(
+    "heartbeats",
+    metadata,
+    Column("lease", String(64), primary_key=True),
+    _column("every_s", BigInteger),
+    _column("by", Utc, comment="Past it the lease is lost"),
+    _column("lost", Boolean, comment="It was missed: no heartbeat revives the lease"),
+    _column("told_at", Utc, nullable=True, comment="When its workflow was told"),
+    comment="Leases that end unless their holder is heard of; apart from `leases`, because it is written so often",
+)
+Index("ix_heartbeats_by", heartbeats.c.by)
 
 grants = Table(
     "grants",
@@ -191,6 +242,7 @@ grants = Table(
     _column("spec", Serial, ForeignKey("specs.id")),
     _column("item", Integer),
     _column("role", String(128), nullable=True),
+    _column("due", Json, comment="The stages that it has to go through for this lease"),
     _column("stage", String(16), nullable=True),
     _column("attempt", Integer, nullable=True),
     _column("granted_at", Utc),
@@ -209,30 +261,58 @@ Index(
 )
 Index("ix_grants_lease", grants.c.lease)
 
+LEASE_WIDE = ""
+"""What stands for a resource in a run for all of a lease's."""
+
 runs = Table(
     "runs",
     metadata,
     Column("id", Serial, primary_key=True),
     _column("lease", String(64)),
     _column("pool", String(128)),
-    _column("resource", String(128)),
+    _column("resource", String(128), comment="Empty: for all resources of the lease"),
     _column("epoch", BigInteger),
     _column("stage", String(16)),
     _column("hook", Integer),
     _column("attempt", Integer),
-    _column("host", String(255)),
+    _column("host", String(255), comment="For people; the next three tell where else it may be alive"),
+    _column("locks", String(64), comment="The identity of the lock folder"),
+    _column("boot", String(64), comment="Of the kernel's start"),
+    _column("processes", String(64), comment="The namespace of its processes"),
     _column("started_at", Utc),
     _column("deadline", Utc, comment="Past it no process of the run can be alive, whatever became of its worker"),
     _column("ended_at", Utc, nullable=True),
     _column("ending", String(16), nullable=True),
     _column("code", Integer, nullable=True),
     _column("detail", Text, nullable=True),
-    UniqueConstraint("pool", "resource", "epoch", "stage", "hook", "attempt"),
+    UniqueConstraint("lease", "pool", "resource", "epoch", "stage", "hook", "attempt"),
     sqlite_autoincrement=True,
 )
 UNFINISHED = "ended_at IS NULL"
 Index("ix_runs_open", runs.c.pool, runs.c.resource, postgresql_where=text(UNFINISHED), sqlite_where=text(UNFINISHED))
 Index("ix_runs_lease", runs.c.lease)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("number", Serial, primary_key=True),
+    _column("id", String(16), unique=True, comment="The public part of the token's string"),
+    _column("digest", String(64), comment="SHA-256 of the token's string, which is stored nowhere"),
+    _column("owner", String(128), comment="The user"),
+    _column("role", String(16)),
+    _column("scopes", Json),
+    _column("label", Text, nullable=True),
+    _column("created_at", Utc),
+    _column("created_by", String(128)),
+    _column("made_with", String(16), nullable=True, comment="The token that it was made with"),
+    _column("expires_at", Utc),
+    _column("revoked_at", Utc, nullable=True),
+    _column("revoked_by", String(128), nullable=True),
+    _column("last_used_at", Utc, nullable=True, comment="To the minute"),
+    sqlite_autoincrement=True,
+)
+Index("ix_tokens_owner_number", tokens.c.owner, tokens.c.number)
+Index("ix_tokens_made_with", tokens.c.made_with)
 
 events = Table(
     "events",
@@ -255,8 +335,8 @@ outbox = Table(
     "outbox",
     metadata,
     Column("id", Serial, primary_key=True),
-    _column("kind", String(16), comment="granted: signal the lease; recycle: start the workflow"),
-    _column("lease", String(64)),
+    _column("kind", String(16), comment="granted: signal the workflow; recycle: start it"),
+    _column("lease", String(400), comment="Or the id of another workflow, which is signalled"),
     _column("message", Json, nullable=True),
     _column("at", Utc),
     _column("delivered_at", Utc, nullable=True),

@@ -27,6 +27,7 @@ from api.waiting import News
 from leasehold.ports import Driver
 from leasehold.store.logs import SqlLogStore
 from leasehold.store.store import SqlStore
+from leasehold.store.tokens import SqlTokens
 from leasehold.temporal import TASK_QUEUE
 from worker.relay import Relay
 from worker.wiring import build_worker
@@ -148,6 +149,19 @@ class Stack:
         released: Json = answer.json()
         return released
 
+    async def token(self, user: str, role: str = "user", **body: Any) -> Json:
+        """Make a user's token; its string is in `token`."""
+        answer = await self.http.post("/v1/tokens", json={"user": user, "role": role, **body})
+        assert answer.status_code == 201, fail(answer)
+        made: Json = answer.json()
+        return made
+
+    @asynccontextmanager
+    async def user(self, user: str, role: str = "user", **body: Any) -> AsyncIterator[httpx.AsyncClient]:
+        """A client that bears a new token of a user."""
+        async with caller(self.app, (await self.token(user, role, **body))["token"]) as http:
+            yield http
+
     async def stop_hooks(self) -> None:
         """Cancel what tests left in preparation, with those that get its resources then."""
         params = {"state": "preparing", "limit": "1000"}
@@ -179,6 +193,7 @@ async def running(temporal: Client, new_database: NewDatabase, folder: Path) -> 
         stack.callback(store.close)
         services = wire(store, logs, temporal, TASK_QUEUE)
         stack.push_async_callback(services.news.close)
+        stack.push_async_callback(services.tokens.close)
         driver = await stack.enter_async_context(CommandDriver(folder / "locks", KILL_GRACE))
         relay = asyncio.create_task(Relay(store, temporal, TASK_QUEUE).run())
         stack.push_async_callback(_stop, relay)
@@ -197,7 +212,7 @@ def wire(store: SqlStore, logs: SqlLogStore, temporal: Client, task_queue: str) 
         store=store,
         logs=logs,
         gateway=Gateway(temporal, task_queue),
-        tokens=Tokens(b"a key of the tests", ADMIN),
+        tokens=Tokens(b"a key of the tests", ADMIN, SqlTokens(store.database)),
         leases=Leases("http://ui.test", temporal.namespace),
         news=News(store),
     )

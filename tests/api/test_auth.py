@@ -14,6 +14,7 @@ from tests.api.stack import ADMIN, Json, Stack, caller, fail
 
 OPEN_TO_ALL = {"/healthz", "/readyz", "/openapi.json", "/docs", "/docs/oauth2-redirect"}
 OF_A_LEASE = "/v1/leases/{ref}"
+WHO_AM_I = "/v1/whoami"
 
 # A body that each call takes, where it takes one: what is refused is the caller, not what is said.
 BODIES: dict[str, Json] = {
@@ -23,6 +24,7 @@ BODIES: dict[str, Json] = {
     "PUT /v1/pools/{name}": {"name": "pool-of-nobody"},
     "PUT /v1/pools/{pool}/resources/{name}": {},
     "POST /v1/pools/{pool}/resources/{name}/offline": {"reason": "test"},
+    "POST /v1/tokens": {"user": "user-of-nobody"},
 }
 
 
@@ -77,6 +79,9 @@ async def test_only_these_calls_need_no_token(stack: Stack) -> None:
         f"Bearer {ADMIN.upper()}",
         "Bearer l.0",
         "Bearer .",
+        f"Bearer lh_{'a' * 12}_{'a' * 52}",
+        f"Bearer lh_{'a' * 12}_",
+        "Bearer lh__",
         b"Bearer \xff\xfe",
     ],
 )
@@ -126,11 +131,12 @@ class TestTheTokenOfALease:
                         assert answer.json()["code"] == "forbidden"
         assert await stack.get(theirs) == before
 
-    async def test_it_reaches_nothing_but_leases(self, stack: Stack) -> None:
+    async def test_it_reaches_nothing_but_leases_and_says_whose_it_is(self, stack: Stack) -> None:
         lease = await stack.take(await stack.pool(1))
         async with caller(stack.app, lease["token"]) as holder:
+            assert (await holder.get(WHO_AM_I)).json()["lease"] == lease["id"]
             for method, path in all_calls(stack):
-                if not path.startswith(OF_A_LEASE):
+                if not path.startswith(OF_A_LEASE) and path != WHO_AM_I:
                     answer = await call(holder, method, path)
                     assert answer.status_code == 403, fail(answer)
 

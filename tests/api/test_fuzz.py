@@ -125,7 +125,7 @@ async def test_resources_and_filters_on_them(stack: Stack, body: Json, asked: li
 @given(
     call=st.sampled_from(["", "/events", "/log", "/delivery", "/queue", "/resources/{}"]),
     name=st.text(min_size=1, max_size=80) | st.integers(0, 10**80).map(str),
-    root=st.sampled_from(["leases", "pools"]),
+    root=st.sampled_from(["leases", "pools", "tokens"]),
 )
 async def test_names_in_addresses(stack: Stack, root: str, name: str, call: str) -> None:
     text = quote(name.encode(errors="replace"), safe="")
@@ -133,6 +133,37 @@ async def test_names_in_addresses(stack: Stack, root: str, name: str, call: str)
         return
     answer = await stack.http.get(f"/v1/{root}/{text}{call.format(text)}")
     assert answer.status_code in ANSWERS | {307, 405}, fail(answer)
+
+
+TOKEN = st.fixed_dictionaries(
+    {},
+    optional={
+        "user": near(st.sampled_from(["ci", "a@b.example", "-", "a b", ""]) | TEXT),
+        "role": near(st.sampled_from(["viewer", "user", "operator", "admin", "root"])),
+        "expires": near(st.sampled_from(["90d", "365d", "366d", "1s", "0s"])),
+        "scopes": near(
+            st.fixed_dictionaries(
+                {}, optional={"pools": near(st.lists(near(NAME), max_size=2)), "read": near(st.booleans())}
+            )
+        ),
+        "label": near(TEXT),
+        "surprise": JSON,
+    },
+)
+
+
+@FUZZ
+@given(body=TOKEN)
+async def test_tokens(stack: Stack, body: Json) -> None:
+    content = json.dumps(body).encode()
+    answer = await stack.http.post("/v1/tokens", content=content, headers={"Content-Type": "application/json"})
+    assert answer.status_code in {201, 400, 422}, fail(answer)
+    if answer.is_success:
+        made = answer.json()
+        revoked = (await stack.http.delete(f"/v1/tokens/{made['id']}")).json()
+        assert revoked["revoked_at"] is not None
+        changed = {"revoked_at": revoked["revoked_at"], "revoked_by": "admin"}
+        assert {**revoked, "token": made["token"]} == {**made, **changed}
 
 
 async def test_after_all_of_that_the_service_works(stack: Stack) -> None:

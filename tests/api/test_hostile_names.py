@@ -39,6 +39,7 @@ async def test_a_name_that_nothing_has_is_not_found(http: httpx.AsyncClient, nam
         f"/v1/pools/{name}/queue",
         f"/v1/pools/p/resources/{name}",
         f"/v1/available?pool={name}",
+        f"/v1/tokens/{name}",
     ):
         answer = await http.get(address)
         assert answer.status_code in {404, 422}, fail(answer)
@@ -50,6 +51,8 @@ async def test_a_name_that_nothing_has_is_not_found(http: httpx.AsyncClient, nam
 async def test_a_filter_that_nothing_satisfies_finds_nothing(http: httpx.AsyncClient, value: str) -> None:
     for address in (
         f"/v1/leases?owner={value}",
+        f"/v1/tokens?user={value}",
+        f"/v1/tokens?cursor={value}",
         f"/v1/leases?pool={value}",
         f"/v1/resources?pool={value}",
         f"/v1/resources?tags={value}",
@@ -62,7 +65,12 @@ async def test_a_filter_that_nothing_satisfies_finds_nothing(http: httpx.AsyncCl
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/leases?cursor=999999999999999999", "/v1/leases/1/events?cursor=4611686018427387904"]
+    "path",
+    [
+        "/v1/tokens?cursor=999999999999999999",
+        "/v1/leases?cursor=999999999999999999",
+        "/v1/leases/1/events?cursor=4611686018427387904",
+    ],
 )
 async def test_a_cursor_far_beyond_the_end_is_the_end(http: httpx.AsyncClient, path: str) -> None:
     assert (await http.get(path)).status_code in {200, 404}

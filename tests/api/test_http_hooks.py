@@ -94,8 +94,9 @@ async def test_a_pool_with_such_hooks_is_shown_as_it_was_put(stack: Stack) -> No
     settings = hooks("http://foreman.lab")
     pool = await stack.pool(1, **settings)
     shown = (await stack.http.get(f"/v1/pools/{pool}")).json()["stages"]
-    assert shown["provision"] == [{**settings["provision"], "attempts": 1}]
-    assert shown["deliver"] == [{**settings["deliver"], "timeout": "30m", "attempts": 1}]
+    common = {"attempts": 1, "scope": "resource", "limit": None}
+    assert shown["provision"] == [{**settings["provision"], **common}]
+    assert shown["deliver"] == [{**settings["deliver"], "timeout": "30m", **common}]
 
 
 async def test_a_request_that_fails_all_its_attempts_fails_the_lease_with_the_reason(stack: Stack) -> None:

@@ -95,6 +95,17 @@ class TestByHand:
             "wipe": {"run": ["wipe", "-x"], "timeout": "90s", "attempts": 2},
             "policy": {"default_duration": "2h", "max_duration": "1d", "on_release": ["wipe"]},
         }
+        usual: dict[str, Any] = {
+            "max_total": None,
+            "extend": "always",
+            "auto_extend": None,
+            "warn_before": [],
+            "grace": None,
+            "on_failure": "replace",
+            "replacements": 3,
+            "prepare": "on_demand",
+            "prepare_timeout": "2h",
+        }
         pool = await stack.pool(2, **settings)
         shown = await get(stack, f"/v1/pools/{pool}")
         assert shown == {
@@ -102,8 +113,11 @@ class TestByHand:
             "description": "Dell",
             "priority": 7,
             "folder": str(stack.folder),
-            "policy": {"default_duration": "2h", "max_duration": "1d", "max_total": None, "on_release": ["wipe"]},
-            "stages": {"wipe": [{"run": ["wipe", "-x"], "timeout": "90s", "attempts": 2}]},
+            "site": None,
+            "policy": {**usual, "default_duration": "2h", "max_duration": "1d", "on_release": ["wipe"]},
+            "stages": {
+                "wipe": [{"run": ["wipe", "-x"], "timeout": "90s", "attempts": 2, "scope": "resource", "limit": None}]
+            },
             "file": None,
             "draining": False,
             "total": 2,

@@ -79,6 +79,25 @@ async def test_its_own_token_reaches_it(alone: Alone) -> None:
         assert (await holder.get(f"/v1/leases/{lease['id']}")).json()["state"] == "submitted"
 
 
+async def test_whose_it_is_is_known_before_anybody_has_admitted_it(alone: Alone) -> None:
+    pool = await alone.pool(1)
+    async with (
+        alone.user("alice") as alice,
+        alone.user("bob") as bob,
+        alone.user("carol") as carol,
+        alone.user("alice", scopes={"pools": ["elsewhere"]}) as elsewhere,
+    ):
+        lease = (await alice.post("/v1/leases", json={"items": [{"pool": pool}], "cc": ["bob"]})).json()
+        assert (lease["state"], lease["owner"]) == ("submitted", "alice")
+        address = f"/v1/leases/{lease['id']}"
+        for call, expected in (("log", (200, 200, 403, 200)), ("delivery", (409, 409, 403, 403))):
+            answers = [await one.get(f"{address}/{call}") for one in (alice, bob, carol, elsewhere)]
+            assert tuple(answer.status_code for answer in answers) == expected, call
+        assert [(await one.get(address)).status_code for one in (alice, bob, carol)] == [200] * 3
+        steered = [await one.post(f"{address}/cancel") for one in (bob, carol, elsewhere, alice)]
+        assert [answer.status_code for answer in steered] == [403, 403, 403, 202]
+
+
 async def test_a_repeated_request_is_the_same_lease(alone: Alone) -> None:
     pool, key = await alone.pool(2), uuid.uuid4().hex
     assert (await submitted(alone, pool, key))["id"] == (await submitted(alone, pool, key))["id"]

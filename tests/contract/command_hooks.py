@@ -25,6 +25,10 @@ async def agreed() -> bool:
     return True
 
 
+async def unheard() -> None:
+    """Do nothing when it was stopped."""
+
+
 def call(
     run: str | tuple[str, ...],
     *,
@@ -35,6 +39,7 @@ def call(
     lease_file: bytes = b"{}",
     log_stdout: bool = True,
     begin: Callable[[], Awaitable[bool]] = agreed,
+    stopped: Callable[[], Awaitable[None]] = unheard,
 ) -> HookCall:
     """Return a call of a hook; `timeout` in seconds."""
     return HookCall(
@@ -45,6 +50,7 @@ def call(
         lease_file=lease_file,
         log_stdout=log_stdout,
         begin=begin,
+        stopped=stopped,
     )
 
 

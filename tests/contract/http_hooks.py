@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from activities.drivers.http import HttpDriver
 from leasehold.config import HookFile
 from leasehold.ports import HookCall, HookResult, LogSink
-from tests.contract.command_hooks import Log, agreed
+from tests.contract.command_hooks import Log, agreed, unheard
 
 LEASE: dict[str, Any] = {
     "id": "nightly",
@@ -155,12 +155,14 @@ def http_call(
     locks: tuple[str, ...] = ("r640/host01",),
     log_stdout: bool = True,
     begin: Callable[[], Awaitable[bool]] = agreed,
+    stopped: Callable[[], Awaitable[None]] = unheard,
 ) -> HookCall:
     """A call of a hook as a pools file describes it, on the first resource of `LEASE` if no other is named."""
     env = {"LEASEHOLD_STAGE": "provision", "LEASEHOLD_ATTEMPT": "2"}
     if resource is not None:
         env |= {"LEASEHOLD_POOL": resource[0], "LEASEHOLD_RESOURCE": resource[1], "LEASEHOLD_EPOCH": "43"}
-        env |= {"LEASEHOLD_PARAMS": json.dumps(params or {})}
+        env |= {"LEASEHOLD_PARAMS": json.dumps(params or {}), "LEASEHOLD_PROPERTIES": '{"cores": 8}'}
+        env |= {"LEASEHOLD_RESOURCE_DATA": ""}
     return HookCall(
         hook=HookFile.model_validate({"http": http, "timeout": timeout}).hook(),
         env=env,
@@ -169,6 +171,7 @@ def http_call(
         lease_file=json.dumps(lease).encode(),
         log_stdout=log_stdout,
         begin=begin,
+        stopped=stopped,
     )
 
 

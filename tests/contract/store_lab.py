@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import Row, select
 
 from leasehold.messages import (
+    AdmitLease,
     Admitted,
     BrokenResource,
     Claim,
@@ -23,14 +24,14 @@ from leasehold.messages import (
     SubmitLease,
 )
 from leasehold.model import Event, Hook, Inventory, Item, Lease, Outcome, Policy, PoolSpec, ResourceSpec, StageName
-from leasehold.ports import Begun, ResourceFilter
+from leasehold.ports import Begun, Place, ResourceFilter
 from leasehold.store import tables as t
 from leasehold.store.store import SqlStore
 
 NINE = datetime(2026, 1, 5, 9, tzinfo=UTC)
 OK = HookReport(ending="exited", code=0, detail="exit status 0", ok=True)
 FAILED = HookReport(ending="exited", code=3, detail="exit status 3", ok=False)
-HOST = "worker1"
+HOST = Place(host="worker1")
 
 
 class Clock:
@@ -65,6 +66,11 @@ def hosts(count: int, first: int = 1) -> tuple[ResourceSpec, ...]:
 def file(*pools: tuple[PoolSpec, Sequence[ResourceSpec]], name: str = "default") -> Inventory:
     """A pools file."""
     return Inventory(name=name, pools=tuple((pool, tuple(resources)) for pool, resources in pools))
+
+
+def admission(asked: SubmitLease, age_s: float = 0.0) -> AdmitLease:
+    """The order to admit a request, which was submitted `age_s` ago."""
+    return AdmitLease(request=asked, age_s=age_s)
 
 
 def request(lease: str, *items: Item, duration: str | None = None, priority: int = 0) -> SubmitLease:
@@ -121,7 +127,8 @@ class Lab:
     ) -> Admitted:
         """Ask for these items, or for one resource of a pool."""
         wanted = items or (Item(pool=pool),)
-        return await self.store.admit(request(lease, *wanted, duration=duration, priority=priority), f"run of {lease}")
+        order = admission(request(lease, *wanted, duration=duration, priority=priority))
+        return await self.store.admit(order, f"run of {lease}")
 
     async def take(self, lease: str, *items: Item, pool: str = "r640", duration: str | None = None) -> Admitted:
         """Have a lease that is granted at once, and make it active."""
@@ -135,7 +142,7 @@ class Lab:
     ) -> Closed:
         """End a lease; `broken` is the reason why all that it has is broken."""
         left = (await self.store.standing(lease)).claims if broken else ()
-        why = tuple(BrokenResource(pool=c.pool, resource=c.resource, reason=str(broken)) for c in left)
+        why = tuple(BrokenResource(pool=c.pool, resource=c.resource, epoch=c.epoch, reason=str(broken)) for c in left)
         return await self.store.close_lease(
             CloseLease(lease=lease, outcome=outcome, actor="alice", stopped=stopped, reason="enough", broken=why)
         )
@@ -146,7 +153,7 @@ class Lab:
         """Extend a lease."""
         return await self.store.extend(lease, ExtendLease(by=by, until=until, actor="alice", request=request))
 
-    async def begin(self, lease: str, claim: Claim, *, stage: int = 0, attempt: int = 1, host: str = HOST) -> Begun:
+    async def begin(self, lease: str, claim: Claim, *, stage: int = 0, attempt: int = 1, host: Place = HOST) -> Begun:
         """Let the first hook of the claim's nth stage start."""
         return await self.store.begin_run(run_of(lease, claim, claim.stages[stage], attempt=attempt), host)
 

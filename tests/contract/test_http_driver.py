@@ -117,6 +117,14 @@ class TestTheRequest:
         assert (await ask(driver, http_call(hook, resource=None, locks=("r640/host01", "r640/host02")))).ok
         assert server.asked[0].json() == "true 2"
 
+    async def test_a_resource_that_was_never_lent_has_no_lease(self, driver: HttpDriver, server: Server) -> None:
+        hook = {
+            "url": server.url + "/{{ resource.name }}",
+            "json": "{{ lease is none }} {{ resource.properties.cores }}",
+        }
+        assert (await ask(driver, http_call(hook, lease={}))).ok
+        assert (server.asked[0].target, server.asked[0].json()) == ("/host01", "true 8")
+
     async def test_a_resource_that_the_lease_had_before_is_told_as_it_has_it_now(
         self, driver: HttpDriver, server: Server
     ) -> None:

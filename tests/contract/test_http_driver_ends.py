@@ -171,6 +171,61 @@ async def test_cancelled_while_it_asks_nothing_is_sent_and_nobody_else_is_let_in
     assert (held, names(locks), server.asked) == ([1], [], [])
 
 
+class Told:
+    """Hears that a hook was stopped."""
+
+    def __init__(self) -> None:
+        self.times = 0
+
+    async def __call__(self) -> None:
+        await asyncio.sleep(0.05)
+        self.times += 1
+
+
+@pytest.mark.parametrize("until_what", [None, {"every": "1h", "holds": "false"}], ids=["in a request", "between polls"])
+async def test_that_it_was_stopped_is_told_once_its_connection_is_closed(
+    driver: HttpDriver, server: Server, until_what: object
+) -> None:
+    server.handler = answers(200) if until_what else trickle
+    told = Told()
+    hook = {"url": server.url, **({"until": until_what} if until_what else {})}
+    running = asyncio.create_task(ask(driver, http_call(hook, stopped=told)))
+    await until(lambda: bool(server.asked))
+    running.cancel()
+    await asyncio.sleep(0)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert told.times == 1
+
+
+async def test_that_it_was_stopped_while_it_asked_or_waited_is_told_too(driver: HttpDriver, server: Server) -> None:
+    async def slow() -> bool:
+        asking.cancel()
+        await asyncio.sleep(0.3)
+        return True
+
+    server.handler = never
+    told, log = Told(), Log()
+    asking = asyncio.create_task(ask(driver, http_call({"url": server.url}, begin=slow, stopped=told)))
+    waiting = asyncio.create_task(ask(driver, http_call({"url": server.url}, stopped=told), log))
+    await until(lambda: b"waiting" in log.text("service"))
+    waiting.cancel()
+    for one in (asking, waiting):
+        with pytest.raises(asyncio.CancelledError):
+            await one
+    assert (told.times, server.asked) == (2, [])
+
+
+async def test_a_hook_that_ends_by_itself_was_not_stopped(driver: HttpDriver, server: Server) -> None:
+    told = Told()
+    server.handler = one_after_another(answers(200), answers(500), never)
+    for _ in range(3):
+        await ask(driver, http_call({"url": server.url}, timeout="1s", stopped=told))
+    await ask(driver, http_call({"url": "http://h/{{ lease.nothing }}"}, stopped=told))
+    assert told.times == 0
+
+
 async def test_no_place_for_locks_is_not_the_hooks_fault(server: Server, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(Unavailable, match="locks"):

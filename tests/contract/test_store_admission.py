@@ -9,7 +9,7 @@ import pytest
 
 from leasehold.errors import BadFilter, DurationRefused, LeaseUnknown, Unsatisfiable
 from leasehold.model import Item, LeaseState, Policy, ResourceSpec
-from tests.contract.store_lab import Lab, file, hosts, request, spec
+from tests.contract.store_lab import Lab, admission, file, hosts, request, spec
 
 
 async def test_a_free_resource_is_granted_at_once(lab: Lab) -> None:
@@ -98,7 +98,7 @@ async def test_the_record_says_what_was_asked_and_when(lab: Lab) -> None:
     await lab.pool("r640", 1)
     item = Item(pool="r640", role="bastion", params={"os": "rhel9", "ünï": [1, None]})
     asked = replace(request("a", item, priority=3), description="nightly", cc=("bob",))
-    await lab.store.admit(asked, "the run")
+    await lab.store.admit(admission(asked), "the run")
     lease = await lab.lease("a")
     assert (lease.owner, lease.principal, lease.run_id) == ("alice", "alice-token", "the run")
     assert (lease.items, lease.priority, lease.description, lease.cc) == ((item,), 3, "nightly", ("bob",))

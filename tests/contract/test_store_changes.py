@@ -25,10 +25,10 @@ PATIENCE_S = 30
 _ANOTHER_PROCESS = """
 import asyncio, sys
 from leasehold.store.store import SqlStore
-from tests.contract.store_lab import request
+from tests.contract.store_lab import admission, request
 from leasehold.model import Item
 store = SqlStore(sys.argv[1])
-asyncio.run(store.admit(request("theirs", Item(pool="r640")), "run"))
+asyncio.run(store.admit(admission(request("theirs", Item(pool="r640"))), "run"))
 store.close()
 """
 

@@ -7,8 +7,10 @@ from datetime import timedelta
 import pytest
 
 from leasehold.errors import IllegalTransition, LeaseUnknown
-from leasehold.messages import BrokenResource, CloseLease, Refusal
-from leasehold.model import Item, LeaseState, Outcome, Policy, StageName
+from leasehold.messages import BrokenResource, CloseLease, Refusal, Tick
+from leasehold.model import OVER, Item, LeaseState, Outcome, Policy, StageName
+from leasehold.ports import Answer
+from leasehold.store import answers
 from tests.contract.store_lab import FAILED, Lab, file, hosts, spec
 
 
@@ -111,8 +113,8 @@ class TestExpiry:
     """The database's clock decides when a lease's time is over."""
 
     async def expire(self, lab: Lab) -> float | None:
-        closed = await lab.close("a", Outcome.EXPIRED)
-        return closed.left_s
+        held = await lab.store.tick(Tick(lease="a", stopped=True))
+        return None if held.state in OVER else held.left_s
 
     async def test_before_its_time_it_is_refused_with_what_is_left(self, lab: Lab) -> None:
         await lab.pool("r640", 1)
@@ -195,7 +197,7 @@ class TestAfterwards:
         first, second = (await lab.submit("a", Item(pool="r640", count=2))).claims
         await lab.run("a", first, report=FAILED)
         await lab.run("a", second)
-        broken = (BrokenResource(pool="r640", resource="host01", reason="wipe: exit status 3"),)
+        broken = (BrokenResource(pool="r640", resource="host01", epoch=first.epoch, reason="wipe: exit status 3"),)
         order = CloseLease(lease="a", outcome=Outcome.FAILED, actor="leasehold", stopped=True, broken=broken)
         await lab.store.close_lease(order)
         assert await lab.states() == {"host01": "broken", "host02": "recycling"}
@@ -263,6 +265,64 @@ class TestExtending:
         assert await self.ends(lab) == timedelta(minutes=15)
         await lab.extend("a", "5m", request="two")
         assert await self.ends(lab) == timedelta(minutes=20)
+
+    async def test_a_repetition_counts_once_however_many_came_in_between(self, lab: Lab) -> None:
+        await lab.pool("r640", 1)
+        await lab.take("a", duration="10m")
+        for request in ("one", "two", "three", "two", "one"):
+            held = await lab.extend("a", "5m", request=request)
+            assert held.refusal is None
+        assert held.left_s == 25 * 60
+        assert await self.ends(lab) == timedelta(minutes=25)
+
+    async def test_a_refusal_is_repeated_even_when_it_would_be_allowed_by_now(self, lab: Lab) -> None:
+        await lab.pool("r640", 1, policy=Policy(max_duration=timedelta(hours=2)))
+        await lab.take("a", duration="2h")
+        first = await lab.extend("a", "30m", request="one")
+        lab.clock.forward(hours=1)
+        assert await lab.extend("a", "30m", request="one") == first
+        assert first.refusal is not None
+        assert (await lab.extend("a", "30m", request="two")).refusal is None
+
+    async def test_a_key_of_another_call_is_refused_however_long_ago_it_was(self, lab: Lab) -> None:
+        await lab.pool("r640", 1)
+        await lab.take("a", duration="10m")
+        for request in ("key.5m", "other.5m"):
+            await lab.extend("a", "5m", request=request)
+        held = await lab.extend("a", "7m", request="key.7m")
+        assert held.refusal is not None
+        assert held.refusal.code == "idempotency_key_reused"
+        assert await self.ends(lab) == timedelta(minutes=20)
+
+    async def test_a_key_is_for_one_lease(self, lab: Lab) -> None:
+        await lab.pool("r640", 2)
+        for lease in ("a", "b"):
+            await lab.take(lease, duration="10m")
+            assert (await lab.extend(lease, "5m", request="one")).left_s == 15 * 60
+
+    async def test_what_was_answered_is_known_when_the_lease_is_over(self, lab: Lab) -> None:
+        await lab.pool("r640", 1)
+        await lab.take("a")
+        await lab.extend("a", "5m", request="one")
+        await lab.close("a")
+        assert await lab.store.answered("a", "one") == Answer(refusal=None)
+        assert await lab.store.answered("a", "two") is None
+        assert (await lab.extend("a", "5m", request="one")).refusal is not None
+
+    async def test_what_cannot_be_done_for_now_may_be_tried_again(self, lab: Lab) -> None:
+        await lab.pool("r640", 1)
+        await lab.take("a")
+        refusal = Refusal(code="unavailable", detail="not now")
+        await lab.store.database.write(answers.keep, "a", "one", refusal)
+        assert await lab.store.answered("a", "one") is None
+        assert (await lab.extend("a", "5m", request="one")).refusal is None
+
+    @pytest.mark.parametrize("request_", ["x" * 100_000, "a\0b", "\ud800", ".", "..", "🔑.🔑"])
+    async def test_a_signal_may_bring_any_text_as_its_key(self, lab: Lab, request_: str) -> None:
+        await lab.pool("r640", 1)
+        await lab.take("a", duration="10m")
+        for _ in range(2):
+            assert (await lab.extend("a", "5m", request=request_)).left_s == 15 * 60
 
     async def test_no_more_may_be_left_than_max_duration(self, lab: Lab) -> None:
         await lab.pool("r640", 1, policy=Policy(max_duration=timedelta(hours=2)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -11,11 +12,11 @@ from sqlalchemy.exc import IntegrityError
 from leasehold.errors import StaleEpoch, Unavailable
 from leasehold.messages import Claim
 from leasehold.model import Outcome, ResourceSpec
+from leasehold.ports import Place
 from leasehold.store import tables as t
-from leasehold.store.engine import Tx
 from tests.contract.store_lab import FAILED, HOST, OK, Lab, file, hosts, run_of, spec
 
-ELSEWHERE = "worker2"
+ELSEWHERE = Place(host="worker2")
 
 
 async def epoch(lab: Lab) -> int:
@@ -82,12 +83,10 @@ async def test_the_database_itself_allows_one_holder_only(lab: Lab) -> None:
     await lab.pool("r640", 1)
     (claim,) = (await lab.take("a")).claims
 
-    def grant_again(tx: Tx) -> None:
-        values = {"lease": "a", "pool": "r640", "resource": "host01", "epoch": claim.epoch + 1, "spec": claim.spec}
-        tx.execute(insert(t.grants).values(**values, item=0, granted_at=tx.now))
-
-    with pytest.raises(IntegrityError):
-        await lab.store.database.write(grant_again)
+    values = {"lease": "a", "pool": "r640", "resource": "host01", "epoch": claim.epoch + 1, "spec": claim.spec}
+    again = insert(t.grants).values(**values, item=0, granted_at=lab.clock.now)
+    with lab.store.database.writer.begin() as connection, pytest.raises(IntegrityError):
+        connection.execute(again)
     await lab.close("a")
     await lab.take("b")
 
@@ -158,6 +157,44 @@ class TestBeforeAHook:
         # Under a number of its own: what the first says too late closes nothing of the second.
         assert again.finished is None
         assert again.run != first.run
+
+    async def test_a_run_that_was_stopped_begins_anew_at_once_wherever(self, lab: Lab) -> None:
+        # Given a run that was stopped, and nothing of it lives.
+        await lab.pool("r640", 1, "wipe", "validate")
+        (claim,) = (await lab.submit("a")).claims
+        order = run_of("a", claim, claim.stages[0])
+        first = await lab.begin("a", claim, host=ELSEWHERE)
+        await lab.store.stop_run(order, first.run)
+        # When another host tries the same attempt, then it neither waits nor takes the attempt for finished.
+        again = await lab.begin("a", claim)
+        assert again.finished is None
+        # And what the stopped one says too late changes nothing.
+        await lab.store.finish_run(order, first.run, FAILED, None)
+        await lab.store.stop_run(order, first.run)
+        await lab.store.finish_run(order, again.run, OK, None)
+        assert (await lab.begin("a", claim)).finished == OK
+        kinds = [kind for kind in await lab.kinds("a") if kind.startswith("stage_")]
+        assert kinds == ["stage_started", "stage_stopped", "stage_started", "stage_ended"]
+
+    async def test_a_finished_run_cannot_be_stopped(self, lab: Lab) -> None:
+        await lab.pool("r640", 1, "wipe")
+        (claim,) = (await lab.submit("a")).claims
+        begun = await lab.begin("a", claim)
+        order = run_of("a", claim, claim.stages[0])
+        await lab.store.finish_run(order, begun.run, FAILED, None)
+        await lab.store.stop_run(order, begun.run)
+        assert (await lab.begin("a", claim)).finished == FAILED
+
+    async def test_two_workers_of_one_host_name_wait_for_each_others_runs(self, lab: Lab) -> None:
+        # Given a run of a worker whose locks nobody else sees.
+        await lab.pool("r640", 1, "wipe")
+        (claim,) = (await lab.submit("a")).claims
+        mine = Place(host="worker", locks="1", boot="a", processes="pid:[1]")
+        await lab.begin("a", claim, host=mine)
+        # When one of the same name with another lock folder tries, then it waits; the same one need not.
+        with pytest.raises(Unavailable, match="wipe on worker may run until"):
+            await lab.begin("a", claim, host=replace(mine, locks="2"))
+        assert (await lab.begin("a", claim, host=mine)).finished is None
 
     async def test_a_holder_waits_for_the_run_of_the_one_before(self, lab: Lab) -> None:
         await lab.pool("r640", 1, "wipe", "release")

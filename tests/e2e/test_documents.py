@@ -26,14 +26,18 @@ pools:
 - name: vm
   resources: [{name: vm1, tags: [fedora]}, {name: vm2, tags: [fedora]}, {name: vm3}]
 """
+SCRIPT = ["sh", "-eu", "-c"]
 RUN_BY_CI = {"setup", "check", "test", "demo", "up", "bench"}
 """`up` by the tests of the stack, `bench` by `test_the_benchmark_measures`, the others by `.ci/run` itself."""
 
 
 def commands(document: Path) -> list[list[str]]:
-    """The commands that a document's console blocks show."""
-    blocks = re.findall(r"^```console\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL)
-    return [shlex.split(line) for block in blocks for line in COMMAND.findall(block)]
+    """The commands that a document's console blocks show, and its blocks of shell as a whole, in their order."""
+    shown: list[list[str]] = []
+    blocks = re.findall(r"^```(console|sh)\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL)
+    for kind, block in blocks:
+        shown += [[*SCRIPT, block]] if kind == "sh" else [shlex.split(line) for line in COMMAND.findall(block)]
+    return shown
 
 
 SHOWN = {document: commands(document) for document in DOCUMENTS}
@@ -46,7 +50,7 @@ def test_the_readme_shows_commands() -> None:
 @pytest.mark.parametrize("document", [d for d, shown in SHOWN.items() if shown], ids=lambda d: d.name)
 def test_every_make_target_is_run(document: Path) -> None:
     for command in SHOWN[document]:
-        assert command[0] in {"make", "leasehold"}, command
+        assert command[0] in {"make", "leasehold"} or command[:3] == SCRIPT, command
         assert command[0] != "make" or command[1] in RUN_BY_CI, command
 
 
@@ -66,7 +70,7 @@ def test_every_command_works(document: Path, tmp_path: Path) -> None:
     with Stack(tmp_path) as stack:
         environment = {**stack.environment, "PATH": f"{work / 'bin'}:{LEASEHOLD.parent}:/usr/bin:/bin"}
         for command in (["leasehold", "apply", "-f", "hosts.yaml"], *SHOWN[document]):
-            if command[0] != "leasehold":
+            if command[0] == "make":
                 continue
             done = subprocess.run(
                 command, cwd=work, env=environment, capture_output=True, text=True, timeout=90, stdin=subprocess.DEVNULL

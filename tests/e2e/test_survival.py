@@ -77,6 +77,9 @@ def test_every_lease_is_where_it_was(stack: Stack, lab: Lab, die: Callable[[Stac
     assert expired["outcome"] == "expired"
     assert expired["ended_at"] is not None
     assert datetime.fromisoformat(expired["ended_at"]) > down, "it was to expire while the stack was down"
+    # What was stopped in good order is known to be gone, so that no other host has to wait for its deadline.
+    stopped = [event["kind"] for event in lab.client.events(preparing["id"])].count("stage_stopped")
+    assert stopped == (1 if die in (ctrl_c, sigterm) else 0)
     the_stage_runs_again(lab, gate, half, preparing)
     lab.client.release(active["id"])
     lab.comes_to(queued, "active")

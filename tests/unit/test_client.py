@@ -125,6 +125,22 @@ CALLS: list[tuple[Callable[[Client], Any], str, str, Any]] = [
     (lambda c: c.repair("lab", "r1"), "POST", "/v1/pools/lab/resources/r1/repair", None),
     (lambda c: c.apply({"pools": []}, dry_run=True), "POST", "/v1/apply?dry_run=true", {"pools": []}),
     (lambda c: c.health(), "GET", "/healthz", None),
+    (lambda c: c.whoami(), "GET", "/v1/whoami", None),
+    (lambda c: c.create_token(), "POST", "/v1/tokens", {"scopes": {"pools": None, "read": False}}),
+    (
+        lambda c: c.create_token(user="ci", role="viewer", expires="30d", pools=["lab"], read_only=True, label="x"),
+        "POST",
+        "/v1/tokens",
+        {
+            "user": "ci",
+            "role": "viewer",
+            "expires": "30d",
+            "scopes": {"pools": ["lab"], "read": True},
+            "label": "x",
+        },
+    ),
+    (lambda c: c.token("k3x"), "GET", "/v1/tokens/k3x", None),
+    (lambda c: c.revoke_token("k3x"), "DELETE", "/v1/tokens/k3x", None),
 ]
 
 
@@ -213,6 +229,7 @@ def test_an_unreachable_api_is_named_in_a_sentence() -> None:
         lambda c: c.release("7"),
         lambda c: c.cancel("7"),
         lambda c: c.put_pool("lab", {}),
+        lambda c: c.revoke_token("k3x"),
     ],
 )
 def test_what_is_safe_is_repeated(call: Callable[[Client], Any], trouble: Any) -> None:
@@ -225,11 +242,12 @@ def test_what_is_safe_is_repeated(call: Callable[[Client], Any], trouble: Any) -
 
 
 @pytest.mark.parametrize("trouble", [NOT_READY, httpx.ReadError("reset")])
-def test_what_may_have_been_done_is_not_repeated(trouble: Any) -> None:
+@pytest.mark.parametrize("call", [lambda c: c.offline("lab", "r1", "fan"), lambda c: c.create_token(user="ci")])
+def test_what_may_have_been_done_is_not_repeated(call: Callable[[Client], Any], trouble: Any) -> None:
     script = Script(trouble, ok())
 
     with pytest.raises(Unavailable):
-        script.client().offline("lab", "r1", "fan")
+        call(script.client())
 
     assert len(script.requests) == 1
 

@@ -362,6 +362,12 @@ pools:
     assert specs.from_text(json.dumps(specs.to_json(spec))) == spec
 
 
+def test_an_http_hook_can_be_lease_wide_and_limited_like_any_other() -> None:
+    hook = "{http: {url: 'http://h'}, scope: lease, limit: foreman}"
+    (found,) = load(f"limits: {{foreman: 2}}\npools: [{{name: a, configure: {hook}}}]").stages[StageName.CONFIGURE]
+    assert (found.driver, found.scope, found.limit) == ("http", "lease", "foreman")
+
+
 def test_an_http_hook_has_sensible_defaults() -> None:
     (get,) = load("pools: [{name: a, wipe: {http: {url: 'http://h'}}}]").stages[StageName.WIPE]
     assert (get.driver, get.settings) == ("http", {"url": "http://h"})

@@ -22,6 +22,7 @@ CODES = {
     "lease_unknown": 404,
     "pool_unknown": 404,
     "resource_unknown": 404,
+    "token_unknown": 404,
     "method_not_allowed": 405,
     "conflict": 409,
     "lease_not_active": 409,

@@ -22,6 +22,7 @@ LEASES = {
 RESOURCES = {
     (None, "free"),
     ("free", "leased"),
+    ("free", "recycling"),
     ("leased", "free"),
     ("leased", "recycling"),
     ("leased", "broken"),
@@ -29,6 +30,7 @@ RESOURCES = {
     ("recycling", "broken"),
     ("broken", "free"),
     ("broken", "recycling"),
+    ("broken", "leased"),
 }
 
 

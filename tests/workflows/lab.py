@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import shutil
 import uuid
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from sqlalchemy import func, select
 from temporalio.api.enums.v1 import IndexedValueType
 from temporalio.api.operatorservice.v1 import AddSearchAttributesRequest
 from temporalio.client import WorkflowHandle
@@ -25,19 +26,21 @@ from temporalio.worker import (
 )
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
-from leasehold.messages import Steer, SubmitLease
+from leasehold.messages import Steer, SubmitLease, recycle_id
 from leasehold.model import Hook, Inventory, Item, Lease, LeaseState, Policy, PoolSpec, ResourceSpec, StageName
 from leasehold.ports import Ending, HookCall, HookResult, LogSink, ResourceFilter
 from leasehold.store import migrate
+from leasehold.store import tables as t
 from leasehold.store.logs import SqlLogStore
 from leasehold.store.store import SqlStore
 from worker.relay import Relay
-from worker.wiring import build_worker
+from worker.wiring import build_site_worker, build_worker
 from workflows.lease import LeaseWorkflow
-from workflows.recycle import workflow_id
 
 _TEST_SERVER = Path(__file__).parents[2] / ".tools" / "temporal-test-server"
 _FINISH_S = 10
+SHORT_HISTORIES = {"limit__historyCount__suggestContinueAsNew": "40"}
+"""Settings of a server with which a workflow goes on in a new run after so many events."""
 SECRET = b"password=correct-horse\n"
 
 Script = Callable[[HookCall], int | None]
@@ -54,6 +57,7 @@ class ScriptedDriver:
         self.pause_s: Callable[[HookCall], float] = lambda call: 0.0
         self.may_stop = asyncio.Event()
         self.may_stop.set()
+        self.hanging: dict[tuple[str, str], asyncio.Future[int]] = {}
         self._news = asyncio.Condition()
 
     async def run(self, call: HookCall, log: LogSink) -> HookResult | None:
@@ -69,11 +73,11 @@ class ScriptedDriver:
         code = self.script(call)
         if code is None:
             try:
-                await asyncio.Event().wait()
+                code = await self.hanging.setdefault(step, asyncio.get_running_loop().create_future())
             finally:
                 await self.may_stop.wait()
-                self.stopped.append(step)
-        assert code is not None
+                if code is None:
+                    self.stopped.append(step)
         return HookResult(ending=Ending.EXITED, code=code, detail=f"exit status {code}", stdout=SECRET, cut=False)
 
     async def until_started(self, stage: str, resource: str = "r0") -> None:
@@ -90,12 +94,12 @@ class _ServersClock(Interceptor):
         self.now: datetime | None = None
 
     def __call__(self) -> datetime:
-        assert self.now is not None
-        return self.now
+        return self.now or datetime.now(UTC)
 
     async def sync(self) -> None:
-        """Read the test server's time."""
-        self.now = await self._env.get_current_time()
+        """Read the server's time, where it is not everybody's."""
+        if self._env.supports_time_skipping:
+            self.now = await self._env.get_current_time()
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:
         clock = self
@@ -114,6 +118,7 @@ class Lab:
 
     env: WorkflowEnvironment
     store: SqlStore
+    logs: SqlLogStore
     driver: ScriptedDriver
     clock: _ServersClock
     worker: Worker
@@ -125,7 +130,7 @@ class Lab:
         """The workflow ids of the recyclings that were started."""
         found = await self.store.events(limit=1000)
         return [
-            workflow_id(e.pool, e.resource, e.data["epoch"])
+            recycle_id(e.pool, e.resource, e.data["epoch"])
             for e in found
             if e.kind == "resource_recycling" and e.pool and e.resource
         ]
@@ -136,28 +141,43 @@ class Lab:
         name: str = "p",
         policy: Policy | None = None,
         stages: Mapping[str, int] | None = None,
+        *,
+        hooks: Mapping[str, Sequence[Hook]] | None = None,
+        limits: Mapping[str, int] | None = None,
+        site: str | None = None,
         **more: int,
     ) -> None:
-        """Make a pool of `n` resources r0, r1, …; each stage is given by its number of attempts."""
+        """Make a pool of `n` resources r0, r1, …; each stage is given by its number of attempts, or its hooks."""
         await self.clock.sync()
-        attempts = {**(stages or {}), **more}
-        hooks = {StageName(stage): (Hook(run="true", attempts=most),) for stage, most in attempts.items()}
-        spec = PoolSpec(name=name, stages=hooks, policy=policy or Policy())
+        made: dict[StageName, tuple[Hook, ...]] = {
+            StageName(stage): (Hook(run="true", attempts=most),) for stage, most in {**(stages or {}), **more}.items()
+        }
+        made |= {StageName(stage): tuple(given) for stage, given in (hooks or {}).items()}
+        spec = PoolSpec(name=name, stages=made, policy=policy or Policy(), site=site)
         resources = tuple(ResourceSpec(name=f"r{i}") for i in range(n))
-        await self.store.apply(Inventory(name=name, pools=((spec, resources),)), "test")
+        await self.store.apply(Inventory(name=name, limits=limits or {}, pools=((spec, resources),)), "test")
 
     async def submit(
-        self, count: int = 1, pool: str = "p", duration: str | None = None, priority: int = 0
+        self,
+        count: int = 1,
+        pool: str = "p",
+        duration: str | None = None,
+        priority: int = 0,
+        *,
+        skip: tuple[StageName, ...] = (),
+        heartbeat: str | None = None,
+        principal: str = "test",
     ) -> WorkflowHandle[LeaseWorkflow, str]:
         """Start a lease, and return when it is admitted."""
         request = SubmitLease(
             lease=f"l{uuid.uuid4().hex}",
-            principal="test",
+            principal=principal,
             owner="tester",
             digest="",
-            items=(Item(pool=pool, count=count),),
+            items=(Item(pool=pool, count=count, skip=skip),),
             duration=duration,
             priority=priority,
+            heartbeat=heartbeat,
         )
         handle = await self.env.client.start_workflow(
             LeaseWorkflow.run, request, id=request.lease, task_queue=self.task_queue
@@ -186,9 +206,53 @@ class Lab:
         while not any(v.resource == resource and v.ready for v in (await handle.query(LeaseWorkflow.view)).resources):
             await asyncio.sleep(0.02)
 
+    async def holds(self, handle: WorkflowHandle[LeaseWorkflow, str]) -> list[str]:
+        """The names of what a lease has now."""
+        return [claim.resource for claim in (await self.store.standing(handle.id)).claims]
+
+    async def kinds(self, handle: WorkflowHandle[LeaseWorkflow, str]) -> list[str]:
+        """The kinds of what happened to a lease."""
+        return [event.kind for event in await self.store.events(lease=handle.id)]
+
     async def states(self) -> dict[str, str]:
         """The state of every resource."""
         return {r.name: str(r.state) for r in await self.store.resources(ResourceFilter())}
+
+    async def until_state(self, resource: str, state: str) -> None:
+        """Wait until a resource is in a state."""
+        while (await self.states())[resource] != state:
+            await asyncio.sleep(0.02)
+
+    async def until_all_free(self, *, besides: int = 0) -> None:
+        """Wait until every resource is free, but for so many."""
+        while sum(state != "free" for state in (await self.states()).values()) > besides:
+            await asyncio.sleep(0.02)
+
+    async def fail_hanging(self, resource: str, stage: str) -> None:
+        """Let a hook that hangs end without success."""
+        self.driver.hanging[stage, resource].set_result(1)
+
+    async def until_queued(self, handle: WorkflowHandle[LeaseWorkflow, str]) -> None:
+        """Wait until a lease shows what it waits for."""
+        while (await self.record(handle)).queue is None:
+            await asyncio.sleep(0.02)
+
+    async def until_event(self, handle: WorkflowHandle[LeaseWorkflow, str], kind: str, times: int = 1) -> None:
+        """Wait until something has happened to a lease so often."""
+        while (await self.kinds(handle)).count(kind) < times:
+            await asyncio.sleep(0.02)
+
+    async def slots(self) -> int:
+        """How many slots of limiters are taken, or waited for."""
+        query = select(func.count()).select_from(t.slots)
+        found: int = await self.store.database.read(lambda c: c.execute(query).scalar_one())
+        return found
+
+    @asynccontextmanager
+    async def site_worker(self, site: str) -> AsyncIterator[None]:
+        """A worker of a site, until the block ends."""
+        async with build_site_worker(self.env.client, self.store, self.logs, {"command": self.driver}, site):
+            yield
 
     async def finish(self) -> None:
         """Cancel what still runs, so that nothing is left behind in the server."""
@@ -234,7 +298,7 @@ async def open_lab(env: WorkflowEnvironment, folder: Path, task_queue: str) -> A
     relay = asyncio.create_task(Relay(store, env.client, task_queue).run())
     try:
         async with worker:
-            lab = Lab(env=env, store=store, driver=driver, clock=clock, worker=worker, task_queue=task_queue)
+            lab = Lab(env=env, store=store, logs=logs, driver=driver, clock=clock, worker=worker, task_queue=task_queue)
             try:
                 yield lab
             finally:

@@ -15,16 +15,19 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from temporalio.client import WorkflowHandle
+from temporalio.client import Client, WorkflowHandle
+from temporalio.testing import WorkflowEnvironment
 
-from leasehold.messages import ExtendLease, Steer
-from leasehold.model import LeaseState, Policy
-from tests.workflows.lab import Lab, open_lab, start_skipping_server
+from leasehold.messages import AddResources, ExtendLease, GiveBack, Steer
+from leasehold.model import Hook, Item, LeaseState, OnFailure, Policy, Prepare, Scope
+from tests import temporal
+from tests.workflows.lab import SHORT_HISTORIES, Lab, open_lab, start_skipping_server
 from workflows.lease import LeaseWorkflow
 
 FOLDER = Path(__file__).parents[1] / "histories"
 STAGES = {"wipe": 1, "provision": 1, "configure": 1, "validate": 1, "deliver": 1, "release": 1}
 ME = Steer(actor="me")
+HOUR = timedelta(hours=1)
 
 Handle = WorkflowHandle[LeaseWorkflow, str]
 Scenario = Callable[[Lab], Awaitable[Handle]]
@@ -47,6 +50,20 @@ async def prepared_extended_and_expired(lab: Lab) -> Handle:
     return handle
 
 
+async def warned_extended_by_policy_and_expired_after_its_grace(lab: Lab) -> Handle:
+    policy = Policy(warn_before=(HOUR / 2,), grace=HOUR, auto_extend=HOUR, max_total=2 * HOUR, default_duration=HOUR)
+    await lab.pool(1, policy=policy)
+    return await lab.submit()
+
+
+async def not_ready_in_time(lab: Lab) -> Handle:
+    await lab.pool(2, policy=Policy(on_failure=OnFailure.HOLD, prepare_timeout=HOUR), wipe=1)
+    lab.driver.script = lambda call: int(call.env["LEASEHOLD_RESOURCE"] == "r0")
+    handle = await lab.submit(count=2)
+    await lab.until_state("r0", "broken")
+    return handle
+
+
 async def queued_granted_and_released_by_signal(lab: Lab) -> Handle:
     await lab.pool(1, release=1)
     first, second = await lab.submit(), await lab.submit()
@@ -65,8 +82,8 @@ async def queued_and_cancelled(lab: Lab) -> Handle:
 
 
 async def cancelled_in_a_hook(lab: Lab) -> Handle:
-    await lab.pool(1, wipe=1)
-    lab.driver.script = lambda call: None
+    await lab.pool(1, wipe=1, release=1)
+    lab.driver.script = lambda call: None if call.env["LEASEHOLD_STAGE"] == "wipe" else 0
     handle = await lab.submit()
     await lab.driver.until_started("wipe")
     await handle.execute_update(LeaseWorkflow.cancel, ME)
@@ -82,9 +99,67 @@ async def cancelled_in_temporal(lab: Lab) -> Handle:
 
 
 async def failed_in_a_second_attempt(lab: Lab) -> Handle:
-    await lab.pool(2, wipe=2)
-    lab.driver.script = lambda call: int(call.env["LEASEHOLD_RESOURCE"] == "r1")
+    await lab.pool(2, wipe=2, release=1)
+    lab.driver.script = lambda call: int(
+        call.env["LEASEHOLD_RESOURCE"] == "r1" or call.env["LEASEHOLD_STAGE"] == "release"
+    )
     return await lab.submit(count=2)
+
+
+async def replaced_and_released(lab: Lab) -> Handle:
+    await lab.pool(3, wipe=1, deliver=1, release=1)
+    lab.driver.script = lambda call: int(call.env["LEASEHOLD_RESOURCE"] == "r0")
+    handle = await lab.submit(count=2)
+    await lab.until(handle, LeaseState.ACTIVE)
+    await handle.execute_update(LeaseWorkflow.release, ME)
+    return handle
+
+
+async def repaired_and_released(lab: Lab) -> Handle:
+    await lab.pool(1, policy=Policy(on_failure=OnFailure.HOLD), wipe=1)
+    lab.driver.script = lambda call: 1
+    handle = await lab.submit()
+    await lab.until_state("r0", "broken")
+    lab.driver.script = lambda call: 0
+    await lab.store.repair("p", "r0", "operator")
+    await lab.until(handle, LeaseState.ACTIVE)
+    await handle.execute_update(LeaseWorkflow.release, ME)
+    return handle
+
+
+async def limited_with_stages_for_the_whole_lease(lab: Lab) -> Handle:
+    limited, once = Hook(run="true", limit="foreman"), Hook(run="true", scope=Scope.LEASE)
+    hooks = {"provision": [limited], "validate": [once], "deliver": [Hook(run="true"), once], "release": [limited]}
+    await lab.pool(3, hooks=hooks, limits={"foreman": 1})
+    handle = await lab.submit(count=3)
+    await lab.until(handle, LeaseState.ACTIVE)
+    await handle.execute_update(LeaseWorkflow.release, ME)
+    return handle
+
+
+async def failed_in_a_stage_for_the_whole_lease(lab: Lab) -> Handle:
+    await lab.pool(1, hooks={"validate": [Hook(run="true", scope=Scope.LEASE)]})
+    lab.driver.script = lambda call: 1
+    return await lab.submit()
+
+
+async def grown_shrunk_and_released(lab: Lab) -> Handle:
+    await lab.pool(4, wipe=1, release=1)
+    lab.driver.script = lambda call: int(call.env["LEASEHOLD_RESOURCE"] == "r2")
+    handle = await lab.submit()
+    await lab.until(handle, LeaseState.ACTIVE)
+    for request in ("one", "two"):
+        addition = AddResources(items=(Item(pool="p"),), actor="me", request=request)
+        await handle.execute_update(LeaseWorkflow.add, addition)
+        await lab.until_event(handle, "lease_resource_ready" if request == "one" else "resource_broken")
+    await handle.execute_update(LeaseWorkflow.give_back, GiveBack(pool="p", resource="r0", actor="me"))
+    await handle.execute_update(LeaseWorkflow.release, ME)
+    return handle
+
+
+async def lost(lab: Lab) -> Handle:
+    await lab.pool(1, release=1)
+    return await lab.submit(heartbeat="1s")
 
 
 async def refused(lab: Lab) -> Handle:
@@ -92,48 +167,109 @@ async def refused(lab: Lab) -> Handle:
     return await lab.submit(count=9)
 
 
-SCENARIOS: tuple[Scenario, ...] = (
+async def gone_on_in_a_new_run(lab: Lab) -> Handle:
+    await lab.pool(1, policy=Policy(max_duration=timedelta(days=2)), wipe=1)
+    handle = await lab.submit()
+    await lab.until(handle, LeaseState.ACTIVE)
+    for number in range(12):
+        extension = ExtendLease(by="1m", actor="me", request=f"request {number}")
+        await handle.execute_update(LeaseWorkflow.extend, extension)
+    running = lab.env.client.get_workflow_handle_for(LeaseWorkflow.run, handle.id)
+    while (await running.describe()).run_id == handle.first_execution_run_id:
+        await asyncio.sleep(0.05)
+    await running.execute_update(LeaseWorkflow.release, ME)
+    return handle
+
+
+async def prepared_ahead(lab: Lab) -> Handle:
+    await lab.pool(1, policy=Policy(prepare=Prepare.AHEAD), wipe=1, deliver=1, release=1)
+    await lab.until_all_free()
+    handle = await lab.submit()
+    await lab.until(handle, LeaseState.ACTIVE)
+    await handle.execute_update(LeaseWorkflow.release, ME)
+    return handle
+
+
+PLAIN: tuple[Scenario, ...] = (
     granted_at_once_and_released,
-    prepared_extended_and_expired,
     queued_granted_and_released_by_signal,
     queued_and_cancelled,
     cancelled_in_a_hook,
     cancelled_in_temporal,
     failed_in_a_second_attempt,
+    replaced_and_released,
+    repaired_and_released,
+    limited_with_stages_for_the_whole_lease,
+    failed_in_a_stage_for_the_whole_lease,
+    grown_shrunk_and_released,
+    lost,
     refused,
+    prepared_ahead,
 )
+LONG: tuple[Scenario, ...] = (gone_on_in_a_new_run,)
+"""On a server that soon wants a new run."""
+TIMED: tuple[Scenario, ...] = (
+    prepared_extended_and_expired,
+    warned_extended_by_policy_and_expired_after_its_grace,
+    not_ready_in_time,
+)
+"""On the server whose clock skips."""
 
 
-async def record(scenario: Scenario, name: str) -> None:
-    """Play a scenario and save its lease's history, and those of the recyclings that it started."""
-    async with start_skipping_server() as env:
-        with tempfile.TemporaryDirectory() as folder:
-            async with open_lab(env, Path(folder), "record") as lab:
-                handle = await scenario(lab)
-                await handle.result()
-                await _save(handle, f"lease-{name}")
-                for recycling_id in await lab.recyclings:
-                    recycling: WorkflowHandle[Any, str] = env.client.get_workflow_handle(recycling_id)
-                    await recycling.result()
-                    await _save(recycling, f"recycle-{name}")
+async def record(scenario: Scenario, env: WorkflowEnvironment) -> None:
+    """Play a scenario and save its lease's history, of each run, and those of the recyclings that it started."""
+    name = _name(scenario)
+    with tempfile.TemporaryDirectory() as folder:
+        async with open_lab(env, Path(folder), f"record-{name}") as lab:
+            handle = await scenario(lab)
+            await handle.result()
+            first = env.client.get_workflow_handle(handle.id, run_id=handle.first_execution_run_id)
+            await _save(first, f"lease-{name}")
+            last = await env.client.get_workflow_handle(handle.id).describe()
+            if last.run_id != handle.first_execution_run_id:
+                await _save(env.client.get_workflow_handle(handle.id, run_id=last.run_id), f"lease-{name}-last")
+            for number, recycling_id in enumerate(await lab.recyclings, start=1):
+                recycling: WorkflowHandle[Any, str] = env.client.get_workflow_handle(recycling_id)
+                await recycling.result()
+                await _save(recycling, f"recycle-{name}-{number}")
 
 
-async def _save(handle: WorkflowHandle[Any, str], name: str) -> None:
+def _name(scenario: Scenario) -> str:
+    return scenario.__name__.replace("_", "-")
+
+
+def _missing(scenarios: tuple[Scenario, ...]) -> list[Scenario]:
+    return [s for s in scenarios if not (FOLDER / f"lease-{_name(s)}.json").exists()]
+
+
+async def _save(handle: WorkflowHandle[Any, Any], name: str) -> None:
     path = FOLDER / f"{name}.json"
     if not path.exists():
         path.write_text((await handle.fetch_history()).to_json() + "\n")
 
 
-async def main() -> None:
+async def _on_real_server(scenarios: list[Scenario], address: str) -> None:
+    for scenario in scenarios:
+        await record(scenario, WorkflowEnvironment.from_client(await Client.connect(address)))
+
+
+async def _on_skipping_server(scenarios: list[Scenario]) -> None:
+    for scenario in scenarios:
+        async with start_skipping_server() as env:
+            await record(scenario, env)
+
+
+def main() -> None:
     """Record what is not there yet."""
     FOLDER.mkdir(exist_ok=True)
-    for scenario in SCENARIOS:
-        name = scenario.__name__.replace("_", "-")
-        if not (FOLDER / f"lease-{name}.json").exists():
-            await record(scenario, name)
+    for scenarios, settings in ((_missing(PLAIN), {}), (_missing(LONG), SHORT_HISTORIES)):
+        if scenarios:
+            with temporal.server(**settings) as address:
+                asyncio.run(_on_real_server(scenarios, address))
+    asyncio.run(_on_skipping_server(_missing(TIMED)))
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    main()
     sys.stdout.flush()
     os._exit(0)

@@ -11,6 +11,23 @@ depends_on = None
 
 def upgrade() -> None:
     op.create_table(
+        "answers",
+        sa.Column("lease", sa.String(length=64), nullable=False),
+        sa.Column(
+            "key", sa.String(length=32), nullable=False, comment="Digest of what tells a call from its repetition"
+        ),
+        sa.Column("use", sa.String(length=32), nullable=False, comment="Digest of what the key was used for"),
+        sa.Column(
+            "refusal",
+            sa.JSON(none_as_null=True),
+            nullable=True,
+            comment="The error that answered it, if it was refused",
+        ),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.PrimaryKeyConstraint("lease", "key", name=op.f("pk_answers")),
+        comment="Calls that steer a lease: one that comes twice counts once, and is answered alike",
+    )
+    op.create_table(
         "counters",
         sa.Column("name", sa.String(length=64), nullable=False),
         sa.Column("value", sa.BigInteger(), nullable=False),
@@ -26,11 +43,7 @@ def upgrade() -> None:
         sa.Column("resource", sa.String(length=128), nullable=True),
         sa.Column("actor", sa.String(length=128), nullable=True),
         sa.Column("reason", sa.Text(), nullable=True),
-        sa.Column(
-            "data",
-            sa.JSON(none_as_null=True),
-            nullable=False,
-        ),
+        sa.Column("data", sa.JSON(none_as_null=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_events")),
         sqlite_autoincrement=True,
     )
@@ -46,36 +59,54 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("name", name=op.f("pk_files")),
     )
     op.create_table(
+        "heartbeats",
+        sa.Column("lease", sa.String(length=64), nullable=False),
+        sa.Column("every_s", sa.BigInteger(), nullable=False),
+        sa.Column("by", sa.DateTime(timezone=True), nullable=False, comment="Past it the lease is lost"),
+        sa.Column("lost", sa.Boolean(), nullable=False, comment="It was missed: no heartbeat revives the lease"),
+        sa.Column("told_at", sa.DateTime(timezone=True), nullable=True, comment="When its workflow was told"),
+        sa.PrimaryKeyConstraint("lease", name=op.f("pk_heartbeats")),
+        comment="Leases that end unless their holder is heard of; apart from `leases`, because it is written so often",
+    )
+    with op.batch_alter_table("heartbeats", schema=None) as batch_op:
+        batch_op.create_index("ix_heartbeats_by", ["by"], unique=False)
+
+    op.create_table(
         "leases",
         sa.Column("id", sa.String(length=64), nullable=False),
         sa.Column("number", sa.BigInteger(), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("outcome", sa.String(length=16), nullable=True),
-        sa.Column(
-            "error",
-            sa.JSON(none_as_null=True),
-            nullable=True,
-        ),
+        sa.Column("error", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("principal", sa.String(length=128), nullable=False),
         sa.Column("owner", sa.String(length=128), nullable=False),
-        sa.Column(
-            "cc",
-            sa.JSON(none_as_null=True),
-            nullable=False,
-        ),
+        sa.Column("cc", sa.JSON(none_as_null=True), nullable=False),
         sa.Column("description", sa.Text(), nullable=True),
-        sa.Column(
-            "wanted",
-            sa.JSON(none_as_null=True),
-            nullable=False,
-            comment="The items as requested",
-        ),
+        sa.Column("wanted", sa.JSON(none_as_null=True), nullable=False, comment="The items as requested"),
         sa.Column("priority", sa.Integer(), nullable=False),
         sa.Column("duration_s", sa.BigInteger(), nullable=False),
-        sa.Column(
-            "last_extension", sa.String(length=128), nullable=True, comment="So that an extension run twice counts once"
-        ),
         sa.Column("run_id", sa.String(length=64), nullable=False),
+        sa.Column(
+            "waiting",
+            sa.Boolean(),
+            nullable=False,
+            comment="In the queue: for all that it wants, or for what is missing",
+        ),
+        sa.Column(
+            "missing",
+            sa.JSON(none_as_null=True),
+            nullable=True,
+            comment="The items of which one resource each is still to be replaced",
+        ),
+        sa.Column("replaced", sa.Integer(), nullable=False, comment="How many failed resources were replaced"),
+        sa.Column("blocked", sa.Text(), nullable=True, comment="Why its preparation does not go on"),
+        sa.Column("warned", sa.Integer(), nullable=False, comment="How many of the warnings before its end were given"),
+        sa.Column(
+            "grace_until",
+            sa.DateTime(timezone=True),
+            nullable=True,
+            comment="Expired, and until then it can be revived",
+        ),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("granted_at", sa.DateTime(timezone=True), nullable=True),
         sa.Column("active_at", sa.DateTime(timezone=True), nullable=True),
@@ -92,26 +123,28 @@ def upgrade() -> None:
             "ix_leases_queue",
             [sa.literal_column("priority DESC"), "number"],
             unique=False,
-            postgresql_where=sa.text("state = 'queued'"),
-            sqlite_where=sa.text("state = 'queued'"),
+            postgresql_where=sa.text("waiting"),
+            sqlite_where=sa.text("waiting"),
         )
         batch_op.create_index("ix_leases_state_number", ["state", "number"], unique=False)
 
     op.create_table(
+        "limiters",
+        sa.Column("name", sa.String(length=128), nullable=False),
+        sa.Column("size", sa.Integer(), nullable=False),
+        sa.Column("file", sa.String(length=128), nullable=False, comment="The pools file that made it"),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_limiters")),
+    )
+    op.create_table(
         "outbox",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column(
-            "kind",
-            sa.String(length=16),
-            nullable=False,
-            comment="granted: signal the lease; recycle: start the workflow",
+            "kind", sa.String(length=16), nullable=False, comment="granted: signal the workflow; recycle: start it"
         ),
-        sa.Column("lease", sa.String(length=64), nullable=False),
         sa.Column(
-            "message",
-            sa.JSON(none_as_null=True),
-            nullable=True,
+            "lease", sa.String(length=400), nullable=False, comment="Or the id of another workflow, which is signalled"
         ),
+        sa.Column("message", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("delivered_at", sa.DateTime(timezone=True), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_outbox")),
@@ -152,12 +185,20 @@ def upgrade() -> None:
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("lease", sa.String(length=64), nullable=False),
         sa.Column("pool", sa.String(length=128), nullable=False),
-        sa.Column("resource", sa.String(length=128), nullable=False),
+        sa.Column("resource", sa.String(length=128), nullable=False, comment="Empty: for all resources of the lease"),
         sa.Column("epoch", sa.BigInteger(), nullable=False),
         sa.Column("stage", sa.String(length=16), nullable=False),
         sa.Column("hook", sa.Integer(), nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
-        sa.Column("host", sa.String(length=255), nullable=False),
+        sa.Column(
+            "host",
+            sa.String(length=255),
+            nullable=False,
+            comment="For people; the next three tell where else it may be alive",
+        ),
+        sa.Column("locks", sa.String(length=64), nullable=False, comment="The identity of the lock folder"),
+        sa.Column("boot", sa.String(length=64), nullable=False, comment="Of the kernel's start"),
+        sa.Column("processes", sa.String(length=64), nullable=False, comment="The namespace of its processes"),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column(
             "deadline",
@@ -171,13 +212,14 @@ def upgrade() -> None:
         sa.Column("detail", sa.Text(), nullable=True),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_runs")),
         sa.UniqueConstraint(
+            "lease",
             "pool",
             "resource",
             "epoch",
             "stage",
             "hook",
             "attempt",
-            name=op.f("uq_runs_pool_resource_epoch_stage_hook_attempt"),
+            name=op.f("uq_runs_lease_pool_resource_epoch_stage_hook_attempt"),
         ),
         sqlite_autoincrement=True,
     )
@@ -192,19 +234,59 @@ def upgrade() -> None:
         )
 
     op.create_table(
+        "slots",
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("limiter", sa.String(length=128), nullable=False),
+        sa.Column("workflow", sa.String(length=400), nullable=False, comment="Who has it, or waits for it"),
+        sa.Column("key", sa.String(length=400), nullable=False, comment="For which run of a hook"),
+        sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("taken_at", sa.DateTime(timezone=True), nullable=True),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_slots")),
+        sa.UniqueConstraint("workflow", "key", name=op.f("uq_slots_workflow_key")),
+        sqlite_autoincrement=True,
+    )
+    with op.batch_alter_table("slots", schema=None) as batch_op:
+        batch_op.create_index("ix_slots_limiter", ["limiter", "id"], unique=False)
+
+    op.create_table(
         "specs",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("pool", sa.String(length=128), nullable=False),
         sa.Column("digest", sa.String(length=64), nullable=False),
-        sa.Column(
-            "spec",
-            sa.JSON(none_as_null=True),
-            nullable=False,
-        ),
+        sa.Column("spec", sa.JSON(none_as_null=True), nullable=False),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_specs")),
         sa.UniqueConstraint("pool", "digest", name=op.f("uq_specs_pool_digest")),
         comment="Append-only: a lease keeps the hook settings of its grant",
     )
+    op.create_table(
+        "tokens",
+        sa.Column("number", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
+        sa.Column("id", sa.String(length=16), nullable=False, comment="The public part of the token's string"),
+        sa.Column(
+            "digest",
+            sa.String(length=64),
+            nullable=False,
+            comment="SHA-256 of the token's string, which is stored nowhere",
+        ),
+        sa.Column("owner", sa.String(length=128), nullable=False, comment="The user"),
+        sa.Column("role", sa.String(length=16), nullable=False),
+        sa.Column("scopes", sa.JSON(none_as_null=True), nullable=False),
+        sa.Column("label", sa.Text(), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("created_by", sa.String(length=128), nullable=False),
+        sa.Column("made_with", sa.String(length=16), nullable=True, comment="The token that it was made with"),
+        sa.Column("expires_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("revoked_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("revoked_by", sa.String(length=128), nullable=True),
+        sa.Column("last_used_at", sa.DateTime(timezone=True), nullable=True, comment="To the minute"),
+        sa.PrimaryKeyConstraint("number", name=op.f("pk_tokens")),
+        sa.UniqueConstraint("id", name=op.f("uq_tokens_id")),
+        sqlite_autoincrement=True,
+    )
+    with op.batch_alter_table("tokens", schema=None) as batch_op:
+        batch_op.create_index("ix_tokens_made_with", ["made_with"], unique=False)
+        batch_op.create_index("ix_tokens_owner_number", ["owner", "number"], unique=False)
+
     op.create_table(
         "grants",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
@@ -215,6 +297,12 @@ def upgrade() -> None:
         sa.Column("spec", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("item", sa.Integer(), nullable=False),
         sa.Column("role", sa.String(length=128), nullable=True),
+        sa.Column(
+            "due",
+            sa.JSON(none_as_null=True),
+            nullable=False,
+            comment="The stages that it has to go through for this lease",
+        ),
         sa.Column("stage", sa.String(length=16), nullable=True),
         sa.Column("attempt", sa.Integer(), nullable=True),
         sa.Column("granted_at", sa.DateTime(timezone=True), nullable=False),
@@ -278,21 +366,16 @@ def upgrade() -> None:
             "epoch", sa.BigInteger(), nullable=False, comment="The fencing token: grows with each change of actor"
         ),
         sa.Column("draining", sa.Boolean(), nullable=False),
-        sa.Column(
-            "tags",
-            sa.JSON(none_as_null=True),
-            nullable=False,
-        ),
-        sa.Column(
-            "properties",
-            sa.JSON(none_as_null=True),
-            nullable=False,
-        ),
+        sa.Column("tags", sa.JSON(none_as_null=True), nullable=False),
+        sa.Column("properties", sa.JSON(none_as_null=True), nullable=False),
         sa.Column("offline_reason", sa.Text(), nullable=True),
         sa.Column("offline_by", sa.String(length=128), nullable=True),
         sa.Column("offline_since", sa.DateTime(timezone=True), nullable=True),
         sa.Column("broken_reason", sa.Text(), nullable=True),
         sa.Column("broken_since", sa.DateTime(timezone=True), nullable=True),
+        sa.Column(
+            "prepared", sa.String(length=64), nullable=True, comment="Digest of the stages that it went through ahead"
+        ),
         sa.ForeignKeyConstraint(["pool"], ["pools.name"], name=op.f("fk_resources_pool")),
         sa.PrimaryKeyConstraint("pool", "name", name=op.f("pk_resources")),
     )

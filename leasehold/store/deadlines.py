@@ -1,0 +1,175 @@
+"""Deadlines: what is due for an active lease, and moving its end. The database's clock decides."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Row, select, update
+
+from leasehold import allocation, durations
+from leasehold.allocation import Candidate
+from leasehold.errors import (
+    DurationRefused,
+    ExtensionRefused,
+    Invalid,
+    KeyReused,
+    LeaseholdError,
+    LeaseNotActive,
+)
+from leasehold.messages import CloseLease, ExtendLease, Held, Refusal, Tick
+from leasehold.model import LONGEST, Extend, LeaseState, Outcome, Policy
+from leasehold.store import answers, closing, events, holding, matching
+from leasehold.store import tables as t
+from leasehold.store.answers import as_refusal
+from leasehold.store.engine import Tx
+
+
+def tick(tx: Tx, order: Tick) -> Held:
+    """Do what is due for an active lease by now: warn, extend it, begin its grace, or end it."""
+    row = holding.lease_row(tx.connection, order.lease)
+    if row.state != LeaseState.ACTIVE:
+        return Held(state=LeaseState(row.state), outcome=row.outcome and Outcome(row.outcome))
+    policies = holding.policies(tx.connection, order.lease)
+    if row.grace_until is not None:
+        return _expire(tx, order) if row.grace_until <= tx.now else holding.held(row, policies, tx.now)
+    if row.expires_at > tx.now:
+        _warn(tx, row, policies)
+    else:
+        extended = _automatic(tx, row, policies)
+        if extended is not None:
+            _move_end(tx, row, policies, extended, actor="policy")
+        elif (grace := _grace(policies)) is not None and row.expires_at + grace > tx.now:
+            until = row.expires_at + grace
+            tx.execute(update(t.leases).where(t.leases.c.id == row.id).values(grace_until=until))
+            events.record(tx, "lease_grace", lease=row.id, data={"until": until.isoformat()})
+        else:
+            return _expire(tx, order)
+    return holding.held(holding.lease_row(tx.connection, order.lease), policies, tx.now)
+
+
+def _expire(tx: Tx, order: Tick) -> Held:
+    closed = closing.close(
+        tx,
+        CloseLease(
+            lease=order.lease,
+            outcome=Outcome.EXPIRED,
+            actor="leasehold",
+            stopped=order.stopped,
+            reason="time is up",
+        ),
+    )
+    return Held(state=closed.state, outcome=closed.outcome)
+
+
+def _warn(tx: Tx, row: Row[Any], policies: Sequence[Policy]) -> None:
+    left = row.expires_at - tx.now
+    due = holding.past_warnings(policies, left)
+    if due > row.warned:
+        tx.execute(update(t.leases).where(t.leases.c.id == row.id).values(warned=due))
+        about = {"expires_at": row.expires_at.isoformat(), "left_s": round(left.total_seconds())}
+        events.record(tx, "lease_expiring", lease=row.id, data=about)
+
+
+def _grace(policies: Sequence[Policy]) -> timedelta | None:
+    """The shortest grace of all pools; None where one gives none."""
+    graces = [policy.grace for policy in policies]
+    return min((g for g in graces if g is not None), default=None) if None not in graces else None
+
+
+def _automatic(tx: Tx, row: Row[Any], policies: Sequence[Policy]) -> datetime | None:
+    """Until when the policy extends a lease by itself; None if it does not."""
+    steps = [policy.auto_extend for policy in policies]
+    if not steps or None in steps:
+        return None
+    until: datetime = tx.now + min(step for step in steps if step is not None)
+    until = min(until, row.active_at + _total(policies))
+    return until if until > tx.now and not _is_claimed(tx, row.id) else None
+
+
+def _total(policies: Sequence[Policy]) -> timedelta:
+    return min([LONGEST, *(p.max_total for p in policies if p.max_total)])
+
+
+def _is_claimed(tx: Tx, lease: str) -> bool:
+    """Whether somebody waits for something that a lease has."""
+    rows = tx.execute(
+        select(t.resources)
+        .join(t.grants, (t.grants.c.pool == t.resources.c.pool) & (t.grants.c.resource == t.resources.c.name))
+        .where(t.grants.c.lease == lease, t.grants.c.closed_at.is_(None))
+    ).all()
+    mine = [Candidate(pool=r.pool, name=r.name, tags=frozenset(r.tags), properties=r.properties) for r in rows]
+    for batch in matching.waiting(tx.connection, {candidate.pool for candidate in mine}):
+        for waiting in batch:
+            if any(allocation.suits(item, candidate) for item in waiting.items.values() for candidate in mine):
+                return True
+    return False
+
+
+def extend(tx: Tx, lease: str, extension: ExtendLease) -> Held:
+    """Move the end of an active lease, as far as every pool's policy allows; one in grace is revived.
+
+    A repetition is answered alike.
+    """
+    try:
+        answer = answers.find(tx.connection, lease, extension.request)
+    except KeyReused as error:
+        return Held(refusal=as_refusal(error))
+    if answer is None:
+        answer = answers.keep(tx, lease, extension.request, _extend(tx, lease, extension))
+    row = holding.lease_row(tx.connection, lease)
+    if answer.refusal is not None:
+        return Held(refusal=answer.refusal)
+    if row.state != LeaseState.ACTIVE:
+        return Held(refusal=as_refusal(_not_active(row)))
+    return holding.held(row, holding.policies(tx.connection, lease), tx.now)
+
+
+def _extend(tx: Tx, lease: str, extension: ExtendLease) -> Refusal | None:
+    """Move the end of a lease, or return why not."""
+    row = holding.lease_row(tx.connection, lease)
+    policies = holding.policies(tx.connection, lease)
+    try:
+        expires_at = _extended(tx, row, policies, extension)
+    except LeaseholdError as error:
+        return as_refusal(error)
+    _move_end(tx, row, policies, expires_at, actor=extension.actor)
+    return None
+
+
+def _not_active(row: Row[Any]) -> LeaseNotActive:
+    return LeaseNotActive(f"lease {row.number} is {row.state}: only an active lease can be extended")
+
+
+def _move_end(tx: Tx, row: Row[Any], policies: Sequence[Policy], expires_at: datetime, *, actor: str) -> None:
+    warned = holding.past_warnings(policies, expires_at - tx.now)
+    values = {"expires_at": expires_at, "warned": warned, "grace_until": None}
+    tx.execute(update(t.leases).where(t.leases.c.id == row.id).values(values))
+    events.record(tx, "lease_extended", lease=row.id, actor=actor, data={"expires_at": expires_at.isoformat()})
+
+
+def _extended(tx: Tx, row: Row[Any], policies: Sequence[Policy], extension: ExtendLease) -> datetime:
+    if row.state != LeaseState.ACTIVE:
+        raise _not_active(row)
+    if extension.until is None:
+        if extension.by is None:
+            raise Invalid("an extension says by how long, or until when")
+        expires_at: datetime = row.expires_at + durations.parse(extension.by)
+    else:
+        expires_at = extension.until
+        if expires_at.tzinfo is None:
+            raise Invalid("a time needs its zone: 2026-01-05T18:00:00Z")
+    if expires_at <= tx.now:
+        raise Invalid("a lease can only be extended into the future")
+    limit, total = holding.longest(policies), _total(policies)
+    if expires_at - tx.now > limit:
+        raise DurationRefused(f"then {durations.render(limit)} or more would be left, and no more is allowed at once")
+    if expires_at - row.active_at > total:
+        raise DurationRefused(f"then the lease would last longer than the {durations.render(total)} allowed in total")
+    wills = {policy.extend for policy in policies}
+    if expires_at > row.expires_at and Extend.NEVER in wills:
+        raise ExtensionRefused("leases of this pool cannot be extended")
+    if expires_at > row.expires_at and Extend.WHILE_UNCLAIMED in wills and _is_claimed(tx, row.id):
+        raise ExtensionRefused("somebody waits for what the lease has")
+    return expires_at

@@ -1,0 +1,101 @@
+"""Failing resources: quarantine, and what becomes of the lease that was being prepared with them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Row, update
+
+from leasehold.allocation import Waiter
+from leasehold.errors import LeaseholdError
+from leasehold.messages import Admitted, Blocked, BrokenInLease, BrokenResource, Refusal
+from leasehold.model import OVER, LeaseState, OnFailure, Policy
+from leasehold.store import admission, events, granting, holding, matching, moves, specs
+from leasehold.store import tables as t
+from leasehold.store.engine import Tx
+
+
+def report(tx: Tx, order: BrokenInLease) -> Admitted:
+    """Quarantine what failed; replace it, wait for its repair, or refuse to go on, as its pool's policy says.
+
+    What was added to an active lease and failed is taken out of it again.
+    """
+    row = holding.lease_row(tx.connection, order.lease)
+    if row.state in OVER:
+        return Admitted(state=LeaseState(row.state))
+    rows = {(grant.pool, grant.resource, grant.epoch): grant for grant in granting.open_rows(tx, order.lease)}
+    failed = [(rows[key], b) for b in order.broken if (key := (b.pool, b.resource, b.epoch)) in rows]
+    if row.state == LeaseState.ACTIVE:
+        _drop(tx, failed)
+        return holding.standing(tx.connection, order.lease, tx.now)
+    try:
+        _carry_on(tx, row, failed)
+    except _Hopeless as reason:
+        what = "; ".join(f"{b.pool}/{b.resource}: {b.reason}" for b in order.broken)
+        return Admitted(refusal=Refusal(code="stage_failed", detail=f"{what}{reason}"))
+    return holding.standing(tx.connection, order.lease, tx.now)
+
+
+class _Hopeless(Exception):
+    """The lease cannot go on; says why where the failed stage itself does not."""
+
+
+def _drop(tx: Tx, failed: list[tuple[Row[Any], BrokenResource]]) -> None:
+    for grant, broken in failed:
+        granting.close(tx, [grant], {(broken.pool, broken.resource): broken.reason}, was_active=True)
+
+
+def _carry_on(tx: Tx, lease: Row[Any], failed: list[tuple[Row[Any], BrokenResource]]) -> None:
+    """Replace what failed, or wait for its repair; raise `_Hopeless`."""
+    loaded = specs.load(tx.connection, {grant.spec for grant, _ in failed})
+    replaced: list[int] = []
+    held: list[str] = []
+    hopeless: str | None = None
+    for grant, broken in failed:
+        resource = moves.row_of(tx, grant.pool, grant.resource)
+        assert resource is not None
+        policy: Policy = loaded[grant.spec].policy
+        if policy.on_failure is OnFailure.HOLD:
+            moves.quarantine(tx, resource, broken.reason, lease=lease.id)
+            held.append(f"{grant.pool}/{grant.resource} waits for its repair: {broken.reason}")
+        else:
+            granting.close(tx, [grant], {(grant.pool, grant.resource): broken.reason}, was_active=False)
+            replaced.append(grant.item)
+            if policy.on_failure is OnFailure.FAIL:
+                hopeless = ""
+            elif lease.replaced + len(replaced) > policy.replacements:
+                hopeless = f"; {lease.replaced} were replaced before, and no more than {policy.replacements} are"
+    if hopeless is not None:
+        raise _Hopeless(hopeless)
+    if held:
+        tx.execute(update(t.leases).where(t.leases.c.id == lease.id).values(blocked="; ".join(held)))
+    if replaced:
+        _replace(tx, lease, replaced)
+
+
+def _replace(tx: Tx, lease: Row[Any], places: list[int]) -> None:
+    """Let a lease wait, at its place in the queue, for others in the stead of what failed."""
+    missing = [*(lease.missing or ()), *places]
+    wanted = matching.missing(specs.items_from_json(lease.wanted), missing)
+    me = Waiter(lease=lease.id, items=tuple(wanted.values()))
+    try:
+        admission.check_satisfiable(me, matching.candidates(tx.connection, [me], besides=lease.id))
+    except LeaseholdError:
+        raise _Hopeless("; there is no other resource to take its place") from None
+    values = {"waiting": True, "missing": missing, "replaced": lease.replaced + len(places)}
+    tx.execute(update(t.leases).where(t.leases.c.id == lease.id).values(values))
+    matching.leave(tx, lease.id)
+    matching.wait(tx, lease.id, me.items)
+    matching.match(tx, matching.wanted_pools(me.items))
+
+
+def blocked(tx: Tx, order: Blocked) -> None:
+    """Let a lease show why its preparation does not go on, or that it does."""
+    row = holding.lease_row(tx.connection, order.lease)
+    if row.blocked == order.reason or row.state in OVER:
+        return
+    tx.execute(update(t.leases).where(t.leases.c.id == order.lease).values(blocked=order.reason))
+    if order.reason is not None:
+        events.record(
+            tx, "lease_blocked", lease=order.lease, pool=order.pool, resource=order.resource, reason=order.reason
+        )

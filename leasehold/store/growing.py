@@ -1,0 +1,83 @@
+"""Growing and shrinking: an active lease gets more resources, or gives some back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Row, select, update
+
+from leasehold import allocation
+from leasehold.allocation import Award, Waiter
+from leasehold.errors import KeyReused, LastResource, LeaseholdError, LeaseNotActive, NotFree, ResourceUnknown
+from leasehold.messages import AddResources, Admitted, GiveBack, Refusal
+from leasehold.model import LeaseState
+from leasehold.store import admission, answers, claims, events, granting, holding, matching, specs
+from leasehold.store import tables as t
+from leasehold.store.answers import as_refusal
+from leasehold.store.engine import Tx
+
+
+def add(tx: Tx, lease: str, addition: AddResources) -> Admitted:
+    """Grant an active lease more, at once or not at all. A repetition is answered alike."""
+    try:
+        answer = answers.find(tx.connection, lease, addition.request)
+    except KeyReused as error:
+        return Admitted(refusal=as_refusal(error))
+    if answer is None:
+        answer = answers.keep(tx, lease, addition.request, _add(tx, lease, addition))
+    if answer.refusal is not None:
+        return Admitted(refusal=answer.refusal)
+    return holding.standing(tx.connection, lease, tx.now)
+
+
+def _add(tx: Tx, lease: str, addition: AddResources) -> Refusal | None:
+    """Grant a lease more, or return why not."""
+    row = holding.lease_row(tx.connection, lease)
+    try:
+        award = _award(tx, row, addition)
+    except LeaseholdError as error:
+        return as_refusal(error)
+    before = specs.items_from_json(row.wanted)
+    wanted = specs.items_to_json((*before, *addition.items))
+    tx.execute(update(t.leases).where(t.leases.c.id == lease).values(wanted=wanted))
+    events.record(tx, "lease_grown", lease=lease, actor=addition.actor, data=matching.granted_data(award))
+    items = dict(enumerate(addition.items, start=len(before)))
+    granted = granting.grant(tx, lease, row.principal, items, award)
+    if not any(claim.stages for claim in granted) and not claims.wide(tx.connection, granted):
+        holding.activate(tx, lease, [claim.held for claim in granted])
+    return None
+
+
+def _award(tx: Tx, row: Row[Any], addition: AddResources) -> Award:
+    """What a lease gets; raise what refuses it."""
+    if row.state != LeaseState.ACTIVE or row.grace_until is not None:
+        raise LeaseNotActive(f"lease {row.number} is {row.state}: only an active lease can be given more")
+    me = Waiter(lease=row.id, items=addition.items)
+    award = next(allocation.serve([me], matching.candidates(tx.connection, [me])), None)
+    if award is None:
+        admission.check_satisfiable(me, matching.candidates(tx.connection, [me], besides=row.id))
+        raise NotFree("not all of it is free now, and an active lease does not wait")
+    return award
+
+
+def give_back(tx: Tx, lease: str, part: GiveBack) -> Admitted:
+    """Take one resource out of an active lease; one that it has no more is given back already."""
+    row = holding.lease_row(tx.connection, lease)
+    try:
+        if row.state != LeaseState.ACTIVE:
+            raise LeaseNotActive(f"lease {row.number} is {row.state}: only of an active lease can a part be given back")
+        ever = select(t.grants.c.id).where(
+            t.grants.c.lease == lease, t.grants.c.pool == part.pool, t.grants.c.resource == part.resource
+        )
+        if tx.execute(ever.limit(1)).first() is None:
+            raise ResourceUnknown(f"lease {row.number} does not have {part.pool}/{part.resource}")
+        rows = granting.open_rows(tx, lease)
+        mine = [r for r in rows if (r.pool, r.resource) == (part.pool, part.resource)]
+        if mine and len(rows) == 1:
+            raise LastResource("this is all that the lease has: release it instead")
+    except LeaseholdError as error:
+        return Admitted(refusal=as_refusal(error))
+    if mine:
+        events.record(tx, "lease_shrunk", lease=lease, pool=part.pool, resource=part.resource, actor=part.actor)
+        matching.match(tx, granting.close(tx, mine, {}, was_active=True))
+    return holding.standing(tx.connection, lease, tx.now)

@@ -1,0 +1,9 @@
+"""Names in Temporal that several parts must agree on."""
+
+TASK_QUEUE = "leasehold"
+"""The task queue of leases, recyclings, and the hooks of pools that name no site."""
+
+
+def site_queue(site: str) -> str:
+    """The task queue of the hooks of one site."""
+    return f"site:{site}"
