@@ -12,7 +12,7 @@ from datetime import timedelta
 from temporalio import activity
 
 from activities.allocate import as_failure
-from leasehold.errors import LeaseholdError
+from leasehold.errors import LeaseholdError, Unavailable
 from leasehold.messages import HookReport, RunHook
 from leasehold.model import SECRET_STAGES, StageName
 from leasehold.ports import Begun, Driver, HookCall, LogStore, Place, Store
@@ -96,13 +96,16 @@ class Stages:
             hook=briefing.hook,
             env=briefing.env,
             folder=briefing.folder,
-            lock=f"{order.pool}/{order.resource}",
+            locks=(f"{order.pool}/{order.resource}",),
             lease_file=briefing.lease_file,
             log_stdout=not secret_stage,
             begin=begin,
             stopped=stopped,
         )
-        result = await self._drivers[briefing.hook.driver].run(call, self._log(order))
+        driver = self._drivers.get(briefing.hook.driver)
+        if driver is None:
+            raise Unavailable(f"the worker on {self._place.host} has no driver {briefing.hook.driver}")
+        result = await driver.run(call, self._log(order))
         if result is None:
             finished = begun[-1].finished
             assert finished is not None

@@ -151,8 +151,9 @@ def spec(spec: PoolSpec) -> dict[str, Any]:
 
 
 def _hook(hook: Hook) -> dict[str, Any]:
+    does = {"run": hook.run} if hook.driver == "command" else {hook.driver: hook.settings}
     return {
-        "run": hook.run,
+        **does,
         "timeout": durations.render(hook.timeout),
         "attempts": hook.attempts,
         "scope": hook.scope,

@@ -9,20 +9,28 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Self
 
 import pydantic
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from leasehold import durations
-from leasehold.errors import Fault, Invalid, LeaseholdError, Malformed
+from leasehold.errors import Fault, Invalid, Malformed
+from leasehold.fields import Duration as Duration
+from leasehold.fields import Json as Json
+from leasehold.fields import Name as Name
+from leasehold.fields import Strict as Strict
+from leasehold.fields import Tag as Tag
+from leasehold.fields import Text as Text
+from leasehold.fields import Word
+from leasehold.fields import storable as storable
+from leasehold.http_hook import HttpFile
 from leasehold.model import (
-    NAME_PATTERN,
     PREPARE,
     Extend,
     Hook,
@@ -36,64 +44,13 @@ from leasehold.model import (
     StageName,
 )
 
-
-def _duration(value: object) -> timedelta:
-    if isinstance(value, timedelta):
-        return value
-    try:
-        return durations.parse(str(value) if not isinstance(value, bool) else "")
-    except LeaseholdError as error:
-        raise PydanticCustomError("duration", "{reason}", {"reason": error.detail}) from None
-
-
-def storable(value: str) -> str:
-    """A text without NUL; any other raises pydantic's error."""
-    # PostgreSQL cannot store it, and no environment variable can carry it.
-    if "\0" in value:
-        raise PydanticCustomError("nul", "a text must not contain the NUL character")
-    return value
-
-
-def _plain_json(value: dict[str, Any]) -> dict[str, Any]:
-    if _depth(value) > _DEEPEST_JSON:
-        raise PydanticCustomError("too_deep", "must not be nested over {most} deep", {"most": _DEEPEST_JSON})
-    try:
-        written = json.dumps(value, allow_nan=False, ensure_ascii=False)
-        written.encode()
-    except (TypeError, ValueError) as error:
-        raise PydanticCustomError("not_json", "must be plain JSON: {reason}", {"reason": str(error)}) from None
-    if "\\u0000" in written or len(written.encode()) > 65536:
-        raise PydanticCustomError("not_storable", "must be at most 64 KiB of JSON without NUL characters")
-    return value
-
-
-def _depth(value: object) -> int:
-    deepest = 0
-    unseen: list[tuple[object, int]] = [(value, 1)]
-    while unseen and deepest <= _DEEPEST_JSON:
-        here, depth = unseen.pop()
-        deepest = max(deepest, depth)
-        below = here.values() if isinstance(here, dict) else here if isinstance(here, list) else ()
-        unseen.extend((one, depth + 1) for one in below)
-    return deepest
-
-
-Json = Annotated[dict[str, Any], AfterValidator(_plain_json)]
-Text = Annotated[str, Field(max_length=4096), AfterValidator(storable)]
-Word = Annotated[str, AfterValidator(storable)]
 Command = Annotated[
     Annotated[Word, Field(min_length=1), pydantic.Tag("line")]
     | Annotated[list[Word], Field(min_length=1), pydantic.Tag("arguments")],
     pydantic.Discriminator(lambda value: "arguments" if isinstance(value, list) else "line"),
 ]
-Name = Annotated[str, Field(pattern=NAME_PATTERN)]
-Tag = Annotated[str, Field(min_length=1, max_length=128), AfterValidator(storable)]
-Duration = Annotated[
-    timedelta, BeforeValidator(_duration, json_schema_input_type=Annotated[str, Field(pattern=r"^\d{1,9}[smhd]$")])
-]
 
-
-_MOST_VALUES, _DEEPEST, _DEEPEST_JSON = 2_000_000, 100, 50
+_MOST_VALUES, _DEEPEST = 2_000_000, 100
 _LONGEST_REASON = 500
 
 
@@ -101,31 +58,43 @@ _LEASE_WIDE = frozenset(PREPARE) - {StageName.WIPE}
 """Stages that can be run once for a whole lease."""
 
 
-class Strict(BaseModel):
-    """Knows its keys and takes no others."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
 class HookFile(Strict):
-    """A hook of the driver `command`."""
+    """A hook: a command on the worker (`run`), or a request over HTTP (`http`)."""
 
-    run: Command = Field(description="A line for /bin/sh, or a list of arguments that no shell sees")
-    timeout: Duration = Field(default=timedelta(minutes=30), description="Then the whole process group is killed")
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [driver]} for driver in ("run", "http")]})
+
+    run: Command | None = Field(
+        default=None, description="A line for /bin/sh, or a list of arguments that no shell sees"
+    )
+    http: HttpFile | None = Field(default=None, description="A request to a server")
+    timeout: Duration = Field(
+        default=timedelta(minutes=30), description="Then the whole process group is killed, or the request given up"
+    )
     attempts: int = Field(default=1, ge=1, le=100, description="How often the hook may end without success")
     scope: Scope = Field(
         default=Scope.RESOURCE, description="Run once for each resource, or once for a lease when all of them are ready"
     )
     limit: Name | None = Field(default=None, description="The limiter of which each run needs a slot")
 
+    @model_validator(mode="after")
+    def _one_driver(self) -> Self:
+        if (self.run is None) == (self.http is None):
+            raise PydanticCustomError("one_driver", "a hook needs run or http, and only one of them")
+        return self
+
     def hook(self) -> Hook:
         """The hook it describes."""
-        run = self.run if isinstance(self.run, str) else tuple(self.run)
-        return Hook(run=run, timeout=self.timeout, attempts=self.attempts, scope=self.scope, limit=self.limit)
+        common = Hook(timeout=self.timeout, attempts=self.attempts, scope=self.scope, limit=self.limit)
+        if self.http is not None:
+            return replace(common, driver="http", settings=self.http.settings())
+        return replace(common, run=tuple(self.run) if isinstance(self.run, list) else self.run or "")
 
     @property
     def relative(self) -> bool:
-        """Whether it names a program by a path that depends on the folder."""
+        """Whether it names a program or a file by a path that depends on the folder."""
+        if self.http is not None:
+            return self.http.relative
+        assert self.run is not None
         words = self.run.split() if isinstance(self.run, str) else self.run
         return bool(words) and "/" in words[0] and not PurePosixPath(words[0]).is_absolute()
 
@@ -184,7 +153,7 @@ class ResourceFile(Strict):
 
     name: Name
     tags: list[Tag] = Field(default=[], max_length=100)
-    properties: Json = {}
+    properties: Json = Field(default={})
 
     def spec(self) -> ResourceSpec:
         """The resource it describes."""
@@ -197,7 +166,7 @@ class PoolFile(Strict):
     name: Name
     description: Text = ""
     site: Name | None = Field(default=None, description="Only workers of this site run its hooks")
-    resources: list[ResourceFile] = []
+    resources: list[ResourceFile] = Field(default=[])
     wipe: Stage | None = None
     provision: Stage | None = None
     configure: Stage | None = None

@@ -152,12 +152,14 @@ class Extend(StrEnum):
 class Hook:
     """One configured call that does a stage's work, or a part of it, through a driver.
 
-    `run` is a line for `/bin/sh -c`, or a list of arguments that no shell sees. `attempts` counts results of the
-    hook; a worker that dies in the middle consumes none. `limit` names the limiter of which each run needs a slot.
+    `run` is for the driver `command`: a line for `/bin/sh -c`, or a list of arguments that no shell sees. Every other
+    driver has its `settings`, plain JSON. `attempts` counts results of the hook; a worker that dies in the middle
+    consumes none. `limit` names the limiter of which each run needs a slot.
     """
 
-    run: str | tuple[str, ...]
+    run: str | tuple[str, ...] = ""
     driver: str = "command"
+    settings: Mapping[str, Any] = field(default_factory=dict)
     timeout: timedelta = timedelta(minutes=30)
     attempts: int = 1
     scope: Scope = Scope.RESOURCE

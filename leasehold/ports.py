@@ -54,12 +54,16 @@ LogSink = Callable[[str, bytes], Awaitable[None]]
 
 
 class Ending(StrEnum):
-    """How a hook ended; each is told apart everywhere."""
+    """How a hook ended; each is told apart everywhere.
+
+    What is no process has EXITED with status 0 where it succeeded, and FAILED where it ran and did not.
+    """
 
     EXITED = "exited"
     SIGNALLED = "signalled"
     TIMED_OUT = "timed_out"
     NOT_STARTED = "not_started"
+    FAILED = "failed"
 
 
 async def _nothing() -> None:
@@ -70,11 +74,12 @@ async def _nothing() -> None:
 class HookCall:
     """One run of one hook: all that a driver is told.
 
-    `env` is the hook's whole environment but for `PATH` and such; `folder` where it starts. Only one call with the
-    same `lock` runs on this machine at a time: a driver waits until an earlier one, even one that a dead worker left
-    behind, is gone with its whole process tree. `log_stdout` is off where the result is a secret.
+    `env` is the hook's whole environment but for `PATH` and such; `folder` where it starts. Of two calls that share one
+    of their `locks`, at least one, only one runs on this machine at a time: a driver waits until an earlier one, even
+    one that a dead worker left behind, is gone with its whole process tree. `log_stdout` is off where the result is a
+    secret.
 
-    `begin` is called once the lock is held and before anything starts. It says whether to start at all, and raises
+    `begin` is called once all locks are held and before anything starts. It says whether to start at all, and raises
     where the resource has gone to somebody else meanwhile. `stopped` is called where the hook ends without a result,
     cancelled for instance, once the driver knows that nothing of it lives, and not at all where it cannot know.
     """
@@ -82,16 +87,22 @@ class HookCall:
     hook: Hook
     env: Mapping[str, str]
     folder: str | None
-    lock: str
+    locks: tuple[str, ...]
     lease_file: bytes
     log_stdout: bool
     begin: Callable[[], Awaitable[bool]]
     stopped: Callable[[], Awaitable[None]] = _nothing
 
+    def __post_init__(self) -> None:
+        if not self.locks:
+            raise ValueError("a hook needs a lock: what it leaves behind could not be found otherwise")
+
 
 @dataclass(frozen=True, kw_only=True)
 class HookResult:
-    """What a hook did. `code` is the exit status or the signal's number; `detail` says it in words."""
+    """What a hook did. `code` is the exit status, the signal's number, or the HTTP status that was not expected;
+    `detail` says it in words, without a secret.
+    """
 
     ending: Ending
     code: int | None

@@ -16,9 +16,11 @@ from functools import partial
 from temporalio.client import Client
 
 from activities.drivers.command import CommandDriver
+from activities.drivers.http import HttpDriver
 from activities.drivers.place import place_of
 from leasehold import config, process
 from leasehold.errors import LeaseholdError
+from leasehold.ports import Driver
 from leasehold.settings import Settings
 from leasehold.store.inventory import file_digest
 from leasehold.store.logs import SqlLogStore
@@ -48,7 +50,7 @@ async def run(settings: Settings, site: str | None = None) -> None:
         locks = settings.folder / "locks"
         place = place_of(locks)
         async with CommandDriver(lock_folder=locks, kill_grace=KILL_GRACE) as command:
-            drivers = {"command": command}
+            drivers: dict[str, Driver] = {"command": command, "http": HttpDriver(locks, KILL_GRACE)}
             if site is not None:
                 async with build_site_worker(client, store, logs, drivers, site, place=place):
                     await _until(stopped, f"working for site {site}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import os
 import pwd
 import signal
@@ -14,10 +13,11 @@ from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote
 
 from activities.drivers import wire
 from activities.drivers.link import Link, LinkedRun, SupervisorLost
+from activities.drivers.locknames import lock_files
+from activities.drivers.outlast import outlast
 from activities.drivers.output import Output, Tap
 from activities.drivers.wire import Ended, Start
 from leasehold import durations
@@ -27,9 +27,6 @@ from leasehold.ports import Ending, HookCall, HookResult, LogSink
 
 KILL_GRACE = timedelta(seconds=5)
 """From SIGTERM to SIGKILL."""
-
-_READABLE = 80
-"""So many characters of a lock's name show in its file's name."""
 
 
 def minimal_environment() -> dict[str, str]:
@@ -90,7 +87,7 @@ class CommandDriver:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             stop.set_result(None)
-            await _outlast(task)
+            await outlast(task)
             raise
 
     async def _run(self, call: HookCall, log: LogSink, stop: asyncio.Future[None]) -> HookResult | None:
@@ -154,14 +151,13 @@ class CommandDriver:
 
     def _start(self, call: HookCall) -> Start:
         run = call.hook.run
-        digest = hashlib.sha256(call.lock.encode()).hexdigest()[:32]
         return Start(
             run=uuid.uuid4().hex,
             argv=["/bin/sh", "-c", run] if isinstance(run, str) else list(run),
             env={**self._environment, **call.env},
             folder=call.folder or "/",
             timeout=call.hook.timeout.total_seconds(),
-            lock=f"{quote(call.lock, safe='')[:_READABLE]}.{digest}",
+            locks=lock_files(call.locks),
             lease_file=call.lease_file,
         )
 
@@ -202,12 +198,3 @@ def _in_words(hook: Hook, ended: Ended) -> str:
             return f"could not be started: {ended.detail}"
         case _:
             return ended.how
-
-
-async def _outlast(task: asyncio.Task[HookResult | None]) -> None:
-    """Wait until a task is done, even if cancelled meanwhile; what came of it no longer matters."""
-    while not task.done():
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait({task})
-    if not task.cancelled():
-        task.exception()

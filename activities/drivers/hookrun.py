@@ -1,4 +1,4 @@
-"""One hook in the supervisor's hands: it waits for its lock and its worker's word, runs, and ends.
+"""One hook in the supervisor's hands: it waits for its locks and its worker's word, runs, and ends.
 
 Times are monotonic seconds. Standard library only, and light: the supervisor imports this.
 """
@@ -40,18 +40,18 @@ class Phase(Enum):
 
 
 class HookRun:
-    """The life of one run, with or (if `start` is None) without a hook to start once its lock's past is cleared.
+    """The life of one run, with or (if `start` is None) without a hook to start once its locks' past is cleared.
 
-    In every turn of the loop the supervisor calls `look` and then `step`, and again at `wake` or earlier. `ready` hears
-    that the lock is held and nothing of the past lives, whereupon `go` or `stop` must follow; `note` what the hook's
-    log should say; `answer`, once, how it ended.
+    `locks` are taken one after another, in the order given. In every turn of the loop the supervisor calls `look` and
+    then `step`, and again at `wake` or earlier. `ready` hears that all locks are held and nothing of the past lives,
+    whereupon `go` or `stop` must follow; `note` what the hook's log should say; `answer`, once, how it ended.
     """
 
     def __init__(
         self,
         start: Start | None,
         streams: Sequence[int],
-        lock: Lock,
+        locks: Sequence[Lock],
         grace: float,
         *,
         ready: Callable[[], None],
@@ -59,7 +59,8 @@ class HookRun:
         answer: Callable[[Ended], None],
     ) -> None:
         self.phase = Phase.WAITING
-        self._start, self._streams, self._lock, self._grace = start, streams, lock, grace
+        self._start, self._streams, self._locks, self._grace = start, streams, locks, grace
+        self._cleared = 0  # so many of the locks are held, and nothing of their past lives
         self._ready, self._note, self._answer = ready, note, answer
         self._said: set[str] = set()
         self._tree: Tree | None = None
@@ -106,10 +107,10 @@ class HookRun:
             self._watch(now, living)
             return
         try:
+            if self.phase is Phase.CLEARING and self._is_gone(now, living):
+                self._clear()
             if self.phase is Phase.WAITING:
-                self._take_lock(now)
-            elif self.phase is Phase.CLEARING and self._is_gone(now, living):
-                self._get_ready()
+                self._take_locks()
         except OSError as error:
             self._end(_unable(error), keep_record=True)
 
@@ -124,35 +125,43 @@ class HookRun:
             return due if due > now else now + TREE_POLL
         return now + TREE_POLL
 
-    def _take_lock(self, now: float) -> None:
-        if not self._lock.take():
-            if self._start is None:
-                self.phase = Phase.OVER
-            self._say("waiting until an earlier run on this machine is gone")
-            return
-        self.phase = Phase.CLEARING
-        self._tree = self._lock.left_behind()
-        if self._tree is None:
-            self._get_ready()
-        else:
-            self._say("stopping what an earlier run left behind on this machine")
+    def _take_locks(self) -> None:
+        """Take as many locks as can be had now; once all are ours and cleared, ask whether to start."""
+        while self.phase is Phase.WAITING and self._cleared < len(self._locks):
+            lock = self._locks[self._cleared]
+            if not lock.take():
+                self._say("waiting until an earlier run on this machine is gone")
+                if self._start is None:
+                    self._end(None)
+                return
+            self._tree = lock.left_behind()
+            if self._tree is not None:
+                self.phase = Phase.CLEARING
+                self._say("stopping what an earlier run left behind on this machine")
+                return
+            self._clear()
+        if self.phase is Phase.WAITING:
+            self.phase = Phase.READY
+            self._ready()
 
-    def _get_ready(self) -> None:
-        """The lock is ours, and nothing else of that name lives: ask whether to start."""
+    def _clear(self) -> None:
+        """Nothing lives any more of the past of the lock that was taken last."""
         self._tree = None
+        self._cleared += 1
         if self._start is None:
             self._end(None)
         else:
-            self.phase = Phase.READY
-            self._ready()
+            self.phase = Phase.WAITING
 
     def _spawn(self) -> None:
         start = self._start
         if start is None:
             return
-        self._lock.write_lease(start.lease_file)
-        env = start.env | {MARK: start.run, "LEASEHOLD_LEASE_FILE": self._lock.lease_path}
-        self._pid, self._report = spawn(start, env, self._streams, self._lock.fd)
+        for lock in self._locks:
+            lock.forget()
+        self._locks[0].write_lease(start.lease_file)
+        env = start.env | {MARK: start.run, "LEASEHOLD_LEASE_FILE": self._locks[0].lease_path}
+        self._pid, self._report = spawn(start, env, self._streams, [lock.fd for lock in self._locks])
         self.phase = Phase.RUNNING
         self._tree = Tree(self._pid)
         self._deadline = time.monotonic() + start.timeout
@@ -190,11 +199,13 @@ class HookRun:
             self._end(Ended(wire.EXITED, code) if code >= 0 else Ended(wire.SIGNALLED, -code))
 
     def _end(self, ended: Ended | None, *, keep_record: bool = False) -> None:
-        """Let go of everything, then answer: whoever hears it finds the lock free and the lease file gone."""
+        """Let go of everything, then answer: whoever hears it finds the locks free and the lease file gone."""
         self.phase = Phase.OVER
         self._close_streams()
-        if self._lock.fd >= 0:
-            self._lock.release(keep_record=keep_record)
+        for number, lock in enumerate(self._locks):
+            if lock.fd >= 0:
+                # The record of a lock that is not cleared yet tells of what may still live.
+                lock.release(keep_record=keep_record and number == self._cleared)
         if ended is not None and self._start is not None:
             self._answer(ended)
 

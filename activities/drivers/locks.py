@@ -1,4 +1,4 @@
-"""One lock file per running hook: whoever holds it may run that hook on this machine.
+"""Lock files, one or more for each running hook: whoever holds them all may run that hook on this machine.
 
 The kernel lets go of the lock when the supervisor dies, however it dies; the record inside then tells the next holder
 whose processes may still live. Standard library only, and light: the supervisor imports this.
@@ -7,12 +7,17 @@ whose processes may still live. Standard library only, and light: the supervisor
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
+import resource
 
 from activities.drivers.processes import Tree
 
 SUFFIX = ".lock"
+
+SPARE_DESCRIPTORS = 64
+"""So many stay free for looking at processes and files; locks and starts that would take them are turned away."""
 
 
 class Lock:
@@ -32,6 +37,7 @@ class Lock:
                 # `release` removes the file, and another holder may have made it anew: the one we got is nobody's.
                 if self._is_current(fd):
                     self.fd, fd = fd, -1
+                    self._check_limit()
                     return True
             except BlockingIOError:
                 return False
@@ -44,9 +50,12 @@ class Lock:
         session, _, run = os.pread(self.fd, 4096, 0).decode(errors="replace").strip().partition(" ")
         return Tree.left_behind(int(session), run) if session.isdigit() and run else None
 
+    def forget(self) -> None:
+        """Take out what the file tells of an earlier run. Raises OSError."""
+        os.ftruncate(self.fd, 0)
+
     def write_lease(self, content: bytes) -> None:
         """Put the lease where only this user's hook reads it. Raises OSError."""
-        os.ftruncate(self.fd, 0)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self.lease_path)
         with open(self.lease_path, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
@@ -61,6 +70,12 @@ class Lock:
         fcntl.flock(self.fd, fcntl.LOCK_UN)
         os.close(self.fd)
         self.fd = -1
+
+    def _check_limit(self) -> None:
+        """Let go of the lock and raise OSError if it took one of the last descriptors."""
+        if self.fd >= resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_DESCRIPTORS:
+            self.release(keep_record=os.fstat(self.fd).st_size > 0)
+            raise OSError(errno.EMFILE, "too many locks at once for the limit on open files")
 
     def _is_current(self, fd: int) -> bool:
         try:

@@ -79,10 +79,10 @@ def living(sessions: Set[int]) -> dict[int, set[int]]:
     return found
 
 
-def spawn(start: Start, env: dict[str, str], streams: Sequence[int], lock: int) -> tuple[int, int]:
+def spawn(start: Start, env: dict[str, str], streams: Sequence[int], locks: Sequence[int]) -> tuple[int, int]:
     """Start a hook and return its process id, which is its session's too, and a descriptor to `read_report` from.
 
-    The new process writes itself into the lock file before anything of the hook runs, so that there is no moment at
+    The new process writes itself into every lock file before anything of the hook runs, so that there is no moment at
     which a hook lives and no record of it does. Raises OSError when there can be no process.
     """
     report, tell = os.pipe()
@@ -92,7 +92,7 @@ def spawn(start: Start, env: dict[str, str], streams: Sequence[int], lock: int) 
         parent = os.getpid()
         pid = os.fork()
         if pid == 0:
-            _become(start, env, streams, lock, tell, parent)
+            _become(start, env, streams, locks, tell, parent)
     except OSError:
         os.close(report)
         raise
@@ -112,14 +112,17 @@ def read_report(report: int) -> str:
         return (file.read() or b"").decode(errors="replace")
 
 
-def _become(start: Start, env: dict[str, str], streams: Sequence[int], lock: int, tell: int, parent: int) -> NoReturn:
+def _become(
+    start: Start, env: dict[str, str], streams: Sequence[int], locks: Sequence[int], tell: int, parent: int
+) -> NoReturn:
     """Turn this new process into the hook, or tell why not."""
     try:
         os.setsid()
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:
             os._exit(127)
-        os.pwrite(lock, f"{os.getpid()} {start.run}\n".encode(), 0)
+        for lock in locks:
+            os.pwrite(lock, f"{os.getpid()} {start.run}\n".encode(), 0)
         os.write(tell, b".")
         for target, stream in enumerate(streams, 1):
             os.dup2(stream, target)

@@ -23,15 +23,12 @@ from typing import Any
 
 from activities.drivers import wire
 from activities.drivers.hookrun import HookRun, Phase
-from activities.drivers.locks import SUFFIX, Lock
+from activities.drivers.locks import SPARE_DESCRIPTORS, SUFFIX, Lock
 from activities.drivers.processes import living
 from activities.drivers.wire import Ended, Outbox, Start
 
 LONGEST_SLEEP = 3600.0
 """In seconds; epoll refuses what exceeds some weeks."""
-
-SPARE_DESCRIPTORS = 64
-"""So many stay free for looking at processes and locks; starts that would take them are turned away."""
 
 DESCRIPTORS_OF_A_START = 3
 
@@ -72,7 +69,7 @@ class Supervisor:
         for name in os.listdir(self._folder):
             if name.endswith(SUFFIX):
                 lock = Lock(self._folder, name.removesuffix(SUFFIX))
-                self._sweeping.append(self._run("", None, [], lock))
+                self._sweeping.append(self._run("", None, [], [lock]))
 
     def _turn(self, now: float) -> float:
         """Let every run go on, and return when the next one needs it."""
@@ -131,13 +128,14 @@ class Supervisor:
             self._tell("ended", name, ended._asdict())
         else:
             start = wire.unpack(descriptors[0])
-            self._runs[name] = self._run(name, start, descriptors[1:], Lock(self._folder, start.lock))
+            locks = [Lock(self._folder, lock) for lock in start.locks]
+            self._runs[name] = self._run(name, start, descriptors[1:], locks)
 
-    def _run(self, name: str, start: Start | None, streams: list[int], lock: Lock) -> HookRun:
+    def _run(self, name: str, start: Start | None, streams: list[int], locks: list[Lock]) -> HookRun:
         return HookRun(
             start,
             streams,
-            lock,
+            locks,
             self._grace,
             ready=lambda: self._tell("ready", name, {}),
             note=lambda text: self._tell("note", name, {"text": text}),

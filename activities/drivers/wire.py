@@ -35,14 +35,14 @@ _TRY_LATER = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ETOOMANYREFS})
 
 
 class Start(NamedTuple):
-    """One hook to start: `timeout` in seconds, `lock` a safe file name, `folder` absolute."""
+    """One hook to start: `timeout` in seconds, `locks` safe file names in their order, `folder` absolute."""
 
     run: str
     argv: list[str]
     env: dict[str, str]
     folder: str
     timeout: float
-    lock: str
+    locks: list[str]
     lease_file: bytes
 
 

@@ -17,12 +17,14 @@ from fastapi import FastAPI
 from temporalio.client import Client
 
 from activities.drivers.command import CommandDriver
+from activities.drivers.http import HttpDriver
 from api.app import create_app
 from api.auth import Tokens
 from api.gateway import Gateway
 from api.render import Leases
 from api.services import Services
 from api.waiting import News
+from leasehold.ports import Driver
 from leasehold.store.logs import SqlLogStore
 from leasehold.store.store import SqlStore
 from leasehold.store.tokens import SqlTokens
@@ -195,7 +197,8 @@ async def running(temporal: Client, new_database: NewDatabase, folder: Path) -> 
         driver = await stack.enter_async_context(CommandDriver(folder / "locks", KILL_GRACE))
         relay = asyncio.create_task(Relay(store, temporal, TASK_QUEUE).run())
         stack.push_async_callback(_stop, relay)
-        await stack.enter_async_context(build_worker(temporal, store, logs, {"command": driver}))
+        drivers: dict[str, Driver] = {"command": driver, "http": HttpDriver(folder / "locks", KILL_GRACE)}
+        await stack.enter_async_context(build_worker(temporal, store, logs, drivers))
         app = create_app(services)
         http = await stack.enter_async_context(caller(app))
         made = Stack(app, services, temporal, http, folder)

@@ -231,11 +231,11 @@ async def test_a_log_that_fails_does_not_fail_the_hook(driver: CommandDriver, ca
 async def test_two_hundred_hooks_run_at_once(driver: CommandDriver, folder: Path) -> None:
     # Each waits until all have started.
     hook = 'touch "$N"; until [ "$(ls | wc -l)" -ge 200 ]; do sleep 1; done; echo "$N"'
-    calls = [call(hook, folder=folder, env={"N": str(n)}, lock=f"r640/host{n}") for n in range(200)]
+    calls = [call(hook, folder=folder, env={"N": str(n)}, locks=(f"r640/host{n}",)) for n in range(200)]
     results = await asyncio.gather(*(run_hook(driver, each) for each in calls))
     assert [result.stdout for result in results] == [b"%d\n" % n for n in range(200)]
 
 
 async def test_names_of_any_kind_can_be_locks(driver: CommandDriver) -> None:
     for lock in ("", "..", "../../etc", "a/b", "x" * 1000, "\xe4\0"):
-        assert (await run_hook(driver, call("true", lock=lock))).ok
+        assert (await run_hook(driver, call("true", locks=(lock,)))).ok

@@ -33,9 +33,9 @@ import asyncio, pathlib, sys
 from activities.drivers.command import CommandDriver
 from tests.contract.command_hooks import GRACE, Log, call, run_hook
 
-async def work(locks, folder, hook):
+async def work(locks, folder, hook, *held):
     async with CommandDriver(pathlib.Path(locks), GRACE) as driver:
-        await driver.run(call(hook, folder=pathlib.Path(folder)), Log())
+        await driver.run(call(hook, folder=pathlib.Path(folder), locks=held), Log())
 
 asyncio.run(work(*sys.argv[1:]))
 """
@@ -70,7 +70,9 @@ def stranger() -> Iterator[subprocess.Popen[bytes]]:
 @pytest.fixture
 async def worker(locks: Path, folder: Path) -> AsyncIterator[asyncio.subprocess.Process]:
     """Another worker, a process of its own, that runs a stubborn hook."""
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", WORKER, locks, folder, STUBBORN, cwd=ROOT)
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", WORKER, locks, folder, STUBBORN, "r640/host01", cwd=ROOT
+    )
     yield process
     if process.returncode is None:
         process.kill()

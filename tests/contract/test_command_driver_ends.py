@@ -138,8 +138,8 @@ async def test_two_hooks_of_one_lock_never_overlap(driver: CommandDriver, folder
 
 
 async def test_hooks_of_other_locks_do_not_wait(driver: CommandDriver, folder: Path) -> None:
-    first = call("until [ -e second ]; do sleep 0.05; done", folder=folder, lock="r640/host01")
-    second = call("touch second", folder=folder, lock="r640/host02")
+    first = call("until [ -e second ]; do sleep 0.05; done", folder=folder, locks=("r640/host01",))
+    second = call("touch second", folder=folder, locks=("r640/host02",))
     results = await asyncio.gather(run_hook(driver, first), run_hook(driver, second))
     assert all(result.ok for result in results)
 

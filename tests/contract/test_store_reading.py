@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64decode
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import timedelta
 from typing import Any
 
@@ -12,7 +12,7 @@ import pytest
 
 from leasehold import selector
 from leasehold.errors import NotDelivered, PoolUnknown, ResourceUnknown
-from leasehold.model import Event, Item, Outcome, ResourceSpec
+from leasehold.model import Event, Hook, Item, Outcome, PoolSpec, ResourceSpec, StageName
 from leasehold.ports import LeaseFilter, ResourceFilter
 from tests.contract.store_lab import FAILED, Lab, file, hosts, run_of, spec
 
@@ -202,6 +202,16 @@ class TestBriefing:
         }
         other = (await lab.store.brief(run_of("a", second, second.stages[0]))).env
         assert (other["LEASEHOLD_ROLE"], other["LEASEHOLD_PARAMS"]) == ("", "{}")
+
+    async def test_a_lease_keeps_the_settings_of_an_http_hook_as_they_were_at_its_grant(self, lab: Lab) -> None:
+        settings = {"url": "http://h/{{ lease.id }}", "json": {"b": [1, None, "ä"], "a": 0.5}, "files": {"t": "/t"}}
+        hook = Hook(driver="http", settings=settings, timeout=timedelta(minutes=1), attempts=2)
+        made = PoolSpec(name="r640", stages={StageName.WIPE: (hook,)})
+        await lab.store.apply(file((made, hosts(1))), "operator")
+        (claim,) = (await lab.submit("a")).claims
+        later = replace(hook, settings={"url": "http://later"})
+        await lab.store.apply(file((replace(made, stages={StageName.WIPE: (later,)}), hosts(1))), "operator")
+        assert (await lab.store.brief(run_of("a", claim, claim.stages[0]))).hook == hook
 
     async def test_the_lease_file_has_all_of_the_lease(self, lab: Lab) -> None:
         await lab.pool("r640", 2, "wipe")

@@ -58,6 +58,8 @@ class Lab:
 
     def _hook(self, pool: str, hook: str | dict[str, Any]) -> dict[str, Any]:
         settings = {"run": hook} if isinstance(hook, str) else hook
+        if "run" not in settings:
+            return settings
         note = f'echo "$LEASEHOLD_STAGE $LEASEHOLD_RESOURCE $LEASEHOLD_ATTEMPT" >> {pool}.trace'
         return {"timeout": "2m", **settings, "run": f"{note}\n{settings['run']}"}
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.lab import until
 from tests.stack import LEASEHOLD, ROOT, Stack
 
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -78,6 +79,9 @@ def test_every_command_works(document: Path, tmp_path: Path) -> None:
         with stack.client() as client:
             for lease in client.leases(state="queued,preparing,active"):
                 client.cancel(lease["id"])
+            # Servers of the examples end with the release of what they stand for.
+            busy = {"leased", "recycling"}
+            until(lambda: not busy & {r["state"] for r in client.resources()}, "everything is released")
 
 
 def test_the_benchmark_measures(tmp_path: Path) -> None:

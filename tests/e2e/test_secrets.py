@@ -6,8 +6,10 @@ import base64
 import binascii
 import contextlib
 import json
+import threading
 import uuid
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +59,59 @@ def test_what_a_failing_deliver_printed_is_kept_nowhere(stack: Stack, lab: Lab) 
     assert secret not in b"".join(lab.client.log(lease["id"])).decode()
     check_histories(stack, secret, lease["id"], pool, recyclings=0)
     check_files(stack, secret, kept=False)
+
+
+def test_what_an_http_hook_sends_and_gets_is_as_secret(stack: Stack, lab: Lab) -> None:
+    token, secret = f"canary-{uuid.uuid4().hex}", f"canary-{uuid.uuid4().hex}"
+    (lab.folder / "token").write_text(f"{token}\n")
+    with answering(f"PASSWORD={secret}\n", token) as url:
+        authorized = {"files": {"token": "token"}, "headers": {"Authorization": "Bearer {{ files.token }}"}}
+        good = lab.pool(deliver={"http": {"url": f"{url}/login?token={{{{ files.token }}}}", **authorized}})
+        bad = lab.pool(deliver={"http": {"url": f"{url}/login", "expect": 201, **authorized}})
+
+        lease = lab.take(good)
+        failed = lab.take(bad, wait="ended")
+
+    assert lab.client.delivery(lease["id"])["resources"][0]["data"] == f"PASSWORD={secret}\n"
+    assert failed["outcome"] == "failed"
+    told = json.dumps([failed, *lab.client.events(failed["id"])])
+    assert f"GET {url}/login: 200, expected 201" in told
+    log = b"".join([*lab.client.log(lease["id"]), *lab.client.log(failed["id"])]).decode()
+    assert f"GET {url}/login: 200 in" in log
+    for canary in (token, secret):
+        assert not inside(told, canary)
+        assert canary not in log
+        check_processes(canary)
+        check_histories(stack, canary, lease["id"], good, recyclings=0)
+        check_histories(stack, canary, failed["id"], bad, recyclings=0)
+    check_files(stack, secret)
+    check_files(stack, token, kept=False)
+
+
+@contextlib.contextmanager
+def answering(text: str, token: str) -> Iterator[str]:
+    """A server that tells whoever has the token."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            allowed = self.headers.get("Authorization") == f"Bearer {token}"
+            body = text.encode() if allowed else b""
+            self.send_response(200 if allowed else 401)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            serving.join()
 
 
 def check_processes(secret: str) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from textwrap import indent
 from typing import Any
 
 import pytest
@@ -13,8 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leasehold import config
+from leasehold.config import HookFile
 from leasehold.errors import Invalid, LeaseholdError, Malformed
+from leasehold.http_hook import HttpFile
 from leasehold.model import Hook, Policy, PoolSpec, ResourceSpec, StageName
+from leasehold.store import specs
 
 ROOT = Path(__file__).parents[2]
 
@@ -138,7 +143,13 @@ MISTAKES = {
     ),
     "no pools": ("name: lab", 1, "pools", "missing"),
     "no name": ("pools:\n- description: x", 2, "pools[0].name", "missing"),
-    "no run": ("pools:\n- name: a\n  wipe: {timeout: 5m}", 3, "pools[0].wipe[0].run", "missing"),
+    "neither run nor http": ("pools:\n- name: a\n  wipe: {timeout: 5m}", 3, "pools[0].wipe[0]", "one_driver"),
+    "both run and http": (
+        "pools:\n- name: a\n  wipe:\n  - run: x\n  - run: x\n    http: {url: 'http://h'}",
+        5,
+        "pools[0].wipe[1]",
+        "one_driver",
+    ),
     "an empty file": ("", 1, "", "not_an_object"),
     "a list": ("- pools", 1, "", "not_an_object"),
     "pools that are no list": ("pools: {a: 1}", 1, "pools", "not_a_list"),
@@ -241,11 +252,135 @@ def test_a_mistake_is_answered_with_its_line_key_and_reason(mistake: str) -> Non
     assert caught.value.detail == fault.detail
 
 
+HTTP = "pools:\n- name: a\n  wipe:\n    http:\n      url: http://h/\n"
+
+# Likewise, in the settings of an http hook: what follows its URL, and the rest below `pools[0].wipe[0].http`.
+HTTP_MISTAKES = {
+    "a typo": ("      methd: GET", 6, ".methd", "unknown_field"),
+    "a typo in until": ("      until:\n        holds: 'true'\n        evry: 5s", 8, ".until.evry", "unknown_field"),
+    "an unknown method": ("      method: BREW", 6, ".method", "literal_error"),
+    "a method in small letters": ("      method: get", 6, ".method", "literal_error"),
+    "two bodies": ("      json: {}\n      body: x", 4, "", "two_bodies"),
+    "a header that is no name": ("      headers: {'X Y': z}", 6, ".headers", "header"),
+    "a header with a line break in its name": ('      headers: {"X\\r\\nY": z}', 6, ".headers", "header"),
+    "a header without a name": ("      headers: {'': z}", 6, ".headers", "header"),
+    "a header of the connection": ("      headers: {Content-Length: '3'}", 6, ".headers", "header"),
+    "the same header twice": ("      headers: {X-Y: a, x-y: b}", 6, ".headers", "duplicate"),
+    "a header that is a number": ("      headers:\n        X-Y: 3", 7, ".headers.X-Y", "string_type"),
+    "a broken template in a header": ("      headers:\n        X-Y: '{{ a'", 7, ".headers.X-Y", "template"),
+    "a broken template in the body": ("      body: '{% if lease %}'", 6, ".body", "template"),
+    "a broken template in JSON": ("      json: {x: [1, '{{ }}']}", 6, ".json", "template"),
+    "a date in JSON": ("      json: {x: 2026-01-05}", 6, ".json", "not_json"),
+    "NUL in JSON": ('      json: {x: "\\0"}', 6, ".json", "not_storable"),
+    "NUL in the body": ('      body: "\\0"', 6, ".body", "nul"),
+    "a body too long": (f"      body: {'x' * 70_000}", 6, ".body", "string_too_long"),
+    "a status that is none": ("      expect: 99", 6, ".expect[0]", "greater_than_equal"),
+    "a status that is a word": ("      expect: [200, ok]", 6, ".expect[1]", "int_parsing"),
+    "no status": ("      expect: []", 6, ".expect", "too_short"),
+    "nothing that must hold": ("      until: {every: 5s}", 6, ".until.holds", "missing"),
+    "an expression in braces": ("      until: {holds: '{{ json.done }}'}", 6, ".until.holds", "template"),
+    "a broken expression": ("      until: {holds: 'json.done =='}", 6, ".until.holds", "template"),
+    "an expression over nothing known": ("      until: {holds: 'done'}", 6, ".until.holds", "template"),
+    "a call in an expression": ("      until: {holds: 'json.get(1)'}", 6, ".until.holds", "template"),
+    "a broken URL to wait for": ("      until: {holds: 'true', url: '/x'}", 6, ".until.url", "template"),
+    "polling without a pause": ("      until: {holds: 'true', every: 0s}", 6, ".until.every", "duration"),
+    "until that is a word": ("      until: done", 6, ".until", "not_an_object"),
+    "verify that is a number": ("      verify: 1", 6, ".verify", "verify"),
+    "verify that is empty": ("      verify: ''", 6, ".verify", "verify"),
+    "a file that is no variable": ("      files: {a-b: /x}", 6, ".files", "variable"),
+    "a file without a path": ("      files: {a: ''}", 6, ".files.a", "string_too_short"),
+}
+
+
+@pytest.mark.parametrize("mistake", HTTP_MISTAKES)
+def test_a_mistake_in_an_http_hook_is_answered_with_its_line_key_and_reason(mistake: str) -> None:
+    text, line, path, code = HTTP_MISTAKES[mistake]
+    with pytest.raises(Invalid) as caught:
+        config.load_yaml(f"{HTTP}{text}\n".encode())
+    fault = caught.value.faults[0]
+    assert (fault.path, fault.code) == (f"pools[0].wipe[0].http{path}", code)
+    assert fault.detail.startswith(f"line {line}: ")
+
+
+@pytest.mark.parametrize(
+    ("url", "why"),
+    [
+        ("''", "http:// or https://"),
+        ("h/x", "http:// or https://"),
+        ("'{{ resource.properties.url }}'", "http:// or https://"),
+        ("http://user:pw@h/", "no user or password"),
+        ("http:///x", "needs a host"),
+        ("http://h/{{ x }}", "there is no 'x' here, only attempt, files, lease, resource, stage"),
+        ("http://h/{{ json.id }}", "there is no 'json' here"),
+        ("http://h/{{ lease.id", "unexpected end of template"),
+        ("http://h/{% if stage %}{% endif %}", "alone"),
+    ],
+)
+def test_a_url_that_cannot_be_one_is_refused_with_the_reason(url: str, why: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        load(f"pools:\n- name: a\n  wipe:\n    http:\n      url: {url}")
+    (fault,) = caught.value.faults
+    assert fault.path == "pools[0].wipe[0].http.url"
+    assert fault.detail.startswith("line 5: ")
+    assert why in fault.detail
+
+
+@pytest.mark.parametrize("settings", ["verify: ca.pem", "files: {token: ./token}", "files: {a: /etc/a, b: b}"])
+def test_a_file_of_an_http_hook_with_a_relative_path_needs_a_folder(settings: str) -> None:
+    hook = f"{{http: {{url: 'http://h', {settings}}}}}"
+    with pytest.raises(Invalid) as caught:
+        load(f"pools:\n- name: a\n- name: b\n  wipe: {hook}")
+    (fault,) = caught.value.faults
+    assert (fault.path, fault.code) == ("pools[1].wipe", "folder_missing")
+    assert load(f"folder: /srv\npools: [{{name: a, wipe: {hook}}}]").folder == "/srv"
+    assert load("pools: [{name: a, wipe: {http: {url: 'http://h', verify: /ca, files: {a: /a}}}}]").folder is None
+
+
+def test_an_http_hook_keeps_what_was_written_and_comes_back_the_same() -> None:
+    text = """
+pools:
+- name: a
+  provision:
+    http:
+      url: https://{{ resource.properties.bmc }}/redfish/v1
+      method: PATCH
+      headers: {X-Auth-Token: "{{ files.token }}"}
+      json: {Boot: {Target: Pxe, Tries: [1, null, "{{ attempt }}"]}}
+      expect: [200, 202]
+      until: {url: "https://{{ resource.properties.bmc }}{{ headers.location | path }}", every: 90s, holds: json.done}
+      verify: false
+      files: {token: /etc/token}
+    timeout: 45m
+    attempts: 2
+"""
+    (hook,) = load(text).stages[StageName.PROVISION]
+    assert (hook.driver, hook.timeout, hook.attempts) == ("http", timedelta(minutes=45), 2)
+    assert json.loads(json.dumps(hook.settings)) == hook.settings
+    again = HookFile.model_validate({"http": hook.settings, "timeout": "45m", "attempts": 2}).hook()
+    assert again == hook
+    spec = PoolSpec(name="a", stages={StageName.PROVISION: (hook,)})
+    assert specs.from_text(json.dumps(specs.to_json(spec))) == spec
+
+
+def test_an_http_hook_can_be_lease_wide_and_limited_like_any_other() -> None:
+    hook = "{http: {url: 'http://h'}, scope: lease, limit: foreman}"
+    (found,) = load(f"limits: {{foreman: 2}}\npools: [{{name: a, configure: {hook}}}]").stages[StageName.CONFIGURE]
+    assert (found.driver, found.scope, found.limit) == ("http", "lease", "foreman")
+
+
+def test_an_http_hook_has_sensible_defaults() -> None:
+    (get,) = load("pools: [{name: a, wipe: {http: {url: 'http://h'}}}]").stages[StageName.WIPE]
+    assert (get.driver, get.settings) == ("http", {"url": "http://h"})
+    assert HttpFile.model_validate({"url": "http://h"}).verb == "GET"
+    assert HttpFile.model_validate({"url": "http://h", "json": None}).verb == "POST"
+    assert HttpFile.model_validate({"url": "http://h", "body": ""}).verb == "POST"
+
+
 def test_all_mistakes_are_answered_at_once() -> None:
     with pytest.raises(Invalid) as caught:
         config.load_yaml(b"pools:\n- name: a\n  x: 1\n- name: b b\n  wipe: {}\n")
     found = [(fault.path, fault.detail.partition(":")[0]) for fault in caught.value.faults]
-    assert found == [("pools[0].x", "line 3"), ("pools[1].name", "line 4"), ("pools[1].wipe[0].run", "line 5")]
+    assert found == [("pools[0].x", "line 3"), ("pools[1].name", "line 4"), ("pools[1].wipe[0]", "line 5")]
 
 
 @pytest.mark.parametrize(
@@ -355,7 +490,22 @@ def test_the_published_schema_is_that_of_this_version() -> None:
     assert published == json.dumps(config.json_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
-def test_the_example_is_a_good_file() -> None:
-    folder = ROOT / "examples" / "lab"
+@pytest.mark.parametrize(("example", "resources"), [("lab", [3]), ("power", [1])])
+def test_the_examples_are_good_files(example: str, resources: list[int]) -> None:
+    folder = ROOT / "examples" / example
     inventory = config.load_yaml((folder / "pools.yaml").read_bytes(), str(folder))
-    assert [len(resources) for _, resources in inventory.pools] == [3]
+    assert [len(found) for _, found in inventory.pools] == resources
+
+
+SHOWN = [
+    pytest.param(block, id=f"{document.stem}-{number}")
+    for document in sorted((ROOT / "docs").rglob("*.md"))
+    for number, block in enumerate(re.findall(r"^```yaml\n(.*?)^```", document.read_text(), re.MULTILINE | re.DOTALL))
+]
+
+
+@pytest.mark.parametrize("shown", SHOWN)
+def test_what_the_documents_show_is_good(shown: str) -> None:
+    # A whole file, or stages of a pool.
+    text = shown if "pools:" in shown else "pools:\n- name: a\n" + indent(shown, "  ")
+    assert config.load_yaml(text.encode(), "/srv").pools
