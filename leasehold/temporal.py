@@ -12,6 +12,9 @@ from leasehold.settings import Settings
 TASK_QUEUE = "leasehold"
 """The task queue of leases and recyclings."""
 
+DEPLOYMENT = "leasehold"
+"""What Temporal knows the workers by that were told their build."""
+
 
 async def connect(settings: Settings, identity: str, *, lazy: bool) -> Client:
     """A client by the SDK's own environment configuration (`TEMPORAL_ADDRESS`, TLS, API key).

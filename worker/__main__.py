@@ -43,7 +43,7 @@ async def run(settings: Settings) -> None:
         place = place_of(locks)
         async with CommandDriver(lock_folder=locks, kill_grace=KILL_GRACE) as command:
             relay = asyncio.create_task(Relay(store, client, TASK_QUEUE).run())
-            async with build_worker(client, store, logs, {"command": command}, place=place):
+            async with build_worker(client, store, logs, {"command": command}, place=place, build=settings.build):
                 log.info("working")
                 await stopped.wait()
                 log.info("stopping")
