@@ -26,6 +26,7 @@ class Settings(BaseSettings):
     database_url: str | None = None
     logs_url: str | None = None
     pools: Path | None = None
+    build: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
     secret_key: str | None = None
     api_host: str = "127.0.0.1"
     api_port: int = Field(default=8700, ge=1, le=65535)

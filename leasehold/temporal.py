@@ -12,6 +12,9 @@ from leasehold.temporal_names import TASK_QUEUE, site_queue
 
 __all__ = ["TASK_QUEUE", "connect", "site_queue"]
 
+DEPLOYMENT = "leasehold"
+"""What Temporal knows the workers by that were told their build."""
+
 
 async def connect(settings: Settings, identity: str, *, lazy: bool) -> Client:
     """A client by the SDK's own environment configuration (`TEMPORAL_ADDRESS`, TLS, API key).

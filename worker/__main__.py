@@ -56,7 +56,7 @@ async def run(settings: Settings, site: str | None = None) -> None:
                     await _until(stopped, f"working for site {site}")
                 return
             relay = asyncio.create_task(Relay(store, client, TASK_QUEUE).run())
-            async with build_worker(client, store, logs, drivers, place=place):
+            async with build_worker(client, store, logs, drivers, place=place, build=settings.build):
                 await _until(stopped, "working")
             relay.cancel()
             with suppress(asyncio.CancelledError):

@@ -6,12 +6,19 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from temporalio.client import Client
-from temporalio.worker import Interceptor, UnsandboxedWorkflowRunner, Worker, WorkflowRunner
+from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
+from temporalio.worker import (
+    Interceptor,
+    UnsandboxedWorkflowRunner,
+    Worker,
+    WorkerDeploymentConfig,
+    WorkflowRunner,
+)
 
 from activities.allocate import Allocation
 from activities.stages import HEARTBEAT, Stages
 from leasehold.ports import Driver, LogStore, Place, Store
-from leasehold.temporal import TASK_QUEUE, site_queue
+from leasehold.temporal import DEPLOYMENT, TASK_QUEUE, site_queue
 from workflows.lease import LeaseWorkflow
 from workflows.recycle import RecycleWorkflow
 
@@ -33,11 +40,12 @@ def build_worker(
     drivers: Mapping[str, Driver],
     *,
     place: Place | None = None,
+    build: str | None = None,
     task_queue: str = TASK_QUEUE,
     interceptors: Sequence[Interceptor] = (),
     workflow_runner: WorkflowRunner | None = None,
 ) -> Worker:
-    """A worker for leases and recyclings; `place` tells where its drivers lock.
+    """A worker for leases and recyclings; `place` tells where its drivers lock, `build` which version it is of.
 
     Workflows run outside of the SDK's sandbox, which costs several milliseconds for each of them; the import contracts
     and the replay of saved histories hold what it would (docs/decisions).
@@ -76,6 +84,18 @@ def build_worker(
         max_heartbeat_throttle_interval=HEARTBEAT,
         default_heartbeat_throttle_interval=HEARTBEAT,
         graceful_shutdown_timeout=GRACEFUL_SHUTDOWN,
+        deployment_config=_deployment(build),
+    )
+
+
+def _deployment(build: str | None) -> WorkerDeploymentConfig | None:
+    """Have Temporal tell workers of several builds apart; every lease goes to the current one (decision 0011)."""
+    if build is None:
+        return None
+    return WorkerDeploymentConfig(
+        version=WorkerDeploymentVersion(deployment_name=DEPLOYMENT, build_id=build),
+        use_worker_versioning=True,
+        default_versioning_behavior=VersioningBehavior.AUTO_UPGRADE,
     )
 
 
