@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
@@ -75,6 +75,7 @@ class Stages:
             begun.append(await self._store.begin_run(order, self._host))
             return begun[-1].finished is None
 
+        log = _Log(self._logs, order, begun)
         secret_stage = StageName(order.stage) in SECRET_STAGES
         call = HookCall(
             hook=briefing.hook,
@@ -85,7 +86,7 @@ class Stages:
             log_stdout=not secret_stage,
             begin=begin,
         )
-        result = await self._drivers[briefing.hook.driver].run(call, self._log(order))
+        result = await self._drivers[briefing.hook.driver].run(call, log)
         if result is None:
             finished = begun[-1].finished
             assert finished is not None
@@ -97,23 +98,22 @@ class Stages:
         if result.cut:
             # The hook has run: a log that cannot be written is no reason to run it again.
             with suppress(Exception):
-                await self._log(order)("service", b"the hook's result was cut at 64 KiB\n")
+                await log("service", b"the hook's result was cut at 64 KiB\n")
         return report
-
-    def _log(self, order: RunHook) -> _Log:
-        return _Log(self._logs, order)
 
 
 class _Log:
     """Takes what one run of a hook prints into the log store."""
 
-    def __init__(self, logs: LogStore, order: RunHook) -> None:
+    def __init__(self, logs: LogStore, order: RunHook, begun: Sequence[Begun]) -> None:
         self._logs = logs
         self._order = order
+        self._begun = begun
 
     async def __call__(self, stream: str, data: bytes) -> None:
         order = self._order
         await self._logs.append(
+            run=self._begun[-1].run if self._begun else None,
             lease=order.lease,
             pool=order.pool,
             resource=order.resource,

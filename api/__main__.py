@@ -34,6 +34,7 @@ async def serve(settings: Settings) -> None:
             tokens=Tokens(key.encode(), secret_file(settings.folder / "admin-token")),
             leases=Leases(settings.temporal_ui, client.namespace),
             news=News(store),
+            log_news=News(logs),
         )
     )
     server = uvicorn.Server(

@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 from api import errors
 from api.limits import Limits
-from api.routes import health, inventory, leases
+from api.routes import health, inventory, leases, story
 from api.schemas import ProblemAnswer
 from api.services import Services
 from leasehold import __version__
@@ -24,6 +24,7 @@ def create_app(services: Services) -> FastAPI:
     async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
         yield
         await services.news.close()
+        await services.log_news.close()
 
     app = FastAPI(
         title="Leasehold",
@@ -37,7 +38,7 @@ def create_app(services: Services) -> FastAPI:
     errors.install(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     app.add_middleware(Limits)
-    for router in (leases.router, inventory.router, health.router):
+    for router in (leases.router, story.router, inventory.router, health.router):
         app.include_router(router)
     return app
 

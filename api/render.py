@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from leasehold import durations
 from leasehold.messages import SubmitLease
-from leasehold.model import Change, Delivery, Event, Hook, Item, Lease, Pool, PoolSpec, Resource
+from leasehold.model import Change, Delivery, Event, Hook, Item, Lease, Pool, PoolSpec, Resource, Run
 from leasehold.ports import Availability
 
 
@@ -148,6 +148,7 @@ def spec(spec: PoolSpec) -> dict[str, Any]:
             "max_duration": durations.render(policy.max_duration) if policy.max_duration else None,
             "max_total": durations.render(policy.max_total) if policy.max_total else None,
             "on_release": policy.on_release,
+            "keep_logs": durations.render(policy.keep_logs),
         },
         "stages": {stage: [_hook(h) for h in hooks] for stage, hooks in spec.stages.items()},
     }
@@ -160,6 +161,28 @@ def _hook(hook: Hook) -> dict[str, Any]:
 def event(event: Event) -> dict[str, Any]:
     """An event as the API shows it."""
     return {**asdict(event), "at": time(event.at)}
+
+
+def run(run: Run) -> dict[str, Any]:
+    """A run of a hook as the API shows it."""
+    return {
+        "id": run.id,
+        "lease": run.lease,
+        "pool": run.pool,
+        "resource": run.resource,
+        "epoch": run.epoch,
+        "stage": run.stage,
+        "hook": run.hook,
+        "attempt": run.attempt,
+        "host": run.host,
+        "started_at": time(run.started_at),
+        "ended_at": time(run.ended_at),
+        "seconds": run.seconds,
+        "ending": run.ending,
+        "code": run.code,
+        "detail": run.detail,
+        "ok": run.ok,
+    }
 
 
 def change(change: Change) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from leasehold import durations
 from leasehold.errors import Fault, Invalid, LeaseholdError, Malformed
-from leasehold.model import NAME_PATTERN, Hook, Inventory, Policy, PoolSpec, ResourceSpec, StageName
+from leasehold.model import KEEP_LOGS, NAME_PATTERN, Hook, Inventory, Policy, PoolSpec, ResourceSpec, StageName
 
 
 def _duration(value: object) -> timedelta:
@@ -128,6 +128,7 @@ class PolicyFile(Strict):
     on_release: list[StageName] = Field(
         default=[StageName.RELEASE], description="The stages that a resource goes through after a lease"
     )
+    keep_logs: Duration = Field(default=KEEP_LOGS, description="Then what its hooks printed is deleted")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -191,6 +192,7 @@ class PoolFile(Strict):
                 max_duration=self.policy.max_duration,
                 max_total=self.policy.max_total,
                 on_release=tuple(self.policy.on_release),
+                keep_logs=self.policy.keep_logs,
             ),
         )
 

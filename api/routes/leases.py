@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import re
 import uuid
 from base64 import b32encode
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Query, Response
-from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from fastapi.responses import JSONResponse
 
 from api import errors, render
 from api.auth import Principal, authenticate
-from api.logtext import LogText
+from api.names import split_resource
 from api.schemas import (
     PROBLEMS,
     DeliveryAnswer,
@@ -48,7 +46,6 @@ Wait = Annotated[Literal["active", "ended"] | None, Query(description="Hold the 
 Timeout = Annotated[float, Query(alias="timeout", ge=0, le=60, description="How long to hold it, in seconds")]
 
 _LEASE_ID = re.compile(r"l[a-z2-7]{25}")
-_FOLLOW_S = 0.2
 
 
 def lease_id(principal: str, key: str) -> str:
@@ -144,6 +141,9 @@ async def request_lease(
     )
     first = await _submit(request, service, repeatable=key is not None)
     shown = await _wait(request.lease, wait, within, service)
+    if shown["state"] == LeaseState.ENDED and shown["number"] is None:
+        # Refused by a worker that came late: the same answer as from one that was there.
+        await _is_answered(request, service)
     status = 202 if shown["state"] == "submitted" else 201 if first else 200
     return JSONResponse({**shown, "token": service.tokens.for_lease(request.lease)}, status)
 
@@ -188,6 +188,7 @@ async def list_leases(
     state: Plain | None = None,
     owner: Plain | None = None,
     pool: Plain | None = None,
+    resource: Annotated[Plain | None, Query(description="POOL/NAME: leases that had it or have it")] = None,
     cursor: Plain | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Response:
@@ -200,8 +201,13 @@ async def list_leases(
     if cursor is not None and not (cursor.isdecimal() and len(cursor) < 19):
         raise Malformed(f"cursor={cursor}: this is not a cursor that was given out")
     before = int(cursor) if cursor else None
+    name = None
+    if resource is not None:
+        pool, name = split_resource(resource)
+        if pool is None:
+            raise Malformed(f"resource={resource}: name its pool too, as POOL/NAME")
     found = await service.store.leases(
-        LeaseFilter(states=states, owner=owner, pool=pool, before=before, limit=limit + 1)
+        LeaseFilter(states=states, owner=owner, pool=pool, resource=name, before=before, limit=limit + 1)
     )
     more = str(found[limit - 1].number) if len(found) > limit else None
     return JSONResponse({"items": [service.leases.lease(x) for x in found[:limit]], "next_cursor": more})
@@ -228,7 +234,7 @@ async def extend_lease(found: Found, body: ExtendBody, caller: Caller, service: 
     )
     held = await service.gateway.extend(found.id, extension)
     if held is None:
-        raise LeaseNotActive(f"lease {found.record.number} is over")
+        raise LeaseNotActive(f"lease {found.record.number or found.id} is over")
     if held.refusal is not None:
         raise from_code(held.refusal.code, held.refusal.detail, held.refusal.faults)
     return JSONResponse(await _shown(found.id, service))
@@ -261,37 +267,3 @@ async def show_delivery(found: Found, service: Service) -> Response:
     headers = {"Cache-Control": "no-store"}
     body = {"lease": found.id, "resources": [render.delivery(d) for d in delivered]}
     return JSONResponse(body, headers=headers)
-
-
-@router.get("/{ref}/events", response_model=ListAnswer)
-async def list_events(
-    found: Found,
-    service: Service,
-    cursor: Annotated[int, Query(ge=0, le=2**62)] = 0,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 1000,
-) -> Response:
-    """List what happened to a lease, oldest first."""
-    happened = await service.store.events(lease=found.id, after=cursor, limit=limit)
-    more = str(happened[-1].id) if len(happened) == limit else None
-    return JSONResponse({"items": [render.event(e) for e in happened], "next_cursor": more})
-
-
-@router.get("/{ref}/log", response_class=PlainTextResponse)
-async def show_log(found: Found, service: Service, follow: bool = False) -> Response:
-    """Show what the lease's stages printed; with `follow`, go on until the lease has ended."""
-    return StreamingResponse(_log(found.id, follow, service), media_type="text/plain; charset=utf-8")
-
-
-async def _log(lease: str, follow: bool, service: Services) -> AsyncIterator[str]:
-    text, after = LogText(), 0
-    while True:
-        over = not follow or await service.store.state(lease) is LeaseState.ENDED
-        while chunks := await service.logs.read(lease, after):
-            after = chunks[-1].id
-            for line in text.lines(chunks):
-                yield line
-        if over:
-            break
-        await asyncio.sleep(_FOLLOW_S)
-    for line in text.rest():
-        yield line

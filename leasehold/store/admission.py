@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from datetime import timedelta
 
 from sqlalchemy import bindparam, insert, select, update
@@ -12,7 +11,7 @@ from leasehold.allocation import Waiter
 from leasehold.errors import DurationRefused, Fault, LeaseholdError, Unsatisfiable
 from leasehold.messages import Admitted, Refusal, SubmitLease
 from leasehold.model import LeaseState
-from leasehold.store import events, holding, matching, specs
+from leasehold.store import events, holding, matching, refused, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 
@@ -37,9 +36,7 @@ def admit(tx: Tx, request: SubmitLease, run_id: str) -> Admitted:
     try:
         admitted = _admit(tx, request, run_id)
     except LeaseholdError as error:
-        refusal = Refusal(code=error.code, detail=error.detail, faults=error.faults)
-        tx.execute(insert(t.requests), {**record, "refusal": asdict(refusal)})
-        return Admitted(refusal=refusal)
+        return Admitted(refusal=refused.keep(tx, request, run_id, error))
     tx.execute(insert(t.requests), {**record, "refusal": None})
     return admitted
 
@@ -47,7 +44,8 @@ def admit(tx: Tx, request: SubmitLease, run_id: str) -> Admitted:
 def _admit(tx: Tx, request: SubmitLease, run_id: str) -> Admitted:
     duration = _duration(tx, request)
     me = Waiter(lease=request.lease, items=request.items)
-    award = next(allocation.serve([me], matching.candidates(tx.connection, [me])), None)
+    free = matching.candidates(tx.connection, [me])
+    award = next(allocation.serve([me], free), None)
     if award is None:
         _check_satisfiable(tx, me)
     state = LeaseState.PREPARING if award else LeaseState.QUEUED
@@ -72,7 +70,14 @@ def _admit(tx: Tx, request: SubmitLease, run_id: str) -> Admitted:
         },
     )
     about = matching.granted_data(award) if award else {}
-    events.record(tx, f"lease_{state}", lease=request.lease, actor=request.owner, data={"number": number, **about})
+    events.record(
+        tx,
+        f"lease_{state}",
+        lease=request.lease,
+        actor=request.owner,
+        reason=None if award else allocation.shortage(request.items, free),
+        data={"number": number, **about},
+    )
     if award is None:
         pools = sorted(matching.wanted_pools(request.items))
         tx.execute(insert(t.waits), [{"lease": request.lease, "pool": pool} for pool in pools])

@@ -62,6 +62,7 @@ def from_text(text: str) -> PoolSpec:
             max_duration=_span(policy["max_duration"]),
             max_total=_span(policy["max_total"]),
             on_release=tuple(StageName(s) for s in policy["on_release"]),
+            keep_logs=timedelta(seconds=policy["keep_logs"]),
         ),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
+from datetime import datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import select, text
@@ -30,9 +31,32 @@ from leasehold.model import (
     PoolSpec,
     Resource,
     ResourceSpec,
+    Run,
 )
-from leasehold.ports import Availability, Begun, Briefing, Clock, KnownRequest, LeaseFilter, Posted, ResourceFilter
-from leasehold.store import admission, briefing, closing, events, holding, inventory, outbox, records, runs, watching
+from leasehold.ports import (
+    Availability,
+    Begun,
+    Briefing,
+    Clock,
+    KnownRequest,
+    LeaseFilter,
+    Posted,
+    ResourceFilter,
+    RunFilter,
+)
+from leasehold.store import (
+    admission,
+    briefing,
+    closing,
+    events,
+    holding,
+    inventory,
+    outbox,
+    pruning,
+    records,
+    runs,
+    watching,
+)
 from leasehold.store import tables as t
 from leasehold.store.engine import Database, Tx
 
@@ -187,12 +211,24 @@ class SqlStore:
         pool: str | None = None,
         resource: str | None = None,
         after: int = 0,
+        before: int | None = None,
         limit: int = 1000,
     ) -> list[Event]:
-        return await self.database.read(events.of, lease=lease, pool=pool, resource=resource, after=after, limit=limit)
+        return await self.database.read(
+            events.of, lease=lease, pool=pool, resource=resource, after=after, before=before, limit=limit
+        )
+
+    async def runs(self, wanted: RunFilter) -> list[Run]:
+        return await self.database.read(runs.of, wanted)
+
+    async def keep_logs(self) -> dict[str, timedelta]:
+        return await self.database.read(pruning.keep_logs)
+
+    async def prune(self, now: datetime | None = None, most: int = pruning.MOST) -> int:
+        return await pruning.outbox(self.database, now, most)
 
     def changes(self) -> AsyncGenerator[list[str], None]:
-        """Yield the leases that moved on, soon after each commit, by whatever process."""
+        """Yield the leases that something happened to, soon after each commit, by whatever process."""
         return watching.changes(self.database)
 
     async def ping(self) -> None:
