@@ -9,7 +9,7 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
@@ -67,7 +67,9 @@ async def log_text(
 ) -> AsyncIterator[str]:
     """A lease's log, or a part of it, as lines; with `tail` the last lines of what there is by now, and all to come."""
     text, after, changed = LogText(), 0, asyncio.Event()
-    with service.news.listening(lease, changed), service.log_news.listening(lease, changed):
+    with ExitStack() as listening:
+        for news in (service.news, service.log_news) if follow else ():
+            listening.enter_context(news.listening(lease, changed))
         held: deque[str] | None = None if tail is None else deque(maxlen=tail)
         while True:
             changed.clear()
@@ -80,8 +82,10 @@ async def log_text(
                 elif lines := "".join(text.lines(chunks)):
                     yield lines
             if over:
-                last = text.rest()
-                yield "".join(last) if held is None else "".join(deque([*held, *last], maxlen=tail))
+                if held is not None:
+                    held.extend(text.rest())
+                if rest := "".join(text.rest() if held is None else held):
+                    yield rest
                 return
             if held:
                 yield "".join(held)

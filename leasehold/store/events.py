@@ -42,8 +42,8 @@ def record(
             "data": dict(data or {}),
         },
     )
-    if tx.postgres and lease is not None:
-        # Of equal ones in a transaction PostgreSQL sends one.
+    if tx.postgres and lease is not None and lease not in tx.told:
+        tx.told.add(lease)
         tx.execute(select(func.pg_notify(CHANNEL, lease)))
 
 

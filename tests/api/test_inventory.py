@@ -93,7 +93,7 @@ class TestByHand:
             "description": "Dell",
             "priority": 7,
             "wipe": {"run": ["wipe", "-x"], "timeout": "90s", "attempts": 2},
-            "policy": {"default_duration": "2h", "max_duration": "1d", "on_release": ["wipe"]},
+            "policy": {"default_duration": "2h", "max_duration": "1d", "on_release": ["wipe"], "keep_logs": "90d"},
         }
         pool = await stack.pool(2, **settings)
         shown = await get(stack, f"/v1/pools/{pool}")
@@ -102,7 +102,13 @@ class TestByHand:
             "description": "Dell",
             "priority": 7,
             "folder": str(stack.folder),
-            "policy": {"default_duration": "2h", "max_duration": "1d", "max_total": None, "on_release": ["wipe"]},
+            "policy": {
+                "default_duration": "2h",
+                "max_duration": "1d",
+                "max_total": None,
+                "on_release": ["wipe"],
+                "keep_logs": "90d",
+            },
             "stages": {"wipe": [{"run": ["wipe", "-x"], "timeout": "90s", "attempts": 2}]},
             "file": None,
             "draining": False,

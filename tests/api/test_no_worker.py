@@ -110,15 +110,28 @@ async def follow(alone: Alone, lease: Json) -> None:
         assert answer.status_code == 200, fail(answer)
 
 
+async def watch(alone: Alone, lease: Json) -> list[str]:
+    """The kinds of all events that a follower is sent."""
+    async with events(alone.app, lease["id"]) as sent:
+        return [event.kind async for event in sent]
+
+
 async def test_once_a_worker_comes_it_is_served(stack: Stack, alone: Alone) -> None:
     lease = await submitted(alone, await alone.pool(2))
     following = asyncio.create_task(follow(alone, lease))
+    watching = asyncio.create_task(watch(alone, lease))
     waiting = asyncio.create_task(alone.get(lease, wait="active", timeout=30))
     async with alone.worker():
         assert (await waiting)["state"] == "active"
         assert len((await alone.get(lease))["resources"]) == 2
         await alone.release(lease)
         await following
+        assert [kind for kind in await watching if kind.startswith("lease_")] == [
+            "lease_preparing",
+            "lease_active",
+            "lease_releasing",
+            "lease_ended",
+        ]
 
 
 async def test_it_can_be_cancelled_and_that_is_not_lost(alone: Alone) -> None:
@@ -170,7 +183,7 @@ class TestRefusedOnceAWorkerCame:
         lease = await self.submitted(alone)
         waiting = asyncio.create_task(alone.get(lease, wait="active", timeout=60))
         reading = asyncio.create_task(follow(alone, lease))
-        watching = asyncio.create_task(self.watch(alone, lease))
+        watching = asyncio.create_task(watch(alone, lease))
         async with asyncio.timeout(PATIENCE_S), alone.worker():
             assert (await waiting)["error"]["code"] == "unsatisfiable"
             await reading
@@ -178,11 +191,7 @@ class TestRefusedOnceAWorkerCame:
         async with asyncio.timeout(PATIENCE_S):
             assert (await alone.get(lease, wait="ended", timeout=60))["outcome"] == "failed"
             await follow(alone, lease)
-            assert await self.watch(alone, lease) == ["lease_refused"]
-
-    async def watch(self, alone: Alone, lease: Json) -> list[str]:
-        async with events(alone.app, lease["id"]) as sent:
-            return [event.kind async for event in sent]
+            assert await watch(alone, lease) == ["lease_refused"]
 
     async def test_the_event_says_who_and_why(self, alone: Alone) -> None:
         lease = await self.submitted(alone)
