@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 
@@ -91,12 +91,13 @@ class Stages:
             if begun:
                 await self._record_stop(order, begun[-1].run)
 
+        sink = _Log(self._logs, order, begun)
         secret_stage = StageName(order.stage) in SECRET_STAGES
         call = HookCall(
             hook=briefing.hook,
             env=briefing.env,
             folder=briefing.folder,
-            locks=(f"{order.pool}/{order.resource}",),
+            locks=tuple(f"{h.pool}/{h.resource}" for h in order.holds) or (f"{order.pool}/{order.resource}",),
             lease_file=briefing.lease_file,
             log_stdout=not secret_stage,
             begin=begin,
@@ -105,7 +106,7 @@ class Stages:
         driver = self._drivers.get(briefing.hook.driver)
         if driver is None:
             raise Unavailable(f"the worker on {self._place.host} has no driver {briefing.hook.driver}")
-        result = await driver.run(call, self._log(order))
+        result = await driver.run(call, sink)
         if result is None:
             finished = begun[-1].finished
             assert finished is not None
@@ -117,7 +118,7 @@ class Stages:
         if result.cut:
             # The hook has run: a log that cannot be written is no reason to run it again.
             with suppress(Exception):
-                await self._log(order)("service", b"the hook's result was cut at 64 KiB\n")
+                await sink("service", b"the hook's result was cut at 64 KiB\n")
         return report
 
     async def _record_stop(self, order: RunHook, run: int) -> None:
@@ -128,20 +129,19 @@ class Stages:
         except (LeaseholdError, TimeoutError) as error:
             log.warning("that run %d was stopped is not recorded: %s", run, error or "the database is slow")
 
-    def _log(self, order: RunHook) -> _Log:
-        return _Log(self._logs, order)
-
 
 class _Log:
     """Takes what one run of a hook prints into the log store."""
 
-    def __init__(self, logs: LogStore, order: RunHook) -> None:
+    def __init__(self, logs: LogStore, order: RunHook, begun: Sequence[Begun]) -> None:
         self._logs = logs
         self._order = order
+        self._begun = begun
 
     async def __call__(self, stream: str, data: bytes) -> None:
         order = self._order
         await self._logs.append(
+            run=self._begun[-1].run if self._begun else None,
             lease=order.lease,
             pool=order.pool,
             resource=order.resource,

@@ -35,6 +35,7 @@ async def serve(settings: Settings) -> None:
             tokens=Tokens(key.encode(), secret_file(settings.folder / "admin-token"), SqlTokens(store.database)),
             leases=Leases(settings.temporal_ui, client.namespace),
             news=News(store),
+            log_news=News(logs),
         )
     )
     server = uvicorn.Server(

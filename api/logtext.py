@@ -6,25 +6,39 @@ from collections.abc import Iterable, Iterator
 
 from leasehold.model import LogChunk
 
+_Source = tuple[int | None, str, str]
+"""A run, where it ran, and which stream of it."""
+
 
 class LogText:
     """Turns pieces of output into whole lines; what has no line's end yet waits for the rest."""
 
     def __init__(self) -> None:
-        self._begun: dict[str, bytes] = {}
+        self._begun: dict[_Source, bytes] = {}
 
     def lines(self, chunks: Iterable[LogChunk]) -> Iterator[str]:
         """The lines that these pieces complete, bytes that are no UTF-8 replaced."""
         for chunk in chunks:
-            place = f"[{chunk.pool}/{chunk.resource} {chunk.stage}#{chunk.attempt} {chunk.stream}]"
-            *whole, rest = (self._begun.pop(place, b"") + chunk.data).split(b"\n")
+            place = f"{chunk.pool}/{chunk.resource} {chunk.stage}#{chunk.attempt}"
+            source = (chunk.run, place, chunk.stream)
+            if chunk.stream == "service":
+                # What the service says of a run, that its log was cut say, comes after what it is about.
+                yield from self._ended([other for other in self._begun if other[:2] == source[:2]])
+            *whole, rest = (self._begun.pop(source, b"") + chunk.data).split(b"\n")
             for line in whole:
-                yield f"{place} {line.decode(errors='replace')}\n"
+                yield _line(source, line)
             if rest:
-                self._begun[place] = rest
+                self._begun[source] = rest
 
     def rest(self) -> Iterator[str]:
         """The lines that never ended."""
-        for place, line in self._begun.items():
-            yield f"{place} {line.decode(errors='replace')}\n"
-        self._begun.clear()
+        yield from self._ended(list(self._begun))
+
+    def _ended(self, sources: Iterable[_Source]) -> Iterator[str]:
+        for source in sources:
+            yield _line(source, self._begun.pop(source))
+
+
+def _line(source: _Source, line: bytes) -> str:
+    _, place, stream = source
+    return f"[{place} {stream}] {line.decode(errors='replace')}\n"

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from leasehold import durations
 from leasehold.access import Scopes, Token
 from leasehold.messages import SubmitLease
-from leasehold.model import Change, Delivery, Event, Hook, Item, Lease, Pool, PoolSpec, Resource
+from leasehold.model import Change, Delivery, Event, Hook, Item, Lease, Pool, PoolSpec, Resource, Run
 from leasehold.ports import Availability
 
 
@@ -171,6 +171,28 @@ def _plain(value: Any) -> Any:
 def event(event: Event) -> dict[str, Any]:
     """An event as the API shows it."""
     return {**asdict(event), "at": time(event.at)}
+
+
+def run(run: Run) -> dict[str, Any]:
+    """A run of a hook as the API shows it."""
+    return {
+        "id": run.id,
+        "lease": run.lease,
+        "pool": run.pool,
+        "resource": run.resource,
+        "epoch": run.epoch,
+        "stage": run.stage,
+        "hook": run.hook,
+        "attempt": run.attempt,
+        "host": run.host,
+        "started_at": time(run.started_at),
+        "ended_at": time(run.ended_at),
+        "seconds": run.seconds,
+        "ending": run.ending,
+        "code": run.code,
+        "detail": run.detail,
+        "ok": run.ok,
+    }
 
 
 def change(change: Change) -> dict[str, Any]:

@@ -23,6 +23,7 @@ class Services:
     tokens: Tokens
     leases: Leases
     news: News
+    log_news: News
 
 
 async def services(request: Request) -> Services:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
-from contextlib import aclosing, suppress
-
-from leasehold.ports import Store
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
+from contextlib import aclosing, contextmanager, suppress
+from typing import Protocol
 
 log = logging.getLogger(__name__)
 
@@ -16,26 +15,39 @@ _LINGER_S = 2.0
 _RETRY_S = 1.0
 
 
-class News:
-    """One watch over the database, shared by all who wait in this process; idle while nobody does."""
+class Source(Protocol):
+    """A store that tells of which leases there is news."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
+    def changes(self) -> AsyncGenerator[list[str], None]:
+        """See `leasehold.ports`."""
+        ...
+
+
+class News:
+    """One watch over a database, shared by all who wait in this process; idle while nobody does."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
         self._waiting: dict[str, set[asyncio.Event]] = {}
         self._watch: asyncio.Task[None] | None = None
 
     async def until(self, lease: str, reached: Callable[[], Awaitable[bool]], timeout_s: float) -> None:
         """Return as soon as `reached()` holds, or after the timeout; it is asked again at each change of the lease."""
         changed = asyncio.Event()
+        with self.listening(lease, changed), suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while not await reached():
+                    await changed.wait()
+                    changed.clear()
+
+    @contextmanager
+    def listening(self, lease: str, changed: asyncio.Event) -> Iterator[None]:
+        """Set `changed` at each news of a lease from now on, and now and then without any."""
         self._waiting.setdefault(lease, set()).add(changed)
         if self._watch is None:
             self._watch = asyncio.create_task(self._run())
         try:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(timeout_s):
-                    while not await reached():
-                        await changed.wait()
-                        changed.clear()
+            yield
         finally:
             self._waiting[lease].discard(changed)
             if not self._waiting[lease]:
@@ -59,7 +71,7 @@ class News:
     async def _run(self) -> None:
         while True:
             try:
-                async with aclosing(self._store.changes()) as changes:
+                async with aclosing(self._source.changes()) as changes:
                     async for leases in changes:
                         self._wake(leases)
             except Exception:

@@ -22,6 +22,9 @@ Kind = tuple[int, ...]
 ANY_POOL = "*"
 """Stands for the pool of an item that names none."""
 
+_FEW = 100
+"""So many free resources are counted to say what is missing."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
@@ -80,6 +83,13 @@ def serve(waiting: Iterable[Waiter], free: Sequence[Candidate]) -> Iterator[Awar
             for candidate in (c for group in chosen for c in group):
                 del left[candidate.key]
             yield Award(lease=waiter.lease, resources=chosen)
+
+
+def shortage(items: Sequence[Item], free: Sequence[Candidate]) -> str:
+    """Why a request is not served at once, in words: what it wants, and how much of that is free."""
+    # Among many it is not worth the time to count again.
+    said = [str(sum(suits(item, c) for c in free)) if len(free) <= _FEW else "too few" for item in items]
+    return "; ".join(f"{i.count} of {i.pool or 'any pool'} wanted, {n} free" for i, n in zip(items, said, strict=True))
 
 
 def assign(items: Sequence[Item], free: Sequence[Candidate]) -> list[list[Candidate]] | None:

@@ -143,6 +143,27 @@ class Event(TypedDict):
     data: dict[str, Any]
 
 
+class Run(TypedDict):
+    """One run of one hook; what is null is not known before its end. `ending` is `lost` where its worker went away."""
+
+    id: int
+    lease: str
+    pool: str
+    resource: str
+    epoch: int
+    stage: str
+    hook: int
+    attempt: int
+    host: str
+    started_at: str
+    ended_at: str | None
+    seconds: float | None
+    ending: str | None
+    code: int | None
+    detail: str | None
+    ok: bool | None
+
+
 class Available(TypedDict):
     """What a new request could get now, or why not."""
 

@@ -27,6 +27,7 @@ from leasehold.answers import (
     Lease,
     Page,
     Resource,
+    Run,
     Token,
     Whoami,
     reached,
@@ -137,7 +138,7 @@ class Client:
         return lease
 
     def lease_page(self, *, limit: int = 100, cursor: str | None = None, **filters: str | None) -> Page[Lease]:
-        """One page of leases; `filters` are `state` (several with commas), `owner`, `pool`."""
+        """One page of leases; `filters` are `state` (several with commas), `owner`, `pool`, `resource` (POOL/NAME)."""
         params = _present({**filters, "limit": str(limit), "cursor": cursor})
         return cast(Page[Lease], self._wire.call("GET", "leases", params=params))
 
@@ -169,9 +170,30 @@ class Client:
         """What happened to a lease, oldest first."""
         return self._pages("leases", ref, "events")
 
-    def log(self, ref: str, *, follow: bool = False) -> Iterator[bytes]:
-        """What its stages printed, piece by piece; with `follow` until the lease has ended."""
-        return self._wire.stream("leases", ref, "log", params=[("follow", "true")] if follow else [], endless=follow)
+    def runs(self, ref: str) -> Iterator[Run]:
+        """The runs of hooks for a lease, in the order in which they began."""
+        return self._pages("leases", ref, "runs")
+
+    def log(
+        self,
+        ref: str,
+        *,
+        follow: bool = False,
+        run: int | None = None,
+        stage: str | None = None,
+        resource: str | None = None,
+        attempt: int | None = None,
+        tail: int | None = None,
+    ) -> Iterator[bytes]:
+        """What its stages printed, piece by piece; with `follow` until the lease has ended, or the one `run`.
+
+        `resource` is NAME or POOL/NAME; `tail` is how many of the last lines, all if None.
+        """
+        numbers = {"run": run, "attempt": attempt, "tail": tail}
+        params = _present({"stage": stage, "resource": resource, **_texts(numbers)})
+        if follow:
+            params.append(("follow", "true"))
+        return self._wire.stream("leases", ref, "log", params=params, endless=follow)
 
     # Pools.
 
@@ -230,6 +252,14 @@ class Client:
     def resource(self, pool: str, name: str) -> Resource:
         """One resource."""
         return cast(Resource, self._wire.call("GET", "pools", pool, "resources", name))
+
+    def resource_events(self, pool: str, name: str, last: int) -> list[Event]:
+        """The last things that happened to a resource (1000 at most), oldest first."""
+        return cast(list[Event], self._last(last, "pools", pool, "resources", name, "events"))
+
+    def resource_runs(self, pool: str, name: str, last: int) -> list[Run]:
+        """The last runs of hooks on a resource (1000 at most), oldest first."""
+        return cast(list[Run], self._last(last, "pools", pool, "resources", name, "runs"))
 
     def put_resource(
         self, pool: str, name: str, *, tags: Sequence[str] = (), properties: Mapping[str, Any] | None = None
@@ -293,6 +323,11 @@ class Client:
         """Whether the API is alive."""
         return cast(dict[str, Any], self._wire.call("GET", "healthz", version=""))
 
+    def _last(self, last: int, *path: str) -> list[Any]:
+        page = self._wire.call("GET", *path, params=[("order", "desc"), ("limit", str(last))])
+        items: list[Any] = page["items"]
+        return items[::-1]
+
     def _pages(self, *path: str, params: wire.Params = ()) -> Iterator[Any]:
         cursor: str | None = None
         while True:
@@ -302,6 +337,10 @@ class Client:
             cursor = page["next_cursor"]
             if cursor is None:
                 return
+
+
+def _texts(numbers: Mapping[str, int | None]) -> dict[str, str | None]:
+    return {name: None if number is None else str(number) for name, number in numbers.items()}
 
 
 def _present(fields: Mapping[str, str | None]) -> list[tuple[str, str]]:

@@ -31,6 +31,7 @@ from leasehold.fields import Word
 from leasehold.fields import storable as storable
 from leasehold.http_hook import HttpFile
 from leasehold.model import (
+    KEEP_LOGS,
     PREPARE,
     Extend,
     Hook,
@@ -132,6 +133,7 @@ class PolicyFile(Strict):
         description="The stages that a resource goes through after a lease: release, and with prepare: ahead all but"
         " deliver",
     )
+    keep_logs: Duration = Field(default=KEEP_LOGS, description="Then what its hooks printed is deleted")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

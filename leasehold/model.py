@@ -18,6 +18,9 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 LONGEST = timedelta(days=365)
 """No duration anywhere is longer."""
 
+KEEP_LOGS = timedelta(days=30)
+"""How long the output of hooks is kept where no pool says otherwise, that of pools that are gone too."""
+
 
 class LeaseState(StrEnum):
     """Where a lease is in its life."""
@@ -185,6 +188,7 @@ class Policy:
     prepare: Prepare = Prepare.ON_DEMAND
     prepare_timeout: timedelta = timedelta(hours=2)
     on_release: tuple[StageName, ...] | None = None
+    keep_logs: timedelta = KEEP_LOGS
 
     @property
     def after_release(self) -> tuple[StageName, ...]:
@@ -308,10 +312,10 @@ class Problem:
 
 @dataclass(frozen=True, kw_only=True)
 class Lease:
-    """A claim by an owner on one or more resources, for a time."""
+    """A claim by an owner on one or more resources, for a time; one that was refused never got a number."""
 
     id: str
-    number: int
+    number: int | None
     state: LeaseState
     outcome: Outcome | None
     error: Problem | None
@@ -358,10 +362,11 @@ class Pool:
 
 @dataclass(frozen=True, kw_only=True)
 class LogChunk:
-    """A piece of what a stage printed, in order of `id`."""
+    """A piece of what a stage printed, in order of `id`. `run` is None for what came before the hook began."""
 
     id: int
     at: datetime
+    run: int | None
     lease: str
     pool: str
     resource: str
@@ -370,6 +375,37 @@ class LogChunk:
     attempt: int
     stream: str
     data: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One run of one hook, in order of `id`; `ending` is `lost` where its worker went away in the middle."""
+
+    id: int
+    lease: str
+    pool: str
+    resource: str
+    epoch: int
+    stage: str
+    hook: int
+    attempt: int
+    host: str
+    started_at: datetime
+    deadline: datetime
+    ended_at: datetime | None
+    ending: str | None
+    code: int | None
+    detail: str | None
+
+    @property
+    def seconds(self) -> float | None:
+        """How long it took; None while it runs."""
+        return None if self.ended_at is None else round((self.ended_at - self.started_at).total_seconds(), 3)
+
+    @property
+    def ok(self) -> bool | None:
+        """Whether the hook succeeded; None while it runs."""
+        return None if self.ended_at is None else self.ending == "exited" and self.code == 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -43,6 +43,7 @@ from leasehold.model import (
     PoolSpec,
     Resource,
     ResourceSpec,
+    Run,
 )
 from leasehold.selector import Condition
 
@@ -129,13 +130,41 @@ class Driver(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class LeaseFilter:
-    """Which leases to list: newest first, those before the number `before`."""
+    """Which leases to list: newest first, those before the number `before`.
+
+    Of a `pool` are those that had, have or wait for resources of it; with `resource`, those that had or have that one.
+    """
 
     states: tuple[str, ...] = ()
     owner: str | None = None
     pool: str | None = None
+    resource: str | None = None
     before: int | None = None
     limit: int = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFilter:
+    """Which runs to list: oldest first, those after the id `after`; with `before`, the latest before it first."""
+
+    id: int | None = None
+    lease: str | None = None
+    pool: str | None = None
+    resource: str | None = None
+    after: int = 0
+    before: int | None = None
+    limit: int = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogFilter:
+    """Which part of a lease's log to read; None is all of it."""
+
+    run: int | None = None
+    pool: str | None = None
+    resource: str | None = None
+    stage: str | None = None
+    attempt: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -406,13 +435,26 @@ class Store(Protocol):
         pool: str | None = None,
         resource: str | None = None,
         after: int = 0,
+        before: int | None = None,
         limit: int = 1000,
     ) -> list[Event]:
-        """Events after one of them, oldest first."""
+        """Events after one of them, oldest first; with `before` those before one of them, latest first."""
+        ...
+
+    async def runs(self, wanted: RunFilter) -> list[Run]:
+        """Runs of hooks."""
         ...
 
     def changes(self) -> AsyncGenerator[list[str], None]:
-        """Yield the leases that moved on to another state; the first, empty list says: none is missed from then on."""
+        """Yield the leases that something happened to; the first, empty list says: none is missed from then on."""
+        ...
+
+    async def keep_logs(self) -> dict[str, timedelta]:
+        """How long each pool keeps what its hooks printed."""
+        ...
+
+    async def prune(self, now: datetime | None = None, most: int = ...) -> int:
+        """Delete messages that were delivered long ago, at most about `most`, and return how many."""
         ...
 
     async def ping(self) -> None:
@@ -424,13 +466,34 @@ class LogStore(Protocol):
     """What hooks printed."""
 
     async def append(
-        self, *, lease: str, pool: str, resource: str, epoch: int, stage: str, attempt: int, stream: str, data: bytes
+        self,
+        *,
+        run: int | None,
+        lease: str,
+        pool: str,
+        resource: str,
+        epoch: int,
+        stage: str,
+        attempt: int,
+        stream: str,
+        data: bytes,
     ) -> None:
         """Add a piece of output."""
         ...
 
-    async def read(self, lease: str, after: int = 0, limit: int = 200) -> list[LogChunk]:
-        """The pieces of a lease's log after one of them, oldest first."""
+    async def read(self, lease: str, after: int = 0, limit: int = 200, only: LogFilter = ...) -> list[LogChunk]:
+        """The pieces of a lease's log, or of a part of it, after one of them, oldest first."""
+        ...
+
+    def changes(self) -> AsyncGenerator[list[str], None]:
+        """Yield the leases whose logs grew; the first, empty list says: none is missed from then on."""
+        ...
+
+    async def prune(self, keep: Mapping[str, timedelta], now: datetime | None = None, most: int = ...) -> int:
+        """Delete what is older than `keep` says for its pool, at most about `most` pieces, and return how many.
+
+        Of pools that `keep` does not name, because they are gone, what is older than `model.KEEP_LOGS`.
+        """
         ...
 
 

@@ -178,21 +178,6 @@ async def show_resource(pool: str, name: str, service: Service) -> Response:
     return JSONResponse(render.resource(await service.store.resource(pool, name)))
 
 
-@router.get("/pools/{pool}/resources/{name}/events", response_model=ListAnswer)
-@allow(READ)
-async def list_resource_events(
-    pool: str,
-    name: str,
-    service: Service,
-    cursor: Annotated[int, Query(ge=0, le=2**62)] = 0,
-    limit: Limit = 1000,
-) -> Response:
-    """List what happened to a resource, oldest first."""
-    happened = await service.store.events(pool=pool, resource=name, after=cursor, limit=limit)
-    more = str(happened[-1].id) if len(happened) == limit else None
-    return JSONResponse({"items": [render.event(e) for e in happened], "next_cursor": more})
-
-
 @router.post("/pools/{pool}/resources/{name}/offline", response_model=ResourceAnswer)
 @allow(OPERATE)
 async def offline(pool: str, name: str, body: OfflineBody, caller: Caller, service: Service) -> Response:

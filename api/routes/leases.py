@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import uuid
 from base64 import b32encode
-from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Header, Query, Response
-from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
+from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
 from api import errors, render
-from api.access import CONNECT, READ, READ_LOG, REQUEST, SEE, STEER, Caller, Found, allow, check_pools, guarded
-from api.logtext import LogText
+from api.access import CONNECT, READ, REQUEST, SEE, STEER, Caller, Found, allow, check_pools, guarded
+from api.names import split_resource
 from api.schemas import (
     AddBody,
     DeliveryAnswer,
@@ -110,6 +108,9 @@ async def request_lease(
     )
     first = await _submit(request, service, repeatable=key is not None)
     shown = await _wait(request.lease, wait, within, service)
+    if shown["state"] == LeaseState.ENDED and shown["number"] is None:
+        # Refused by a worker that came late: the same answer as from one that was there.
+        await _is_answered(request, service)
     status = 202 if shown["state"] == "submitted" else 201 if first else 200
     return JSONResponse({**shown, "token": service.tokens.for_lease(request.lease)}, status)
 
@@ -154,6 +155,7 @@ async def list_leases(
     state: Plain | None = None,
     owner: Plain | None = None,
     pool: Plain | None = None,
+    resource: Annotated[Plain | None, Query(description="POOL/NAME: leases that had it or have it")] = None,
     cursor: Plain | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Response:
@@ -165,8 +167,13 @@ async def list_leases(
     if cursor is not None and not (cursor.isdecimal() and len(cursor) < 19):
         raise Malformed(f"cursor={cursor}: this is not a cursor that was given out")
     before = int(cursor) if cursor else None
+    name = None
+    if resource is not None:
+        pool, name = split_resource(resource)
+        if pool is None:
+            raise Malformed(f"resource={resource}: name its pool too, as POOL/NAME")
     found = await service.store.leases(
-        LeaseFilter(states=states, owner=owner, pool=pool, before=before, limit=limit + 1)
+        LeaseFilter(states=states, owner=owner, pool=pool, resource=name, before=before, limit=limit + 1)
     )
     more = str(found[limit - 1].number) if len(found) > limit else None
     return JSONResponse({"items": [service.leases.lease(x) for x in found[:limit]], "next_cursor": more})
@@ -287,39 +294,3 @@ async def show_delivery(found: Found, service: Service) -> Response:
     headers = {"Cache-Control": "no-store"}
     body = {"lease": found.id, "resources": [render.delivery(d) for d in delivered]}
     return JSONResponse(body, headers=headers)
-
-
-@router.get("/{ref}/events", response_model=ListAnswer)
-@allow(SEE)
-async def list_events(
-    found: Found,
-    service: Service,
-    cursor: Annotated[int, Query(ge=0, le=2**62)] = 0,
-    limit: Annotated[int, Query(ge=1, le=1000)] = 1000,
-) -> Response:
-    """List what happened to a lease, oldest first."""
-    happened = await service.store.events(lease=found.id, after=cursor, limit=limit)
-    more = str(happened[-1].id) if len(happened) == limit else None
-    return JSONResponse({"items": [render.event(e) for e in happened], "next_cursor": more})
-
-
-@router.get("/{ref}/log", response_class=PlainTextResponse)
-@allow(READ_LOG)
-async def show_log(found: Found, service: Service, follow: bool = False) -> Response:
-    """Show what the lease's stages printed; with `follow`, go on until the lease has ended."""
-    return StreamingResponse(_log(found.id, follow, service), media_type="text/plain; charset=utf-8")
-
-
-async def _log(lease: str, follow: bool, service: Services) -> AsyncIterator[str]:
-    text, after = LogText(), 0
-    while True:
-        over = not follow or await service.store.state(lease) is LeaseState.ENDED
-        while chunks := await service.logs.read(lease, after):
-            after = chunks[-1].id
-            for line in text.lines(chunks):
-                yield line
-        if over:
-            break
-        await asyncio.sleep(_FOLLOW_S)
-    for line in text.rest():
-        yield line

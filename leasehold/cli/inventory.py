@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
-from leasehold.answers import Resource
-from leasehold.cli import options
+from leasehold.answers import Lease, Resource
+from leasehold.cli import options, story
+from leasehold.cli.account import last_words, print_story, with_output
 from leasehold.cli.connect import connect
 from leasehold.cli.output import note, one_line, print_fields, print_json, print_rows, say
 from leasehold.cli.pools import print_applied
-from leasehold.cli.words import moment
+from leasehold.cli.words import exact, moment, name_of
+
+_LAST_LEASES = 10
 
 
 def available(
@@ -52,14 +56,48 @@ def list_resources(
         _print_resources(found)
 
 
-def show(resource: options.ResourceName, as_json: options.Json = False) -> None:
-    """Print one resource."""
+def show(
+    resource: options.ResourceName,
+    last: Annotated[int, typer.Option("--last", min=1, max=1000, help="So much of its history.")] = 200,
+    as_json: options.Json = False,
+) -> None:
+    """Tell a resource's story: what it is, who has it, who had it, what failed on it, and what operators did."""
+    pool, name = options.split_resource(resource)
     with connect() as client:
-        found = client.resource(*options.split_resource(resource))
+        found = client.resource(pool, name)
+        leases = client.lease_page(limit=_LAST_LEASES, resource=f"{pool}/{name}")["items"]
+        events, runs = client.resource_events(pool, name, last), client.resource_runs(pool, name, last)
+        outputs = last_words(client, runs)
     if as_json:
-        print_json(found)
-    else:
-        print_fields(found.items())
+        print_json({**found, "leases": leases, "events": events, "runs": with_output(runs, outputs)})
+        return
+    say(one_line(f"Resource {pool}/{name}: {', '.join(filter(None, (found['state'], found['stage'])))}"))
+    print_fields(_facts(found, leases), indent=2)
+    if leases:
+        say("Last leases")
+        rows = [
+            (f"  {name_of(one)}", one["owner"], one["outcome"] or one["state"], exact(one["created_at"]))
+            for one in leases
+        ]
+        print_rows(("  LEASE", "OWNER", "STATE", "CREATED"), rows)
+    say("What happened")
+    print_story(story.of_resource(events, runs, outputs, story.leases_by_id(leases)))
+    well = sum(run["ok"] is True for run in runs)
+    if runs:
+        say(f"  {well} of its last {len(runs)} runs of hooks went well")
+
+
+def _facts(resource: Resource, leases: Sequence[Lease]) -> list[tuple[str, Any]]:
+    offline, broken = resource["offline"], resource["broken"]
+    holder = next((one for one in leases if one["id"] == resource["lease"]), None)
+    return [
+        ("leased to", f"lease {name_of(holder)} of {holder['owner']}" if holder else resource["lease"]),
+        ("offline", offline and f"{offline['reason']} (by {offline['by']}, since {exact(offline['since'])})"),
+        ("broken", broken and f"{broken['reason']} (since {exact(broken['since'])})"),
+        ("epoch", resource["epoch"]),
+        ("tags", resource["tags"]),
+        ("properties", resource["properties"]),
+    ]
 
 
 def add(

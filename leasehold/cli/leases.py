@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from leasehold.answers import Event, Lease
-from leasehold.cli import options
+from leasehold.answers import Lease
+from leasehold.cli import options, story
+from leasehold.cli.account import last_words, print_story, with_output
 from leasehold.cli.connect import connect
 from leasehold.cli.exits import Exit, of_error, of_wait
 from leasehold.cli.output import (
@@ -23,7 +24,6 @@ from leasehold.cli.output import (
     print_json,
     print_rows,
     say,
-    written,
 )
 from leasehold.cli.progress import progress
 from leasehold.cli.take import print_delivery
@@ -73,23 +73,28 @@ def list_leases(
 
 
 def show(lease: options.LeaseRef, as_json: options.Json = False) -> None:
-    """Tell a lease's story: what it is, its resources, and what happened to it."""
+    """Tell a lease's story: what it is, its resources, and what happened to it, each run of a hook included."""
     with connect() as client:
         found = client.lease(lease)
-        if as_json:
-            print_json(found)
-            return
-        events = list(client.events(found["id"]))
+        events, runs = list(client.events(found["id"])), list(client.runs(found["id"]))
+        outputs = last_words(client, runs)
+    if as_json:
+        print_json({**found, "events": events, "runs": with_output(runs, outputs)})
+        return
     say(one_line(f"Lease {name_of(found)}: {standing(found)}"))
-    print_fields(_story(found), indent=2)
+    print_fields(_facts(found), indent=2)
     if found["resources"]:
         say("Resources")
         print_rows(
             ("  RESOURCE", "ROLE", "STATE", "EPOCH"),
             [(f"  {resource_name(one)}", one["role"], step(one), one["epoch"]) for one in found["resources"]],
         )
-    say("Timeline")
-    print_rows(("  WHEN", "WHAT", "WHERE", "WHO", "WHY"), [_event_row(event) for event in events])
+    say("What happened")
+    print_story(story.of_lease(found, events, runs, outputs))
+    if not events:
+        say("  nothing yet: no worker has admitted it")
+    if any(map(story.failed, runs)):
+        note(f"All that a run printed: leasehold logs {name_of(found)} --run RUN")
 
 
 def wait(
@@ -157,12 +162,22 @@ def cancel(leases: options.LeaseRefs, as_json: options.Json = False) -> None:
 
 def logs(
     lease: options.LeaseRef,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the lease has ended.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until the lease has ended, or the run that --run names.")
+    ] = False,
+    run: Annotated[int | None, typer.Option("--run", min=1, help="Only what this run printed; show has them.")] = None,
+    stage: Annotated[str | None, typer.Option("--stage", help="Only this stage.")] = None,
+    resource: Annotated[
+        str | None, typer.Option("--resource", metavar="[POOL/]NAME", help="Only on this resource.")
+    ] = None,
+    attempt: Annotated[int | None, typer.Option("--attempt", min=1, help="Only this attempt.")] = None,
+    tail: Annotated[int | None, typer.Option("--tail", min=0, help="Only so many of the last lines.")] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Print what a lease's stages printed. It is text, with --json too."""
+    """Print what a lease's stages printed, or a part of it. It is text, with --json too."""
+    part: dict[str, Any] = {"run": run, "stage": stage, "resource": resource, "attempt": attempt, "tail": tail}
     with connect() as client:
-        for piece in client.log(lease, follow=follow):
+        for piece in client.log(lease, follow=follow, **part):
             print_bytes(piece)
 
 
@@ -193,7 +208,7 @@ def _what(lease: Lease) -> str:
     return " ".join(map(resource_name, lease["resources"])) or wanted(lease["items"])
 
 
-def _story(lease: Lease) -> list[tuple[str, Any]]:
+def _facts(lease: Lease) -> list[tuple[str, Any]]:
     times = [
         (name, moment(value))
         for name, value in (
@@ -210,12 +225,6 @@ def _story(lease: Lease) -> list[tuple[str, Any]]:
         ("ticket", lease["ticket"]),
     ]
     return [*fields, *wants, *times, ("Temporal", lease["temporal_url"])]
-
-
-def _event_row(event: Event) -> tuple[Any, ...]:
-    where = "/".join(filter(None, (event["pool"], event["resource"])))
-    why = event["reason"] or " ".join(f"{key}={written(value)}" for key, value in event["data"].items())
-    return (f"  {event['at']}", event["kind"], where, event["actor"], why)
 
 
 def _read_time(text: str | None) -> str | None:

@@ -51,15 +51,24 @@ def wanted(items: Iterable[ItemRequest]) -> str:
 
 def moment(text: str | None) -> str | None:
     """A time of the API without fractions of a second, with how far away it is if it is to come."""
+    short = exact(text)
     if text is None:
         return None
-    time = datetime.fromisoformat(text)
-    left = time - datetime.now(UTC)
-    short = time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return f"{short} (in {_rough(left)})" if left > timedelta(0) else short
+    left = datetime.fromisoformat(text) - datetime.now(UTC)
+    return f"{short} (in {rough(left)})" if left > timedelta(0) else short
 
 
-def _rough(left: timedelta) -> str:
+def exact(text: str | None) -> str | None:
+    """A time of the API without fractions of a second."""
+    return None if text is None else datetime.fromisoformat(text).astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def span(seconds: float) -> str:
+    """How long something took: `0.4s`, `12s`, `1h 2m 3s`."""
+    return f"{seconds:.1f}s" if seconds < 9.95 else rough(timedelta(seconds=seconds))
+
+
+def rough(left: timedelta) -> str:
     """A duration to about a hundredth: days and hours do not need their seconds."""
     unit = 3600 if left >= timedelta(days=4) else 60 if left >= timedelta(hours=2) else 1
     seconds = max(1, round(left.total_seconds() / unit) * unit)

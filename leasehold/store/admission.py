@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import bindparam, insert, select, update
@@ -13,7 +13,7 @@ from leasehold.allocation import Candidate, Waiter
 from leasehold.errors import DurationRefused, Fault, LeaseholdError, Unsatisfiable
 from leasehold.messages import AdmitLease, Admitted, Refusal, SubmitLease
 from leasehold.model import LeaseState
-from leasehold.store import events, granting, heartbeats, holding, matching, specs
+from leasehold.store import events, granting, heartbeats, holding, matching, refused, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 
@@ -44,9 +44,7 @@ def admit(tx: Tx, order: AdmitLease, run_id: str) -> Admitted:
     try:
         admitted = _admit(tx, request, tx.now - timedelta(seconds=order.age_s), run_id)
     except LeaseholdError as error:
-        refusal = Refusal(code=error.code, detail=error.detail, faults=error.faults)
-        tx.execute(insert(t.requests), {**record, "refusal": asdict(refusal)})
-        return Admitted(refusal=refusal)
+        return Admitted(refusal=refused.keep(tx, request, run_id, error))
     tx.execute(insert(t.requests), {**record, "refusal": None})
     return admitted
 
@@ -54,7 +52,8 @@ def admit(tx: Tx, order: AdmitLease, run_id: str) -> Admitted:
 def _admit(tx: Tx, request: SubmitLease, submitted_at: datetime, run_id: str) -> Admitted:
     duration = _duration(tx, request)
     me = Waiter(lease=request.lease, items=request.items)
-    award = next(allocation.serve([me], matching.candidates(tx.connection, [me])), None)
+    free = matching.candidates(tx.connection, [me])
+    award = next(allocation.serve([me], free), None)
     if award is None:
         check_satisfiable(me, matching.candidates(tx.connection, [me], free=False))
     every = durations.parse(request.heartbeat) if request.heartbeat else None
@@ -87,7 +86,14 @@ def _admit(tx: Tx, request: SubmitLease, submitted_at: datetime, run_id: str) ->
         },
     )
     about = matching.granted_data(award) if award else {}
-    events.record(tx, f"lease_{state}", lease=request.lease, actor=request.owner, data={"number": number, **about})
+    events.record(
+        tx,
+        f"lease_{state}",
+        lease=request.lease,
+        actor=request.owner,
+        reason=None if award else allocation.shortage(request.items, free),
+        data={"number": number, **about},
+    )
     if award is None:
         if not lost:
             matching.wait(tx, request.lease, request.items)

@@ -47,6 +47,8 @@ class Tx:
         self.now = now
         self.posted = False
         """Whether it wrote to the outbox."""
+        self.told: set[str] = set()
+        """The leases that it tells others about when it is committed."""
 
     @property
     def execute(self) -> Callable[..., Any]:

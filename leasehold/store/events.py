@@ -12,12 +12,9 @@ from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 
 CHANNEL = "leasehold"
-"""PostgreSQL's notification channel; the payload is the lease that moved on."""
+"""PostgreSQL's notification channel; the payload is the lease that something happened to."""
 
-_NEWS = "lease_"
-
-
-_AFTER = select(t.events.c.id, t.events.c.lease, t.events.c.kind).where(t.events.c.id > bindparam("after"))
+_AFTER = select(t.events.c.id, t.events.c.lease).where(t.events.c.id > bindparam("after"))
 
 
 def record(
@@ -31,7 +28,7 @@ def record(
     reason: str | None = None,
     data: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write an event; one that moves a lease on (`lease_…`) wakes whoever waits for it."""
+    """Write an event; one about a lease wakes whoever waits for it or follows it."""
     tx.execute(
         insert(t.events),
         {
@@ -45,7 +42,8 @@ def record(
             "data": dict(data or {}),
         },
     )
-    if tx.postgres and lease is not None and kind.startswith(_NEWS):
+    if tx.postgres and lease is not None and lease not in tx.told:
+        tx.told.add(lease)
         tx.execute(select(func.pg_notify(CHANNEL, lease)))
 
 
@@ -54,10 +52,20 @@ def _event(row: Row[Any]) -> model.Event:
 
 
 def of(
-    connection: Connection, *, lease: str | None, pool: str | None, resource: str | None, after: int, limit: int
+    connection: Connection,
+    *,
+    lease: str | None,
+    pool: str | None,
+    resource: str | None,
+    after: int,
+    before: int | None,
+    limit: int,
 ) -> list[model.Event]:
-    """The events of a lease, or of a resource, after an event's id, oldest first."""
-    query = select(t.events).where(t.events.c.id > after).order_by(t.events.c.id).limit(limit)
+    """The events of a lease, or of a resource, after an event's id, oldest first; with `before` the latest first."""
+    query = select(t.events).where(t.events.c.id > after).limit(limit)
+    query = query.order_by(t.events.c.id if before is None else t.events.c.id.desc())
+    if before is not None:
+        query = query.where(t.events.c.id < before)
     for column, value in ((t.events.c.lease, lease), (t.events.c.pool, pool), (t.events.c.resource, resource)):
         if value is not None:
             query = query.where(column == value)
@@ -65,9 +73,9 @@ def of(
 
 
 def changed_since(connection: Connection, after: int) -> tuple[int, list[str]]:
-    """The last event's id, and the leases that moved on after `after` (in SQLite ids are in order of commit)."""
+    """The last event's id, and the leases that have events after `after` (in SQLite ids are in order of commit)."""
     rows = connection.execute(_AFTER, {"after": after}).all()
-    return max((row.id for row in rows), default=after), [row.lease for row in rows if row.kind.startswith(_NEWS)]
+    return max((row.id for row in rows), default=after), list(dict.fromkeys(row.lease for row in rows if row.lease))
 
 
 def last_id(connection: Connection) -> int:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncGenerator, Mapping
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, func, insert, select
 
 from leasehold.model import LogChunk
-from leasehold.ports import Clock
+from leasehold.ports import Clock, LogFilter
+from leasehold.store import pruning
 from leasehold.store import tables as t
 from leasehold.store.engine import LOG_LOCK, Database, Tx
+
+WATCH_INTERVAL_S = 0.1
+"""How often one process looks for new output while anybody in it follows a log, however many do."""
+
+_EVERYTHING = LogFilter()
 
 
 class SqlLogStore:
@@ -20,10 +29,21 @@ class SqlLogStore:
         self._database = Database(url, clock, LOG_LOCK)
 
     async def append(
-        self, *, lease: str, pool: str, resource: str, epoch: int, stage: str, attempt: int, stream: str, data: bytes
+        self,
+        *,
+        run: int | None,
+        lease: str,
+        pool: str,
+        resource: str,
+        epoch: int,
+        stage: str,
+        attempt: int,
+        stream: str,
+        data: bytes,
     ) -> None:
         """Add a piece of output."""
         values = {
+            "run": run,
             "lease": lease,
             "pool": pool,
             "resource": resource,
@@ -39,16 +59,50 @@ class SqlLogStore:
 
         await self._database.write(add)
 
-    async def read(self, lease: str, after: int = 0, limit: int = 200) -> list[LogChunk]:
-        """The pieces of a lease's log after one of them, oldest first."""
+    async def read(self, lease: str, after: int = 0, limit: int = 200, only: LogFilter = _EVERYTHING) -> list[LogChunk]:
+        """The pieces of a lease's log, or of a part of it, after one of them, oldest first."""
 
         def find(connection: Connection) -> list[LogChunk]:
             query = select(t.logs).where(t.logs.c.lease == lease, t.logs.c.id > after)
+            for column, value in (
+                (t.logs.c.run, only.run),
+                (t.logs.c.pool, only.pool),
+                (t.logs.c.resource, only.resource),
+                (t.logs.c.stage, only.stage),
+                (t.logs.c.attempt, only.attempt),
+            ):
+                if value is not None:
+                    query = query.where(column == value)
             rows: Any = connection.execute(query.order_by(t.logs.c.id).limit(limit))
             return [LogChunk(**row._mapping) for row in rows]
 
         return await self._database.read(find)
 
+    async def changes(self) -> AsyncGenerator[list[str], None]:
+        """Yield the leases whose logs grew, by whatever process; the first, empty list says: none is missed now."""
+        seen = await self._database.read(_last_id)
+        yield []
+        while True:
+            await asyncio.sleep(WATCH_INTERVAL_S)
+            seen, leases = await self._database.read(_grown_since, seen)
+            if leases:
+                yield leases
+
+    async def prune(self, keep: Mapping[str, timedelta], now: datetime | None = None, most: int = pruning.MOST) -> int:
+        """Delete what is older than `keep` says for its pool, and return how many pieces; see `ports.LogStore`."""
+        return await pruning.logs(self._database, keep, now, most)
+
     def close(self) -> None:
         """Finish what is being written."""
         self._database.close()
+
+
+def _last_id(connection: Connection) -> int:
+    return connection.execute(select(func.max(t.logs.c.id))).scalar() or 0
+
+
+def _grown_since(connection: Connection, after: int) -> tuple[int, list[str]]:
+    """The last piece's number, and the leases with pieces after `after`."""
+    query = select(t.logs.c.lease, func.max(t.logs.c.id).label("last")).where(t.logs.c.id > after)
+    rows = connection.execute(query.group_by(t.logs.c.lease)).all()
+    return max((row.last for row in rows), default=after), [row.lease for row in rows]

@@ -27,7 +27,7 @@ from leasehold.model import (
     ResourceState,
 )
 from leasehold.ports import Availability, KnownRequest, LeaseFilter, ResourceFilter
-from leasehold.store import matching, specs
+from leasehold.store import matching, refused, specs
 from leasehold.store import tables as t
 
 _LEASES = select(t.leases, t.heartbeats.c.by.label("heartbeat_by")).outerjoin(
@@ -36,15 +36,19 @@ _LEASES = select(t.leases, t.heartbeats.c.by.label("heartbeat_by")).outerjoin(
 
 
 def lease(connection: Connection, ref: str) -> Lease:
-    """A lease by its id, or by its number in decimal; raise `LeaseUnknown`."""
+    """A lease, or a request that was refused, by its id, or by its number in decimal; raise `LeaseUnknown`."""
     numbered = ref.isascii() and ref.isdecimal()
-    row = None
+    row = found = None
     if len(ref) <= (18 if numbered else 64):
         this = t.leases.c.number == int(ref) if numbered else t.leases.c.id == ref
         row = connection.execute(_LEASES.where(this)).one_or_none()
-    if row is None:
+        if row is None and not numbered:
+            found = refused.lease(connection, ref)
+    if row is not None:
+        found = _leases(connection, [row])[0]
+    if found is None:
         raise LeaseUnknown(f"there is no lease {ref[:64]}")
-    return _leases(connection, [row])[0]
+    return found
 
 
 _STATE = select(t.leases.c.state).where(t.leases.c.id == bindparam("id"))
@@ -53,7 +57,9 @@ _STATE = select(t.leases.c.state).where(t.leases.c.id == bindparam("id"))
 def state(connection: Connection, lease_id: str) -> LeaseState | None:
     """Just a lease's state, for those who wait for it; None if there is no record yet."""
     found = connection.execute(_STATE, {"id": lease_id}).scalar_one_or_none()
-    return LeaseState(found) if found else None
+    if found is None:
+        return LeaseState.ENDED if refused.is_refused(connection, lease_id) else None
+    return LeaseState(found)
 
 
 def leases(connection: Connection, wanted: LeaseFilter) -> list[Lease]:
@@ -63,7 +69,10 @@ def leases(connection: Connection, wanted: LeaseFilter) -> list[Lease]:
         query = query.where(t.leases.c.state.in_(wanted.states))
     if wanted.owner is not None:
         query = query.where(t.leases.c.owner == wanted.owner)
-    if wanted.pool is not None:
+    if wanted.resource is not None:
+        mine = (t.grants.c.pool == wanted.pool, t.grants.c.resource == wanted.resource)
+        query = query.where(t.leases.c.id.in_(select(t.grants.c.lease).where(*mine)))
+    elif wanted.pool is not None:
         held = select(t.grants.c.lease).where(t.grants.c.pool == wanted.pool)
         awaited = select(t.waits.c.lease).where(t.waits.c.pool == wanted.pool)
         query = query.where(t.leases.c.id.in_(held.union(awaited)))

@@ -6,16 +6,19 @@ from dataclasses import asdict, fields
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Row, bindparam, delete, exists, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, exists, insert, select, update
 
 from leasehold.errors import StaleEpoch, Unavailable
 from leasehold.messages import Claim, HeldResource, HookReport, Recycled, RunHook, recycle_id
-from leasehold.model import PREPARE_AHEAD, LeaseState, Prepare, ResourceState
-from leasehold.ports import Begun, Place
+from leasehold.model import PREPARE_AHEAD, LeaseState, Prepare, ResourceState, Run
+from leasehold.ports import Begun, Place, RunFilter
 from leasehold.store import events, limiters, matching, moves, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 from leasehold.store.tables import LEASE_WIDE
+
+LOST = "lost"
+"""How a run ended whose worker went away: it was no result of the hook, and consumes no attempt."""
 
 KILL_GRACE = timedelta(seconds=30)
 """How long after its timeout a hook may still be alive, at worst: SIGTERM, SIGKILL and a slow machine."""
@@ -35,8 +38,16 @@ _GRANT_OF = (
     t.grants.c.epoch == bindparam("epoch_"),
     t.grants.c.closed_at.is_(None),
 )
-_RUN_OF = select(t.runs).where(
-    *(t.runs.c[name] == bindparam(name) for name in ("lease", "pool", "resource", "epoch", "stage", "hook", "attempt"))
+_RUN_OF = (
+    select(t.runs)
+    .where(
+        *(
+            t.runs.c[name] == bindparam(name)
+            for name in ("lease", "pool", "resource", "epoch", "stage", "hook", "attempt")
+        )
+    )
+    .order_by(t.runs.c.losses.desc())
+    .limit(1)
 )
 _EVER_HELD = exists().where(
     t.grants.c.lease == t.runs.c.lease,
@@ -91,16 +102,15 @@ def begin(tx: Tx, order: RunHook, place: Place) -> Begun:
     for held in _held(order):
         _close_dead(tx, held, place)
     values = {
+        # Under a number of its own, so that what the lost one says too late closes nothing of this one.
+        "losses": 0 if known is None else known.losses + 1,
         **asdict(place),
         "started_at": tx.now,
         "deadline": tx.now + timedelta(seconds=order.timeout_s) + KILL_GRACE,
     }
-    if known is not None:
-        # Under a number of its own, so that what the earlier try says too late closes nothing of this one.
-        tx.execute(delete(t.runs).where(t.runs.c.id == known.id))
     run = tx.execute(_START, {**key, **values}).scalar_one()
     _show(tx, order, order.stage, order.attempt)
-    _event(tx, order, "stage_started", {"attempt": order.attempt, "hook": order.hook})
+    _event(tx, order, "stage_started", {"attempt": order.attempt, "hook": order.hook, "run": run, "host": place.host})
     return Begun(run=run)
 
 
@@ -115,8 +125,23 @@ def _close_dead(tx: Tx, held: HeldResource, place: Place) -> None:
         earlier = Place(**{name: getattr(row, name) for name in _PLACE})
         if not place.clears(earlier) and row.deadline > tx.now:
             raise Unavailable(f"{row.stage} on {row.host} may run until {row.deadline:%H:%M:%S}")
-        gone = {"ended_at": tx.now, "ending": LOST, "code": None, "detail": "its worker went away"}
-        tx.execute(_END, {"id_": row.id, **gone})
+        why = "its worker went away"
+        tx.execute(_END, {"id_": row.id, "ended_at": tx.now, "ending": LOST, "code": None, "detail": why})
+        about = {name: getattr(row, name) for name in ("stage", "attempt", "hook", "host")}
+        events.record(
+            tx,
+            "stage_lost",
+            lease=row.lease or None,
+            pool=row.pool,
+            resource=row.resource or None,
+            reason=why,
+            data={**about, "run": row.id, "seconds": _seconds(row, tx)},
+        )
+
+
+def _seconds(row: Row[Any], tx: Tx) -> float:
+    span: timedelta = tx.now - row.started_at
+    return round(span.total_seconds(), 3)
 
 
 def _show(tx: Tx, order: RunHook, stage: str | None, attempt: int | None) -> None:
@@ -135,8 +160,7 @@ def finish(tx: Tx, order: RunHook, run: int, report: HookReport, secret: bytes |
         return
     ended = {"ended_at": tx.now, "ending": report.ending, "code": report.code, "detail": report.detail}
     tx.execute(_END, {"id_": run, **ended})
-    seconds = round((tx.now - row.started_at).total_seconds(), 3)
-    about = {"attempt": order.attempt, "hook": order.hook, "ok": report.ok, "seconds": seconds}
+    about = {"attempt": order.attempt, "hook": order.hook, "run": run, "ok": report.ok, "seconds": _seconds(row, tx)}
     _event(tx, order, "stage_ended", about, reason=None if report.ok else report.detail)
     _show(tx, order, None, None)
     changes: dict[str, Any] = {} if secret is None else {"data": secret}
@@ -192,3 +216,21 @@ def _event(tx: Tx, order: RunHook, kind: str, data: dict[str, Any], reason: str 
 def _report(row: Row[Any]) -> HookReport:
     ok = row.ending == "exited" and row.code == 0
     return HookReport(ending=row.ending, code=row.code, detail=row.detail or "", ok=ok)
+
+
+def of(connection: Connection, wanted: RunFilter) -> list[Run]:
+    """Runs in the order in which they began, or, where `wanted.before` is set, the latest first."""
+    newest = wanted.before is not None
+    query = select(*(c for c in t.runs.c if c.name != "losses")).limit(wanted.limit)
+    query = query.where(t.runs.c.id > wanted.after).order_by(t.runs.c.id.desc() if newest else t.runs.c.id)
+    if newest:
+        query = query.where(t.runs.c.id < wanted.before)
+    for column, value in (
+        (t.runs.c.id, wanted.id),
+        (t.runs.c.lease, wanted.lease),
+        (t.runs.c.pool, wanted.pool),
+        (t.runs.c.resource, wanted.resource),
+    ):
+        if value is not None:
+            query = query.where(column == value)
+    return [Run(**row._mapping) for row in connection.execute(query)]

@@ -39,6 +39,7 @@ from leasehold.model import (
     PoolSpec,
     Resource,
     ResourceSpec,
+    Run,
 )
 from leasehold.ports import (
     Answer,
@@ -51,6 +52,7 @@ from leasehold.ports import (
     Place,
     Posted,
     ResourceFilter,
+    RunFilter,
 )
 from leasehold.store import (
     admission,
@@ -66,6 +68,7 @@ from leasehold.store import (
     inventory,
     limiters,
     outbox,
+    pruning,
     records,
     runs,
     watching,
@@ -262,12 +265,24 @@ class SqlStore:
         pool: str | None = None,
         resource: str | None = None,
         after: int = 0,
+        before: int | None = None,
         limit: int = 1000,
     ) -> list[Event]:
-        return await self.database.read(events.of, lease=lease, pool=pool, resource=resource, after=after, limit=limit)
+        return await self.database.read(
+            events.of, lease=lease, pool=pool, resource=resource, after=after, before=before, limit=limit
+        )
+
+    async def runs(self, wanted: RunFilter) -> list[Run]:
+        return await self.database.read(runs.of, wanted)
+
+    async def keep_logs(self) -> dict[str, timedelta]:
+        return await self.database.read(pruning.keep_logs)
+
+    async def prune(self, now: datetime | None = None, most: int = pruning.MOST) -> int:
+        return await pruning.outbox(self.database, now, most)
 
     def changes(self) -> AsyncGenerator[list[str], None]:
-        """Yield the leases that moved on, soon after each commit, by whatever process."""
+        """Yield the leases that something happened to, soon after each commit, by whatever process."""
         return watching.changes(self.database)
 
     async def ping(self) -> None:

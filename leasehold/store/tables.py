@@ -156,6 +156,7 @@ requests = Table(
     _column("principal", String(128)),
     _column("digest", String(64), comment="Of the body: the same key with another body is refused"),
     _column("refusal", Json, nullable=True, comment="The error that answered it, if it was refused"),
+    _column("asked", Json, nullable=True, comment="What it asked for, if it was refused; a lease has that itself"),
     _column("at", Utc),
 )
 
@@ -260,6 +261,7 @@ Index(
     sqlite_where=text(OPEN),
 )
 Index("ix_grants_lease", grants.c.lease)
+Index("ix_grants_resource", grants.c.pool, grants.c.resource, grants.c.id)
 
 LEASE_WIDE = ""
 """What stands for a resource in a run for all of a lease's."""
@@ -279,18 +281,20 @@ runs = Table(
     _column("locks", String(64), comment="The identity of the lock folder"),
     _column("boot", String(64), comment="Of the kernel's start"),
     _column("processes", String(64), comment="The namespace of its processes"),
+    _column("losses", Integer, comment="How many runs of this attempt went with their workers before"),
     _column("started_at", Utc),
     _column("deadline", Utc, comment="Past it no process of the run can be alive, whatever became of its worker"),
     _column("ended_at", Utc, nullable=True),
     _column("ending", String(16), nullable=True),
     _column("code", Integer, nullable=True),
     _column("detail", Text, nullable=True),
-    UniqueConstraint("lease", "pool", "resource", "epoch", "stage", "hook", "attempt"),
+    UniqueConstraint("lease", "pool", "resource", "epoch", "stage", "hook", "attempt", "losses"),
     sqlite_autoincrement=True,
 )
 UNFINISHED = "ended_at IS NULL"
 Index("ix_runs_open", runs.c.pool, runs.c.resource, postgresql_where=text(UNFINISHED), sqlite_where=text(UNFINISHED))
-Index("ix_runs_lease", runs.c.lease)
+Index("ix_runs_lease", runs.c.lease, runs.c.id)
+Index("ix_runs_resource", runs.c.pool, runs.c.resource, runs.c.id)
 
 tokens = Table(
     "tokens",
@@ -350,6 +354,7 @@ logs = Table(
     logs_metadata,
     Column("id", Serial, primary_key=True),
     _column("at", Utc),
+    _column("run", BigInteger, nullable=True, comment="NULL: said before the hook began"),
     _column("lease", String(64)),
     _column("pool", String(128)),
     _column("resource", String(128)),
@@ -361,5 +366,5 @@ logs = Table(
     sqlite_autoincrement=True,
 )
 Index("ix_logs_lease", logs.c.lease, logs.c.id)
-Index("ix_logs_resource", logs.c.pool, logs.c.resource, logs.c.id)
-Index("ix_logs_at", logs.c.at)
+Index("ix_logs_run", logs.c.run, logs.c.id)
+Index("ix_logs_pool_at", logs.c.pool, logs.c.at)

@@ -17,7 +17,7 @@ SQLITE_INTERVAL_S = 0.005
 
 
 async def changes(database: Database) -> AsyncGenerator[list[str], None]:
-    """Yield lists of leases that moved on, for as long as somebody asks.
+    """Yield lists of leases that something happened to, for as long as somebody asks.
 
     The first list is empty: it says that from then on no change is missed.
     """

@@ -194,6 +194,7 @@ async def running(temporal: Client, new_database: NewDatabase, folder: Path) -> 
         services = wire(store, logs, temporal, TASK_QUEUE)
         stack.push_async_callback(services.news.close)
         stack.push_async_callback(services.tokens.close)
+        stack.push_async_callback(services.log_news.close)
         driver = await stack.enter_async_context(CommandDriver(folder / "locks", KILL_GRACE))
         relay = asyncio.create_task(Relay(store, temporal, TASK_QUEUE).run())
         stack.push_async_callback(_stop, relay)
@@ -215,6 +216,7 @@ def wire(store: SqlStore, logs: SqlLogStore, temporal: Client, task_queue: str) 
         tokens=Tokens(b"a key of the tests", ADMIN, SqlTokens(store.database)),
         leases=Leases("http://ui.test", temporal.namespace),
         news=News(store),
+        log_news=News(logs),
     )
 
 

@@ -93,7 +93,7 @@ class TestByHand:
             "description": "Dell",
             "priority": 7,
             "wipe": {"run": ["wipe", "-x"], "timeout": "90s", "attempts": 2},
-            "policy": {"default_duration": "2h", "max_duration": "1d", "on_release": ["wipe"]},
+            "policy": {"default_duration": "2h", "max_duration": "1d", "on_release": ["wipe"], "keep_logs": "90d"},
         }
         usual: dict[str, Any] = {
             "max_total": None,
@@ -105,6 +105,7 @@ class TestByHand:
             "replacements": 3,
             "prepare": "on_demand",
             "prepare_timeout": "2h",
+            "keep_logs": "30d",
         }
         pool = await stack.pool(2, **settings)
         shown = await get(stack, f"/v1/pools/{pool}")
@@ -114,7 +115,7 @@ class TestByHand:
             "priority": 7,
             "folder": str(stack.folder),
             "site": None,
-            "policy": {**usual, "default_duration": "2h", "max_duration": "1d", "on_release": ["wipe"]},
+            "policy": {**usual, **settings["policy"]},
             "stages": {
                 "wipe": [{"run": ["wipe", "-x"], "timeout": "90s", "attempts": 2, "scope": "resource", "limit": None}]
             },

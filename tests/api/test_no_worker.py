@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 
 import httpx
@@ -15,6 +15,7 @@ import pytest_asyncio
 from api.app import create_app
 from api.gateway import Gateway
 from tests.api.stack import PATIENCE_S, URL, Json, Stack, caller, fail
+from tests.api.streams import events, stream
 from worker.wiring import build_worker
 
 
@@ -128,15 +129,28 @@ async def follow(alone: Alone, lease: Json) -> None:
         assert answer.status_code == 200, fail(answer)
 
 
+async def watch(alone: Alone, lease: Json) -> list[str]:
+    """The kinds of all events that a follower is sent."""
+    async with events(alone.app, lease["id"]) as sent:
+        return [event.kind async for event in sent]
+
+
 async def test_once_a_worker_comes_it_is_served(stack: Stack, alone: Alone) -> None:
     lease = await submitted(alone, await alone.pool(2))
     following = asyncio.create_task(follow(alone, lease))
+    watching = asyncio.create_task(watch(alone, lease))
     waiting = asyncio.create_task(alone.get(lease, wait="active", timeout=30))
     async with alone.worker():
         assert (await waiting)["state"] == "active"
         assert len((await alone.get(lease))["resources"]) == 2
         await alone.release(lease)
         await following
+        assert [kind for kind in await watching if kind.startswith("lease_")] == [
+            "lease_preparing",
+            "lease_active",
+            "lease_releasing",
+            "lease_ended",
+        ]
 
 
 async def test_it_can_be_cancelled_and_that_is_not_lost(alone: Alone) -> None:
@@ -160,6 +174,90 @@ async def test_an_active_lease_of_a_worker_that_went_away_is_still_shown_and_ste
     assert (await alone.steer(lease, "release")).status_code == 202
     async with alone.worker():
         assert (await alone.ended(lease))["outcome"] == "released"
+
+
+class TestRefusedOnceAWorkerCame:
+    """Who was told 202 learns of the refusal wherever they look."""
+
+    async def submitted(self, alone: Alone, **params: str) -> Json:
+        """A request for two resources of a pool that has one."""
+        self.pool = await alone.pool(1)
+        return await submitted(alone, self.pool)
+
+    async def test_the_lease_has_failed_with_the_reason(self, alone: Alone) -> None:
+        lease = await self.submitted(alone)
+        async with alone.worker():
+            ended = await alone.ended(lease)
+        assert (ended["state"], ended["outcome"], ended["number"]) == ("ended", "failed", None)
+        detail = f"2 wanted, and there are just 1 such resources in pool {self.pool}"
+        assert ended["error"] == {"code": "unsatisfiable", "detail": detail}
+        same = ("id", "owner", "items", "description", "cc", "priority", "resources", "temporal_url")
+        assert {name: ended[name] for name in same} == {name: lease[name] for name in same}
+        assert ended["ended_at"] == ended["created_at"]
+        # Without any worker, and by its own token.
+        async with caller(alone.app, lease["token"]) as holder:
+            assert (await holder.get(f"/v1/leases/{lease['id']}")).json() == ended
+
+    async def test_waiting_and_following_end_at_once(self, alone: Alone) -> None:
+        lease = await self.submitted(alone)
+        waiting = asyncio.create_task(alone.get(lease, wait="active", timeout=60))
+        reading = asyncio.create_task(follow(alone, lease))
+        watching = asyncio.create_task(watch(alone, lease))
+        async with asyncio.timeout(PATIENCE_S), alone.worker():
+            assert (await waiting)["error"]["code"] == "unsatisfiable"
+            await reading
+            assert await watching == ["lease_refused"]
+        async with asyncio.timeout(PATIENCE_S):
+            assert (await alone.get(lease, wait="ended", timeout=60))["outcome"] == "failed"
+            await follow(alone, lease)
+            assert await watch(alone, lease) == ["lease_refused"]
+
+    async def test_the_event_says_who_and_why(self, alone: Alone) -> None:
+        lease = await self.submitted(alone)
+        async with alone.worker():
+            ended = await alone.ended(lease)
+        (event,) = await alone.events(lease)
+        assert (event["kind"], event["actor"], event["reason"]) == ("lease_refused", "admin", ended["error"]["detail"])
+        assert event["data"] == {"code": "unsatisfiable"}
+
+    async def test_it_is_over_for_all_that_could_be_done_to_it(self, alone: Alone) -> None:
+        lease = await self.submitted(alone)
+        async with alone.worker():
+            ended = await alone.ended(lease)
+        for call in ("release", "cancel"):
+            answer = await alone.steer(lease, call)
+            assert (answer.status_code, answer.json()) == (200, ended), fail(answer)
+        answer = await alone.steer(lease, "extend", {"by": "1h"})
+        assert (answer.status_code, answer.json()["code"]) == (409, "lease_not_active"), fail(answer)
+        answer = await alone.http.get(f"/v1/leases/{lease['id']}/delivery")
+        assert (answer.status_code, answer.json()["code"]) == (409, "not_delivered"), fail(answer)
+        answer = await alone.http.get(f"/v1/leases/{lease['id']}/runs")
+        assert answer.json() == {"items": [], "next_cursor": None}, fail(answer)
+
+    async def test_a_request_that_is_held_gets_the_refusal_itself(self, alone: Alone) -> None:
+        pool, key = await alone.pool(1), uuid.uuid4().hex
+        body = {"items": [{"pool": pool, "count": 2}]}
+        asking = asyncio.create_task(alone.post(body, key, wait="active", timeout=60))
+        await asyncio.sleep(1)
+        async with alone.worker():
+            answer = await asking
+        assert (answer.status_code, answer.json()["code"]) == (422, "unsatisfiable"), fail(answer)
+        assert (await alone.post(body, key)).json() == answer.json()
+
+
+async def test_whoever_follows_a_lease_that_vanished_before_it_was_admitted_is_let_go(
+    alone: Alone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.following.KEEP_ALIVE_S", 0.1)
+    lease = await submitted(alone, await alone.pool(2))
+    async with stream(alone.app, f"/v1/leases/{lease['id']}/events?follow=true") as piece:
+        assert (await piece()).startswith(b"retry: ")
+        await alone.temporal.get_workflow_handle(lease["id"]).terminate()
+        said = b""
+        with suppress(EOFError):
+            while True:
+                said += await piece()
+        assert said.replace(b": ping\n\n", b"") == b""
 
 
 async def test_without_a_worker_the_service_is_not_ready(alone: Alone) -> None:

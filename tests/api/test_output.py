@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from base64 import b64decode
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
-from starlette.types import Message
 
-from tests.api.stack import ADMIN, PATIENCE_S, Json, Stack, fail
+from tests.api.stack import PATIENCE_S, Json, Stack, fail
+from tests.api.streams import stream
 
 SECRET = "correct-horse-battery"
 
@@ -22,49 +19,6 @@ async def log(stack: Stack, lease: Json, **params: Any) -> str:
     assert answer.status_code == 200, fail(answer)
     assert answer.headers["Content-Type"] == "text/plain; charset=utf-8"
     return answer.text
-
-
-@asynccontextmanager
-async def stream(stack: Stack, address: str) -> AsyncIterator[Callable[[], Any]]:
-    """An answer as it comes, piece by piece; httpx's transport shows it only when it is whole."""
-    parts = urlsplit(address)
-    scope = {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.4"},
-        "http_version": "1.1",
-        "method": "GET",
-        "scheme": "http",
-        "path": parts.path,
-        "raw_path": parts.path.encode(),
-        "query_string": parts.query.encode(),
-        "headers": [(b"authorization", f"Bearer {ADMIN}".encode())],
-        "server": ("leasehold.test", 80),
-        "client": ("127.0.0.1", 1),
-        "root_path": "",
-    }
-    pieces: asyncio.Queue[Message] = asyncio.Queue()
-
-    async def receive() -> Message:
-        await asyncio.Event().wait()
-        raise AssertionError
-
-    serving = asyncio.create_task(stack.app(scope, receive, pieces.put))
-
-    async def piece() -> bytes:
-        """The next piece of the body; raises at its end."""
-        async with asyncio.timeout(PATIENCE_S):
-            while True:
-                message = await pieces.get()
-                if message["type"] == "http.response.body" and message.get("body"):
-                    return bytes(message["body"])
-                if not message.get("more_body", True):
-                    raise EOFError
-
-    try:
-        yield piece
-    finally:
-        serving.cancel()
-        await asyncio.wait([serving])
 
 
 class TestDelivery:
@@ -187,7 +141,7 @@ class TestLog:
         gate = stack.gate("echo second")
         pool = await stack.pool(1, wipe={**gate.hook, "run": f"echo first; {gate.hook['run']}"})
         lease = await stack.submit(pool)
-        async with stream(stack, f"/v1/leases/{lease['id']}/log?follow=true") as piece:
+        async with stream(stack.app, f"/v1/leases/{lease['id']}/log?follow=true") as piece:
             assert b"first" in await piece()
             gate.open()
             assert b"second" in await piece()

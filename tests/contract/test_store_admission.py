@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from leasehold.errors import BadFilter, DurationRefused, LeaseUnknown, Unsatisfiable
-from leasehold.model import Item, LeaseState, Policy, ResourceSpec
+from leasehold.model import Item, LeaseState, Outcome, Policy, Problem, ResourceSpec
 from tests.contract.store_lab import Lab, admission, file, hosts, request, spec
 
 
@@ -204,8 +204,13 @@ class TestRefused:
         assert known is not None
         assert known.refusal is not None
         assert known.refusal["code"] == admitted.refusal.code
-        with pytest.raises(LeaseUnknown):
-            await lab.lease("refused")
+        lease = await lab.lease("refused")
+        assert (lease.number, lease.state, lease.outcome) == (None, LeaseState.ENDED, Outcome.FAILED)
+        assert lease.error == Problem(code=admitted.refusal.code, detail=admitted.refusal.detail)
+        assert (lease.owner, lease.items, lease.resources) == ("alice", items or (Item(pool="r640"),), ())
+        assert [(e.kind, e.actor, e.reason) for e in await lab.events("refused")] == [
+            ("lease_refused", "alice", admitted.refusal.detail)
+        ]
         return admitted.refusal.code, [f"{f.path} {f.code}" for f in admitted.refusal.faults]
 
     async def test_a_pool_that_is_not_there(self, lab: Lab) -> None:

@@ -111,6 +111,7 @@ class TestLog:
 
     async def add(self, logs: SqlLogStore, data: bytes, lease: str = "a", resource: str = "host01") -> None:
         await logs.append(
+            run=1,
             lease=lease,
             pool="r640",
             resource=resource,
@@ -133,6 +134,7 @@ class TestLog:
         assert chunk == LogChunk(
             id=chunk.id,
             at=Clock().now,
+            run=1,
             lease="a",
             pool="r640",
             resource="host01",

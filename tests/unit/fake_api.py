@@ -82,7 +82,10 @@ def lease(ordinal: int, **fields: Any) -> dict[str, Any]:
 
 
 class FakeApi:
-    """The API. `answers` overrides what a call gets: `{"GET /v1/pools": [Answer(...), ...]}`, each used once."""
+    """The API. `answers` overrides what a call gets: `{"GET /v1/pools": [Answer(...), ...]}`, each used once.
+
+    Every lease and resource has the same `events` and `runs`, oldest first; `printed` is the log of each run.
+    """
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
@@ -92,6 +95,9 @@ class FakeApi:
         self.delivered = [
             {"pool": "lab", "name": "r1", "role": None, "data": "url\nkey\n", "data_base64": "dXJsCmtleQo="}
         ]
+        self.events: list[dict[str, Any]] = []
+        self.runs: list[dict[str, Any]] = []
+        self.printed: dict[str, bytes] = {}
         self._steps: dict[str, list[dict[str, Any]]] = {}
         self._keys: dict[str, str] = {}
         self._changed = threading.Condition()
@@ -160,8 +166,20 @@ class FakeApi:
             case "GET", ["leases", ref, "delivery"]:
                 body = {"lease": ref, "resources": self.delivered}
                 return self._on_lease(ref, lambda _: Answer(200, body))
+            case "GET", ["leases", ref, "events" | "runs" as what]:
+                return self._on_lease(ref, lambda _: self._happened(what, dict(request.query)))
+            case "GET", ["pools", _, "resources", _, "events" | "runs" as what]:
+                return self._happened(what, dict(request.query))
+            case "GET", ["leases", ref, "log"]:
+                return self._on_lease(ref, lambda _: Answer(200, self.printed.get(dict(request.query)["run"], b"")))
             case _:
                 return problem(404, "not_found", "there is nothing at this address")
+
+    def _happened(self, what: str, query: dict[str, str]) -> Answer:
+        items = self.events if what == "events" else self.runs
+        if query.get("order") == "desc":
+            items = items[::-1][: int(query["limit"])]
+        return Answer(200, {"items": items, "next_cursor": None})
 
     def _submit(self, request: Request) -> Answer:
         key = request.headers["idempotency-key"]

@@ -164,20 +164,6 @@ def test_resources_are_listed_with_what_is_wrong_with_them(api: FakeApi, cli: Cl
     assert dict(api.requests[0].query) == {"pool": "lab", "state": "broken", "properties.state": "x"}
 
 
-def test_a_resource_is_shown(api: FakeApi, cli: Cli) -> None:
-    api.answers["GET /v1/pools/lab/resources/r1"] = [Answer(200, resource("r1"))]
-
-    assert cli("resource", "show", "lab/r1").out.splitlines() == [
-        "pool: lab",
-        "name: r1",
-        "state: free",
-        "epoch: 7",
-        "tags: x86,metal",
-        "properties:",
-        "  ram: 64",
-    ]
-
-
 def test_a_resource_is_registered_with_tags_and_properties(api: FakeApi, cli: Cli) -> None:
     added = {"action": "add", "kind": "resource", "pool": "lab", "name": "r1", "diff": {}}
     api.answers["PUT /v1/pools/lab/resources/r1"] = [Answer(200, {"changes": [added]})]

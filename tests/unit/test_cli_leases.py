@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.unit.cli_runner import Cli, finish, kill_leftovers, start
-from tests.unit.fake_api import ACTIVE, PREPARING, QUEUED, Answer, FakeApi, lease, leased, problem
+from tests.unit.fake_api import ACTIVE, PREPARING, QUEUED, Answer, FakeApi, lease, problem
 
 
 @pytest.fixture
@@ -69,32 +69,6 @@ def test_ls_says_that_there_are_more(api: FakeApi, cli: Cli) -> None:
 
     assert "--cursor c2" in cli("ls").err
     assert json.loads(cli("ls", "--json").out) == page
-
-
-def test_show_tells_the_story(api: FakeApi, cli: Cli) -> None:
-    have(api, {**FAILED, "description": "nightly", "cc": ["bob"], "resources": [leased("r1")]})
-    who = {"lease": "lease-1", "pool": "lab", "resource": "r1", "actor": "alice"}
-    events = [
-        {"id": 1, "at": "2026-01-05T09:00:00Z", "kind": "granted", **who, "reason": None, "data": {"epoch": 7}},
-        {"id": 2, "at": "2026-01-05T09:00:09Z", "kind": "failed", **who, "reason": "no power", "data": {}},
-    ]
-    api.answers["GET /v1/leases/lease-1/events"] = [Answer(200, {"items": events, "next_cursor": None})]
-
-    assert cli("show", "1").out.splitlines() == [
-        "Lease 1: ended: failed (stage_failed): no power",
-        "  id: lease-1",
-        "  owner: alice",
-        "  cc: bob",
-        "  for: nightly",
-        "  asked for: 1 lab",
-        "  created: 2026-01-05T09:00:00Z",
-        "  Temporal: http://ui/workflows/lease-1",
-        "Resources",
-        "  lab/r1\t\tready\t7",
-        "Timeline",
-        "  2026-01-05T09:00:00Z\tgranted\tlab/r1\talice\tepoch=7",
-        "  2026-01-05T09:00:09Z\tfailed\tlab/r1\talice\tno power",
-    ]
 
 
 @pytest.mark.parametrize(
@@ -223,6 +197,15 @@ def test_logs_come_as_they_are(api: FakeApi, cli: Cli, options: list[str], query
 
     assert cli("logs", "1", *options).out_bytes == text
     assert api.requests[0].query == query
+
+
+def test_logs_of_a_part_alone(api: FakeApi, cli: Cli) -> None:
+    api.answers["GET /v1/leases/1/log"] = [Answer(200, b"one\n")]
+
+    part = ["--run", "7", "--stage", "wipe", "--resource", "lab/r1", "--attempt", "2", "--tail", "3"]
+    assert cli("logs", "1", *part).out == "one\n"
+    wanted = {"run": "7", "stage": "wipe", "resource": "lab/r1", "attempt": "2", "tail": "3"}
+    assert dict(api.requests[0].query) == wanted
 
 
 def test_a_lease_that_is_not_there_is_one_sentence(cli: Cli) -> None:

@@ -179,6 +179,33 @@ def test_lists_are_read_page_by_page() -> None:
     assert [str(one.url.query, "ascii") for one in script.requests] == ["pool=lab", "pool=lab&cursor=2"]
 
 
+def test_a_leases_runs_are_read_page_by_page() -> None:
+    script = Script(ok({"items": [{"id": 1}], "next_cursor": "1"}), ok({"items": [{"id": 2}], "next_cursor": None}))
+
+    assert [run["id"] for run in script.client().runs("7")] == [1, 2]
+    assert [one.url.raw_path.decode() for one in script.requests] == ["/v1/leases/7/runs", "/v1/leases/7/runs?cursor=1"]
+
+
+@pytest.mark.parametrize("what", ["events", "runs"])
+def test_the_last_of_a_resource_comes_in_the_order_in_which_it_happened(what: str) -> None:
+    script = Script(ok({"items": [{"id": 3}, {"id": 2}], "next_cursor": "2"}))
+    client = script.client()
+
+    found: list[Any] = list((client.resource_events if what == "events" else client.resource_runs)("lab", "r1", 2))
+
+    assert [one["id"] for one in found] == [2, 3]
+    assert script.sent.url.raw_path.decode() == f"/v1/pools/lab/resources/r1/{what}?order=desc&limit=2"
+
+
+def test_a_part_of_a_log_is_asked_for() -> None:
+    script = Script(ok())
+
+    list(script.client().log("7", run=3, stage="wipe", resource="lab/r1", attempt=2, tail=0))
+
+    asked = "stage=wipe&resource=lab%2Fr1&run=3&attempt=2&tail=0"
+    assert script.sent.url.raw_path.decode() == f"/v1/leases/7/log?{asked}"
+
+
 def test_problem_details_become_the_error_of_that_code() -> None:
     with pytest.raises(DurationRefused, match="a detail") as refused:
         Script(problem(403, "duration_refused")).client().lease("7")

@@ -44,6 +44,7 @@ pools:
       max_duration: 48h
       max_total: 5d
       on_release: [wipe]
+      keep_logs: 7d
   - name: names
 """
 
@@ -72,6 +73,7 @@ def test_a_whole_file() -> None:
             max_duration=timedelta(hours=48),
             max_total=timedelta(days=5),
             on_release=(StageName.WIPE,),
+            keep_logs=timedelta(days=7),
         ),
     )
     properties = {"model": "R640", "disks": [{"disk_type": "nvme", "size_gb": 2000}]}

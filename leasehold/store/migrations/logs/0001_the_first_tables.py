@@ -14,6 +14,7 @@ def upgrade() -> None:
         "logs",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), nullable=False),
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("run", sa.BigInteger(), nullable=True, comment="NULL: said before the hook began"),
         sa.Column("lease", sa.String(length=64), nullable=False),
         sa.Column("pool", sa.String(length=128), nullable=False),
         sa.Column("resource", sa.String(length=128), nullable=False),
@@ -26,6 +27,6 @@ def upgrade() -> None:
         sqlite_autoincrement=True,
     )
     with op.batch_alter_table("logs", schema=None) as batch_op:
-        batch_op.create_index("ix_logs_at", ["at"], unique=False)
         batch_op.create_index("ix_logs_lease", ["lease", "id"], unique=False)
-        batch_op.create_index("ix_logs_resource", ["pool", "resource", "id"], unique=False)
+        batch_op.create_index("ix_logs_pool_at", ["pool", "at"], unique=False)
+        batch_op.create_index("ix_logs_run", ["run", "id"], unique=False)

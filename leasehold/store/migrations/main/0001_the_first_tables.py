@@ -177,6 +177,12 @@ def upgrade() -> None:
             nullable=True,
             comment="The error that answered it, if it was refused",
         ),
+        sa.Column(
+            "asked",
+            sa.JSON(none_as_null=True),
+            nullable=True,
+            comment="What it asked for, if it was refused; a lease has that itself",
+        ),
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("lease", name=op.f("pk_requests")),
     )
@@ -199,6 +205,12 @@ def upgrade() -> None:
         sa.Column("locks", sa.String(length=64), nullable=False, comment="The identity of the lock folder"),
         sa.Column("boot", sa.String(length=64), nullable=False, comment="Of the kernel's start"),
         sa.Column("processes", sa.String(length=64), nullable=False, comment="The namespace of its processes"),
+        sa.Column(
+            "losses",
+            sa.Integer(),
+            nullable=False,
+            comment="How many runs of this attempt went with their workers before",
+        ),
         sa.Column("started_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column(
             "deadline",
@@ -219,12 +231,13 @@ def upgrade() -> None:
             "stage",
             "hook",
             "attempt",
-            name=op.f("uq_runs_lease_pool_resource_epoch_stage_hook_attempt"),
+            "losses",
+            name=op.f("uq_runs_lease_pool_resource_epoch_stage_hook_attempt_losses"),
         ),
         sqlite_autoincrement=True,
     )
     with op.batch_alter_table("runs", schema=None) as batch_op:
-        batch_op.create_index("ix_runs_lease", ["lease"], unique=False)
+        batch_op.create_index("ix_runs_lease", ["lease", "id"], unique=False)
         batch_op.create_index(
             "ix_runs_open",
             ["pool", "resource"],
@@ -232,6 +245,7 @@ def upgrade() -> None:
             postgresql_where=sa.text("ended_at IS NULL"),
             sqlite_where=sa.text("ended_at IS NULL"),
         )
+        batch_op.create_index("ix_runs_resource", ["pool", "resource", "id"], unique=False)
 
     op.create_table(
         "slots",
@@ -315,6 +329,7 @@ def upgrade() -> None:
     )
     with op.batch_alter_table("grants", schema=None) as batch_op:
         batch_op.create_index("ix_grants_lease", ["lease"], unique=False)
+        batch_op.create_index("ix_grants_resource", ["pool", "resource", "id"], unique=False)
         batch_op.create_index(
             "uq_grants_open",
             ["pool", "resource"],
