@@ -108,7 +108,10 @@ def build_site_worker(
     *,
     place: Place | None = None,
 ) -> Worker:
-    """A worker that runs only the hooks of the pools of one site; `place` tells where its drivers lock."""
+    """A worker that runs only the hooks of the pools of one site; `place` tells where its drivers lock.
+
+    It has no build: whatever version a lease is at, its site has just these.
+    """
     return Worker(
         client,
         task_queue=site_queue(site),

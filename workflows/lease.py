@@ -418,7 +418,9 @@ class LeaseWorkflow:
     async def on_extend_signal(self, extension: ExtendLease | None = None) -> None:
         """The same as the update, for Temporal's UI and command line; one that says nothing changes nothing."""
         if extension is not None:
-            await self._extend(extension)
+            # A step that runs twice must be recognised, and who signals names no request.
+            named = extension.request or str(workflow.uuid4())
+            await self._extend(replace(extension, request=named))
 
     @workflow.signal(name="release")
     async def on_release_signal(self, steer: Steer | None = None) -> None:

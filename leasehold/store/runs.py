@@ -221,7 +221,7 @@ def _report(row: Row[Any]) -> HookReport:
 def of(connection: Connection, wanted: RunFilter) -> list[Run]:
     """Runs in the order in which they began, or, where `wanted.before` is set, the latest first."""
     newest = wanted.before is not None
-    query = select(*(c for c in t.runs.c if c.name != "losses")).limit(wanted.limit)
+    query = select(*(t.runs.c[f.name] for f in fields(Run))).limit(wanted.limit)
     query = query.where(t.runs.c.id > wanted.after).order_by(t.runs.c.id.desc() if newest else t.runs.c.id)
     if newest:
         query = query.where(t.runs.c.id < wanted.before)
