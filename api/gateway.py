@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from temporalio.api.enums.v1 import EventType, TaskQueueType
+from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest, GetSystemInfoRequest
 from temporalio.client import (
@@ -32,6 +32,7 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_never, wait_exponen
 
 from leasehold.errors import Unavailable, from_code
 from leasehold.messages import Admitted, ExtendLease, Held, Steer, SubmitLease
+from leasehold.temporal import submitted
 from workflows.lease import LEASE_OWNER, LEASE_POOL, LEASE_STATE, LeaseWorkflow
 
 log = logging.getLogger(__name__)
@@ -165,20 +166,12 @@ class Gateway:
             described = await handle.describe(rpc_timeout=timedelta(seconds=ANSWER_WITHIN_S))
             if described.status is not WorkflowExecutionStatus.RUNNING:
                 return None
-            request = await self._request(handle)
+            request = await submitted(self._client, lease)
         except RPCError as error:
             if error.status is RPCStatusCode.NOT_FOUND:
                 return None
             raise _unavailable(error) from None
         return Submission(request=request, run_id=described.run_id, started_at=described.start_time)
-
-    async def _request(self, handle: WorkflowHandle[LeaseWorkflow, str]) -> SubmitLease:
-        async for event in handle.fetch_history_events(page_size=1):
-            if event.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED:
-                payloads = event.workflow_execution_started_event_attributes.input.payloads
-                found: list[SubmitLease] = await self._client.data_converter.decode(payloads, [SubmitLease])
-                return found[0]
-        raise Unavailable("Temporal shows no history of the lease yet")
 
     async def ping(self) -> None:
         """Raise `RPCError` unless Temporal answers."""

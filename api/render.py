@@ -111,10 +111,11 @@ def resource(resource: Resource) -> dict[str, Any]:
 
 def available(found: Availability, count: int) -> dict[str, Any]:
     """What a new request for `count` resources could get now."""
-    missing = found.free < count
+    missing = f"{count} wanted, {found.free} of {found.total} free" if found.free < count else None
+    reason = f"nothing is granted: {found.suspended}" if found.suspended else missing
     return {
-        "open": not missing,
-        "reason": f"{count} wanted, {found.free} of {found.total} free" if missing else None,
+        "open": reason is None,
+        "reason": reason,
         "free": found.free,
         "total": found.total,
         "next_free_at": time(found.next_free_at),

@@ -9,15 +9,18 @@ from contextlib import suppress
 from datetime import timedelta
 
 from temporalio.client import Client
+from temporalio.service import RPCError
 
 from activities.drivers.command import CommandDriver
 from leasehold import config, process
 from leasehold.errors import LeaseholdError
+from leasehold.healing import SweepOrder
 from leasehold.settings import Settings
 from leasehold.store.inventory import file_digest
 from leasehold.store.logs import SqlLogStore
 from leasehold.store.store import SqlStore
 from leasehold.temporal import TASK_QUEUE, connect
+from worker import schedule
 from worker.relay import Relay
 from worker.wiring import build_worker
 
@@ -34,30 +37,38 @@ async def run(settings: Settings) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     store, logs = SqlStore(settings.main_url), SqlLogStore(settings.log_url)
     try:
-        await _apply_start_file(settings, store)
-        client = await _connect(settings, stopped)
+        client = await _connect(settings, store, stopped)
         if client is None:
             return
+        await _apply_start_file(settings, store)
         async with CommandDriver(lock_folder=settings.folder / "locks", kill_grace=KILL_GRACE) as command:
-            relay = asyncio.create_task(Relay(store, client, TASK_QUEUE).run())
+            order = SweepOrder(grace_s=settings.sweep_grace.total_seconds())
+            beside = [
+                asyncio.create_task(Relay(store, client, TASK_QUEUE).run()),
+                asyncio.create_task(schedule.keep(client, TASK_QUEUE, settings.sweep_every, order)),
+            ]
             async with build_worker(client, store, logs, {"command": command}):
                 log.info("working")
                 await stopped.wait()
                 log.info("stopping")
-            relay.cancel()
-            with suppress(asyncio.CancelledError):
-                await relay
+            for task in beside:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
     finally:
         store.close()
         logs.close()
 
 
-async def _connect(settings: Settings, stopped: asyncio.Event) -> Client | None:
-    """A client once Temporal answers; None if this process is to stop first."""
+async def _connect(settings: Settings, store: SqlStore, stopped: asyncio.Event) -> Client | None:
+    """A client once Temporal answers and is known to belong to the database; None if this process is to stop first."""
     while not stopped.is_set():
         try:
-            return await connect(settings, "worker", lazy=False)
-        except RuntimeError as error:
+            client = await connect(settings, "worker", lazy=False)
+            # Before anything can be granted.
+            await schedule.check_database(client, store, TASK_QUEUE)
+            return client
+        except (RuntimeError, RPCError) as error:
             log.info("waiting for Temporal: %s", error)
             with suppress(TimeoutError):
                 await asyncio.wait_for(stopped.wait(), _RECONNECT_S)

@@ -9,11 +9,15 @@ from temporalio.client import Client
 from temporalio.worker import Interceptor, UnsandboxedWorkflowRunner, Worker, WorkflowRunner
 
 from activities.allocate import Allocation
+from activities.reconcile import Reconcile
 from activities.stages import HEARTBEAT, Stages
+from activities.sweep import Sweep
 from leasehold.ports import Driver, LogStore, Store
 from leasehold.temporal import TASK_QUEUE
+from worker.census import TemporalWorkflows
 from workflows.lease import LeaseWorkflow
 from workflows.recycle import RecycleWorkflow
+from workflows.sweep import ReconcileWorkflow, SweepWorkflow
 
 GRACEFUL_SHUTDOWN = timedelta(seconds=3)
 MOST_HOOKS = 200
@@ -36,16 +40,18 @@ def build_worker(
     interceptors: Sequence[Interceptor] = (),
     workflow_runner: WorkflowRunner | None = None,
 ) -> Worker:
-    """A worker for leases and recyclings.
+    """A worker for leases, recyclings, and what heals them.
 
     Workflows run outside of the SDK's sandbox, which costs several milliseconds for each of them; the import contracts
     and the replay of saved histories hold what it would (docs/decisions).
     """
     allocation, stages = Allocation(store), Stages(store, logs, drivers)
+    known = TemporalWorkflows(client, task_queue)
+    sweep, reconcile = Sweep(store, known), Reconcile(store, known)
     return Worker(
         client,
         task_queue=task_queue,
-        workflows=[LeaseWorkflow, RecycleWorkflow],
+        workflows=[LeaseWorkflow, RecycleWorkflow, SweepWorkflow, ReconcileWorkflow],
         activities=[
             allocation.admit,
             allocation.read_grants,
@@ -60,6 +66,11 @@ def build_worker(
             stages.validate,
             stages.deliver,
             stages.release,
+            sweep.open,
+            sweep.survey,
+            sweep.heal,
+            sweep.close,
+            reconcile.reconcile,
         ],
         workflow_runner=workflow_runner or UnsandboxedWorkflowRunner(),
         interceptors=interceptors,

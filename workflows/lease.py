@@ -90,6 +90,10 @@ class LeaseWorkflow:
         if granted.state in OVER:
             self._adopt_end()
         elif granted.held is not None:
+            for claim in granted.claims:
+                self._resources[claim.pool, claim.resource] = ResourceView(
+                    pool=claim.pool, resource=claim.resource, epoch=claim.epoch, ready=True
+                )
             self._held(granted.held)
         elif self._ending is None:
             await self._prepare(granted.claims)

@@ -30,6 +30,13 @@ _READERS = 4
 _WRITERS = 8
 
 
+class Undone(Exception):
+    """Carries the result of a transaction that is rolled back on purpose."""
+
+    def __init__(self, result: Any) -> None:
+        self.result = result
+
+
 class Tx:
     """One transaction: its connection, and the database's time at its start."""
 

@@ -15,7 +15,7 @@ from leasehold import allocation, model
 from leasehold.allocation import ANY_POOL, Award, Candidate, Waiter
 from leasehold.messages import Claim, RecycleResource
 from leasehold.model import Item, LeaseState, ResourceState
-from leasehold.store import events, holding, outbox, specs
+from leasehold.store import events, facts, holding, outbox, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 
@@ -47,8 +47,11 @@ def _plain(item: Item) -> bool:
 def candidates(connection: Connection, waiters: Sequence[Waiter], *, free: bool = True) -> list[Candidate]:
     """What could serve these waiters, in order of preference: cheap pools first, then by name.
 
-    `free=False` also counts what is in use, broken or offline: all that could ever serve them.
+    `free=False` also counts what is in use, broken or offline: all that could ever serve them. While matching is
+    suspended nothing is free for anybody.
     """
+    if free and facts.suspended(connection) is not None:
+        return []
     items = [item for waiter in waiters for item in waiter.items]
     pools = wanted_pools(items)
     query = (
@@ -229,7 +232,9 @@ def _waiting(tx: Tx, pools: set[str]) -> Iterator[list[Waiter]]:
 
 
 def match(tx: Tx, pools: set[str]) -> None:
-    """Serve those who wait for these pools, in their order, with what is free now."""
+    """Serve those who wait for these pools, in their order, with what is free now; nobody while that is suspended."""
+    if facts.suspended(tx.connection) is not None:
+        return
     for batch in _waiting(tx, pools):
         items = {waiter.lease: waiter.items for waiter in batch}
         for award in allocation.serve(batch, candidates(tx.connection, batch)):

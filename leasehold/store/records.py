@@ -26,7 +26,7 @@ from leasehold.model import (
     ResourceState,
 )
 from leasehold.ports import Availability, KnownRequest, LeaseFilter, ResourceFilter
-from leasehold.store import matching, specs
+from leasehold.store import facts, matching, specs
 from leasehold.store import tables as t
 
 
@@ -135,7 +135,8 @@ def _place(connection: Connection, row: Row[Any]) -> QueuePlace:
 
 
 def _reason(connection: Connection, row: Row[Any], ahead: int) -> str:
-    parts = []
+    suspended = facts.suspended(connection)
+    parts = [f"nothing is granted until an operator has run leasehold reconcile: {suspended}"] if suspended else []
     for item in specs.items_from_json(row.wanted):
         where = item.pool or "any pool"
         counted = _states(connection, item.pool)
@@ -256,6 +257,7 @@ def available(connection: Connection, wanted: ResourceFilter) -> Availability:
         free=len(free),
         total=len(suitable),
         next_free_at=next_free_at,
+        suspended=facts.suspended(connection),
         resources=tuple(_resource(row) for row in free[: wanted.limit]),
     )
 

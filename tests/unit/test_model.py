@@ -22,10 +22,12 @@ LEASES = {
 RESOURCES = {
     (None, "free"),
     ("free", "leased"),
+    ("free", "recycling"),
     ("leased", "free"),
     ("leased", "recycling"),
     ("leased", "broken"),
     ("recycling", "free"),
+    ("recycling", "recycling"),
     ("recycling", "broken"),
     ("broken", "free"),
     ("broken", "recycling"),
