@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 from api import errors
 from api.limits import Limits
-from api.routes import health, inventory, leases
+from api.routes import health, inventory, leases, reconcile
 from api.schemas import ProblemAnswer
 from api.services import Services
 from leasehold import __version__
@@ -37,7 +37,7 @@ def create_app(services: Services) -> FastAPI:
     errors.install(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     app.add_middleware(Limits)
-    for router in (leases.router, inventory.router, health.router):
+    for router in (leases.router, inventory.router, reconcile.router, health.router):
         app.include_router(router)
     return app
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from leasehold import durations
 from leasehold.messages import SubmitLease
-from leasehold.model import Change, Delivery, Event, Hook, Item, Lease, Pool, PoolSpec, Resource
+from leasehold.model import Alert, Change, Delivery, Event, Hook, Item, Lease, Pool, PoolSpec, Resource
 from leasehold.ports import Availability
 
 
@@ -166,6 +166,11 @@ def event(event: Event) -> dict[str, Any]:
 def change(change: Change) -> dict[str, Any]:
     """A change to the inventory."""
     return asdict(change)
+
+
+def alert(alert: Alert) -> dict[str, Any]:
+    """What stands until somebody has seen to it."""
+    return {"key": alert.key, "since": time(alert.since), "detail": alert.detail}
 
 
 def delivery(delivery: Delivery) -> dict[str, Any]:

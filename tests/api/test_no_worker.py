@@ -146,4 +146,4 @@ async def test_an_active_lease_of_a_worker_that_went_away_is_still_shown_and_ste
 async def test_without_a_worker_the_service_is_not_ready(alone: Alone) -> None:
     answer = await alone.http.get("/readyz")
     assert answer.status_code == 503, fail(answer)
-    assert answer.json() == {"ready": False, "database": True, "temporal": True, "worker": False}
+    assert answer.json() == {"ready": False, "database": True, "temporal": True, "worker": False, "alerts": []}
