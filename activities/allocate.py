@@ -26,10 +26,16 @@ from leasehold.messages import (
 )
 from leasehold.ports import Store
 
+_PASSING = {"unavailable", "lease_unknown"}
+
 
 def as_failure(error: LeaseholdError) -> ApplicationError:
-    """An error of ours as Temporal carries it: the code is the type. Only `unavailable` is worth another try."""
-    return ApplicationError(error.detail, type=error.code, non_retryable=error.code != "unavailable")
+    """An error of ours as Temporal carries it: the code is the type.
+
+    Worth another try are `unavailable`, and `lease_unknown`: a lease that runs has a record, unless the database was
+    restored from an older copy, and is missing it only until that is put right.
+    """
+    return ApplicationError(error.detail, type=error.code, non_retryable=error.code not in _PASSING)
 
 
 class Allocation:

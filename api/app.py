@@ -10,7 +10,7 @@ from fastapi import FastAPI
 
 from api import errors
 from api.limits import Limits
-from api.routes import health, inventory, leases, story, tokens
+from api.routes import health, inventory, leases, reconcile, story, tokens
 from api.schemas import ProblemAnswer
 from api.services import Services
 from leasehold import __version__
@@ -39,7 +39,7 @@ def create_app(services: Services) -> FastAPI:
     errors.install(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     app.add_middleware(Limits)
-    for router in (leases.router, story.router, inventory.router, tokens.router, health.router):
+    for router in (leases.router, story.router, inventory.router, tokens.router, reconcile.router, health.router):
         app.include_router(router)
     return app
 

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
 
-from temporalio.api.enums.v1 import EventType, TaskQueueType
+from temporalio.api.enums.v1 import TaskQueueType
 from temporalio.api.taskqueue.v1 import TaskQueue
 from temporalio.api.workflowservice.v1 import DescribeTaskQueueRequest, GetSystemInfoRequest
 from temporalio.client import (
     Client,
     WithStartWorkflowOperation,
     WorkflowExecutionStatus,
+    WorkflowFailureError,
     WorkflowHandle,
     WorkflowUpdateFailedError,
     WorkflowUpdateRPCTimeoutOrCancelledError,
@@ -27,13 +28,16 @@ from temporalio.common import (
     WorkflowIDConflictPolicy,
     WorkflowIDReusePolicy,
 )
-from temporalio.exceptions import ApplicationError, WorkflowAlreadyStartedError
+from temporalio.exceptions import ActivityError, ApplicationError, WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 from tenacity import AsyncRetrying, retry_if_exception, stop_never, wait_exponential
 
-from leasehold.errors import Unavailable, from_code
+from leasehold.errors import NotFound, Unavailable, from_code
+from leasehold.healing import Reconciled, ReconcileOrder
 from leasehold.messages import AddResources, Admitted, ExtendLease, GiveBack, Held, Steer, SubmitLease
+from leasehold.temporal import submitted
 from workflows.lease import LEASE_OWNER, LEASE_POOL, LEASE_STATE, LeaseWorkflow
+from workflows.sweep import ReconcileWorkflow
 
 log = logging.getLogger(__name__)
 
@@ -193,20 +197,48 @@ class Gateway:
             described = await handle.describe(rpc_timeout=timedelta(seconds=ANSWER_WITHIN_S))
             if described.status is not WorkflowExecutionStatus.RUNNING:
                 return None
-            request = await self._request(handle)
+            request = await submitted(self._client, lease)
         except RPCError as error:
             if error.status is RPCStatusCode.NOT_FOUND:
                 return None
             raise _unavailable(error) from None
         return Submission(request=request, run_id=described.run_id, started_at=described.start_time)
 
-    async def _request(self, handle: WorkflowHandle[LeaseWorkflow, str]) -> SubmitLease:
-        async for event in handle.fetch_history_events(page_size=1):
-            if event.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED:
-                payloads = event.workflow_execution_started_event_attributes.input.payloads
-                found: list[SubmitLease] = await self._client.data_converter.decode(payloads, [SubmitLease])
-                return found[0]
-        raise Unavailable("Temporal shows no history of the lease yet")
+    async def reconcile(self, order: ReconcileOrder) -> str:
+        """Start a reconciliation, and return what it is called."""
+        run = uuid.uuid4().hex
+        try:
+            await self._client.start_workflow(
+                ReconcileWorkflow.run,
+                order,
+                id=self._reconcile_id(run),
+                task_queue=self._task_queue,
+                static_summary=f"Rebuild the records from what runs, for {order.actor}"[:200],
+            )
+        except RPCError as error:
+            raise _unavailable(error) from None
+        return run
+
+    async def reconciled(self, run: str, within_s: float) -> Reconciled | None:
+        """What a reconciliation did; None if it is not done within this time. Raises what it failed with."""
+        handle = self._client.get_workflow_handle_for(ReconcileWorkflow.run, self._reconcile_id(run))
+        try:
+            async with asyncio.timeout(within_s):
+                return await handle.result()
+        except TimeoutError:
+            return None
+        except WorkflowFailureError as error:
+            cause = error.cause.cause if isinstance(error.cause, ActivityError) else error.cause
+            if isinstance(cause, ApplicationError) and cause.type:
+                raise from_code(cause.type, cause.message) from None
+            raise
+        except RPCError as error:
+            if error.status is RPCStatusCode.NOT_FOUND:
+                raise NotFound("there is no such reconciliation") from None
+            raise _unavailable(error) from None
+
+    def _reconcile_id(self, run: str) -> str:
+        return f"{self._task_queue}-reconcile-{run}"
 
     async def ping(self) -> None:
         """Raise `RPCError` unless Temporal answers."""

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from leasehold import durations
 from leasehold.access import Scopes, Token
 from leasehold.messages import SubmitLease
-from leasehold.model import Change, Delivery, Event, Hook, Item, Lease, Pool, PoolSpec, Resource, Run
+from leasehold.model import Alert, Change, Delivery, Event, Hook, Item, Lease, Pool, PoolSpec, Resource, Run
 from leasehold.ports import Availability
 
 
@@ -112,10 +112,11 @@ def resource(resource: Resource) -> dict[str, Any]:
 
 def available(found: Availability, count: int) -> dict[str, Any]:
     """What a new request for `count` resources could get now."""
-    missing = found.free < count
+    missing = f"{count} wanted, {found.free} of {found.total} free" if found.free < count else None
+    reason = f"nothing is granted: {found.suspended}" if found.suspended else missing
     return {
-        "open": not missing,
-        "reason": f"{count} wanted, {found.free} of {found.total} free" if missing else None,
+        "open": reason is None,
+        "reason": reason,
         "free": found.free,
         "total": found.total,
         "next_free_at": time(found.next_free_at),
@@ -198,6 +199,11 @@ def run(run: Run) -> dict[str, Any]:
 def change(change: Change) -> dict[str, Any]:
     """A change to the inventory."""
     return asdict(change)
+
+
+def alert(alert: Alert) -> dict[str, Any]:
+    """What stands until somebody has seen to it."""
+    return {"key": alert.key, "since": time(alert.since), "detail": alert.detail}
 
 
 def delivery(delivery: Delivery) -> dict[str, Any]:

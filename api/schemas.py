@@ -227,6 +227,15 @@ class TokenBody(Strict):
     label: Label | None = Field(default=None, description="What it is for")
 
 
+class ReconcileBody(Strict):
+    """What an operator answers for."""
+
+    accept_identity: bool = Field(
+        default=False, description="This Temporal is the right one, although another is known"
+    )
+    accept_lost: bool = Field(default=False, description="Leases that Temporal does not know are lost, however many")
+
+
 class ProblemAnswer(BaseModel):
     """Any error (RFC 9457). `code` never changes; `errors` names the places."""
 
@@ -332,6 +341,23 @@ class AvailableAnswer(BaseModel):
     total: int
     next_free_at: datetime | None
     resources: list[ResourceAnswer]
+
+
+class ReconcileAnswer(BaseModel):
+    """What was written, or would be: the first 1,000 steps, and how many more there were.
+
+    `problems` are what it could not put right; `suspended` is why nothing is granted after it, if that is so.
+    """
+
+    run: str
+    done: bool
+    dry_run: bool | None
+    leases: int | None
+    recyclings: int | None
+    steps: list[dict[str, Any]]
+    more: int | None
+    problems: list[str]
+    suspended: str | None
 
 
 class DeliveryAnswer(BaseModel):

@@ -328,6 +328,30 @@ class Client:
         items: list[Any] = page["items"]
         return items[::-1]
 
+    def readiness(self) -> dict[str, Any]:
+        """Whether the service can work, what of it is missing, and the alerts that stand."""
+        return cast(dict[str, Any], self._wire.call("GET", "readyz", version="", answers=(503,)))
+
+    def reconcile(
+        self, *, dry_run: bool = False, accept_identity: bool = False, accept_lost: bool = False
+    ) -> dict[str, Any]:
+        """Rebuild the records from what runs; where the answer is not `done`, ask for its `run`."""
+        return cast(
+            dict[str, Any],
+            self._wire.call(
+                "POST",
+                "reconcile",
+                json={"accept_identity": accept_identity, "accept_lost": accept_lost},
+                params=[("dry_run", str(dry_run).lower())],
+                repeatable=True,
+                held=_WAIT_SLACK + LONGEST_WAIT,
+            ),
+        )
+
+    def reconciliation(self, run: str) -> dict[str, Any]:
+        """What a reconciliation did, held until it is done or for a while."""
+        return cast(dict[str, Any], self._wire.call("GET", "reconcile", run, held=_WAIT_SLACK + LONGEST_WAIT))
+
     def _pages(self, *path: str, params: wire.Params = ()) -> Iterator[Any]:
         cursor: str | None = None
         while True:

@@ -110,6 +110,12 @@ class OwnedElsewhere(Conflict):
     code, title = "owned_elsewhere", "Another file, or a person, made this one"
 
 
+class TemporalChanged(Conflict):
+    """Records are compared with the workflows of the Temporal that they belong to, or not at all."""
+
+    code, title = "temporal_changed", "This is another Temporal than before"
+
+
 class StaleEpoch(Conflict):
     """Somebody newer has the resource; whoever meets this error must stop."""
 

@@ -88,7 +88,8 @@ _RESOURCE_TRANSITIONS: Mapping[ResourceState | None, frozenset[ResourceState]] =
     None: frozenset({ResourceState.FREE}),
     ResourceState.FREE: frozenset({ResourceState.LEASED, ResourceState.RECYCLING}),
     ResourceState.LEASED: frozenset({ResourceState.FREE, ResourceState.RECYCLING, ResourceState.BROKEN}),
-    ResourceState.RECYCLING: frozenset({ResourceState.FREE, ResourceState.BROKEN}),
+    # Again, where the workflow of the first recycling is gone.
+    ResourceState.RECYCLING: frozenset({ResourceState.FREE, ResourceState.BROKEN, ResourceState.RECYCLING}),
     # Leased again: its lease has waited for the repair.
     ResourceState.BROKEN: frozenset({ResourceState.FREE, ResourceState.RECYCLING, ResourceState.LEASED}),
 }
@@ -421,3 +422,12 @@ class Event:
     actor: str | None
     reason: str | None
     data: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alert:
+    """Something that stands until somebody has seen to it; `detail` says what to do."""
+
+    key: str
+    since: datetime
+    detail: str

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Protocol
 
 from leasehold.access import Credential, NewToken, Token, TokenPage
+from leasehold.healing import ClosePass, DeadRecycling, Identity, Mark, Opened, PassReport
 from leasehold.messages import (
     AddResources,
     AdmitLease,
@@ -31,6 +32,7 @@ from leasehold.messages import (
     Tick,
 )
 from leasehold.model import (
+    Alert,
     Change,
     Delivery,
     Event,
@@ -45,6 +47,7 @@ from leasehold.model import (
     ResourceSpec,
     Run,
 )
+from leasehold.rebuilding import Books, Census, Holding, Rebuilt, Suspension
 from leasehold.selector import Condition
 
 Clock = Callable[[], datetime]
@@ -181,12 +184,16 @@ class ResourceFilter:
 
 @dataclass(frozen=True, kw_only=True)
 class Availability:
-    """What a new request could get now: `resources` is at most `limit` of the `free` ones."""
+    """What a new request could get now: `resources` is at most `limit` of the `free` ones.
+
+    `suspended` is why nothing at all is granted, if that is so.
+    """
 
     free: int
     total: int
     next_free_at: datetime | None
     resources: tuple[Resource, ...]
+    suspended: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -254,8 +261,83 @@ class Posted:
     recycle: RecycleResource | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class OpenLease:
+    """What the sweep must know of a lease's record."""
+
+    id: str
+    number: int
+    state: LeaseState
+    granted_at: datetime | None
+    ended_at: datetime | None
+
+
+class Healing(Protocol):
+    """What the sweep and `reconcile` ask of the database. Each call is one transaction, and can be made twice."""
+
+    async def open_pass(self, now: Identity, previous: Mark | None) -> Opened:
+        """Begin a pass: suspend matching where the database is behind the mark that Temporal kept."""
+        ...
+
+    async def close_pass(self, order: ClosePass) -> tuple[PassReport, list[Alert]]:
+        """Write down how a pass went, and return the alerts to log."""
+        ...
+
+    async def open_leases(self, after: int, limit: int) -> list[OpenLease]:
+        """The leases that have not ended, after the number of one of them."""
+        ...
+
+    async def known(self, leases: Collection[str]) -> dict[str, OpenLease | None]:
+        """What the record says of these leases; None of one that was refused. What it does not know is left out."""
+        ...
+
+    async def holdings(self, lease: str) -> set[Holding]:
+        """What a lease holds by the record."""
+        ...
+
+    async def recyclings(self) -> list[Holding]:
+        """The resources in recycling whose workflow must have been started."""
+        ...
+
+    async def epochs(self, of: Collection[Holding]) -> dict[tuple[str, str], int]:
+        """The epochs at which the record has these resources, as far as it knows them."""
+        ...
+
+    async def recycle_again(self, dead: DeadRecycling) -> None:
+        """Begin a recycling again under a new epoch; quarantine where Temporal does not know the first one."""
+        ...
+
+    async def alerts(self) -> list[Alert]:
+        """What stands until somebody has seen to it, oldest first."""
+        ...
+
+    async def suspension(self) -> Suspension | None:
+        """Why nothing is granted, if that is so."""
+        ...
+
+    async def check_temporal(self, now: Identity, *, accept: bool) -> str | None:
+        """Say how this Temporal differs from the one that was known, unless it is to be accepted."""
+        ...
+
+    async def books(self, leases: Collection[str]) -> tuple[Books, datetime]:
+        """What the database has, of these leases also if they have ended, and its time."""
+        ...
+
+    async def rebuild(self, census: Census, seen: Books, *, actor: str, accept_lost: bool, dry_run: bool) -> Rebuilt:
+        """Write what the workflows know, and lift the suspension.
+
+        Only for leases whose records are as they were `seen` before the workflows were asked.
+        """
+        ...
+
+
 class Store(Protocol):
     """What the database remembers. Each call is one transaction, and can be made twice."""
+
+    @property
+    def healing(self) -> Healing:
+        """The part of it that heals."""
+        ...
 
     async def admit(self, order: AdmitLease, run_id: str) -> Admitted:
         """Refuse a request, grant it at once, or let it wait."""
@@ -309,6 +391,10 @@ class Store(Protocol):
         """Take a slot of a limiter, or wait for one."""
         ...
 
+    async def give_slots(self, workflow: str) -> None:
+        """Give back whatever slots a workflow has that is over."""
+        ...
+
     async def give_slot(self, order: TakeSlot) -> None:
         """Give a slot back, or wait for it no more."""
 
@@ -346,6 +432,10 @@ class Store(Protocol):
 
     async def outbox_due(self, limit: int = 100) -> list[Posted]:
         """Undelivered messages to workflows, oldest first."""
+        ...
+
+    async def outbox_failed(self, message: int, why: str) -> None:
+        """Note why a message could not be delivered yet."""
         ...
 
     async def outbox_delivered(self, ids: list[int]) -> None:

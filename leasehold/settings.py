@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from leasehold import durations
+from leasehold.errors import LeaseholdError
 
 SECRETS = Path("/run/secrets")
 """Where containers find secrets, each in a file: unlike a variable, nobody sees it who inspects the container."""
+
+
+def _span(value: object) -> object:
+    try:
+        return durations.parse(value) if isinstance(value, str) else value
+    except LeaseholdError as error:
+        raise ValueError(error.detail) from None
+
+
+Span = Annotated[timedelta, BeforeValidator(_span)]
+"""A duration as people write it: `90s`, `30m`."""
 
 
 class Settings(BaseSettings):
@@ -31,6 +47,8 @@ class Settings(BaseSettings):
     api_host: str = "127.0.0.1"
     api_port: int = Field(default=8700, ge=1, le=65535)
     temporal_port: int = Field(default=7233, ge=1, le=65535)
+    sweep_every: Span = timedelta(minutes=1)
+    sweep_grace: Span = timedelta(seconds=40)
     temporal_ui_port: int = Field(default=8233, ge=1, le=65535)
 
     @property

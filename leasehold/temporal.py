@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 
+from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client
 from temporalio.envconfig import ClientConfig
 
+from leasehold.errors import Unavailable
+from leasehold.messages import SubmitLease
 from leasehold.settings import Settings
 from leasehold.temporal_names import TASK_QUEUE, site_queue
 
@@ -24,3 +27,14 @@ async def connect(settings: Settings, identity: str, *, lazy: bool) -> Client:
     config = ClientConfig.load_client_connect_config()
     config.setdefault("target_host", f"127.0.0.1:{settings.temporal_port}")
     return await Client.connect(**config, identity=f"{identity}-{os.getpid()}", lazy=lazy)
+
+
+async def submitted(client: Client, lease: str) -> SubmitLease:
+    """With what a lease's workflow began, by its history. Raises `RPCError` if there is none."""
+    handle = client.get_workflow_handle(lease)
+    async for event in handle.fetch_history_events(page_size=1):
+        if event.event_type == EventType.EVENT_TYPE_WORKFLOW_EXECUTION_STARTED:
+            payloads = event.workflow_execution_started_event_attributes.input.payloads
+            found: list[SubmitLease] = await client.data_converter.decode(payloads, [SubmitLease])
+            return found[0]
+    raise Unavailable("Temporal shows no history of the lease yet")

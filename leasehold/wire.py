@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -124,11 +124,12 @@ class Wire:
         key: str | None = None,
         repeatable: bool = False,
         held: timedelta | None = None,
+        answers: Collection[int] = (),
     ) -> Any:
         """Make one call and return its JSON, None for an empty answer.
 
         `key` is the Idempotency-Key; calls that have one are repeated, as are reads and PUTs. `held` is how long the
-        API may hold its answer, where that is longer than usual.
+        API may hold its answer, where that is longer than usual. `answers` are statuses that are no errors here.
         """
         headers = {"Content-Type": "application/yaml"} if yaml is not None else {}
         if key is not None:
@@ -137,7 +138,7 @@ class Wire:
             method, _path(version, path), params=params, json=json, content=yaml, headers=headers, held=held
         )
         again = repeatable or key is not None or method in ("GET", "PUT")
-        response = self._send(request, again=again)
+        response = self._send(request, again=again, answers=answers)
         return self._json(response) if response.content else None
 
     def stream(self, *path: str, params: Params, endless: bool) -> Iterator[bytes]:
@@ -160,10 +161,12 @@ class Wire:
         except (ValueError, httpx.InvalidURL) as error:
             raise Malformed(f"the request cannot be written: {error}") from error
 
-    def _send(self, request: httpx.Request, *, again: bool, stream: bool = False) -> httpx.Response:
+    def _send(
+        self, request: httpx.Request, *, again: bool, stream: bool = False, answers: Collection[int] = ()
+    ) -> httpx.Response:
         retrying = Retrying(
             sleep=time.sleep,
-            retry=lambda state: _passes(state, again),
+            retry=lambda state: _passes(state, again, answers),
             wait=_pause,
             stop=stop_before_delay(self._patience),
             retry_error_callback=lambda state: state.outcome and state.outcome.result(),
@@ -174,7 +177,7 @@ class Wire:
                 response.read()
         if response.status_code < 500:
             self._heard = time.monotonic()
-        if not response.is_success:
+        if not response.is_success and response.status_code not in answers:
             raise _error(response)
         return response
 
@@ -220,13 +223,13 @@ def _path(version: str, segments: Sequence[str]) -> str:
         raise Malformed("a name has text that is not UTF-8") from error
 
 
-def _passes(state: RetryCallState, again: bool) -> bool:
+def _passes(state: RetryCallState, again: bool, answers: Collection[int]) -> bool:
     """Whether this outcome may pass, so that trying again is worth it, and harmless."""
     if state.outcome is None:
         return False
     error = state.outcome.exception()
     if error is None:
-        return again and state.outcome.result().status_code == 503
+        return again and state.outcome.result().status_code == 503 and 503 not in answers
     if isinstance(error, _HOPELESS):
         return False
     return isinstance(error, _NOT_SENT) or (again and isinstance(error, httpx.TransportError))

@@ -14,18 +14,21 @@ from datetime import timedelta
 from functools import partial
 
 from temporalio.client import Client
+from temporalio.service import RPCError
 
 from activities.drivers.command import CommandDriver
 from activities.drivers.http import HttpDriver
 from activities.drivers.place import place_of
 from leasehold import config, process
 from leasehold.errors import LeaseholdError
+from leasehold.healing import SweepOrder
 from leasehold.ports import Driver
 from leasehold.settings import Settings
 from leasehold.store.inventory import file_digest
 from leasehold.store.logs import SqlLogStore
 from leasehold.store.store import SqlStore
 from leasehold.temporal import TASK_QUEUE, connect
+from worker import schedule
 from worker.relay import Relay
 from worker.wiring import build_site_worker, build_worker
 
@@ -42,11 +45,11 @@ async def run(settings: Settings, site: str | None = None) -> None:
         asyncio.get_running_loop().add_signal_handler(number, stopped.set)
     store, logs = SqlStore(settings.main_url), SqlLogStore(settings.log_url)
     try:
-        if site is None:
-            await _apply_start_file(settings, store)
-        client = await _connect(settings, stopped)
+        client = await _connect(settings, store, stopped)
         if client is None:
             return
+        if site is None:
+            await _apply_start_file(settings, store)
         locks = settings.folder / "locks"
         place = place_of(locks)
         async with CommandDriver(lock_folder=locks, kill_grace=KILL_GRACE) as command:
@@ -55,12 +58,17 @@ async def run(settings: Settings, site: str | None = None) -> None:
                 async with build_site_worker(client, store, logs, drivers, site, place=place):
                     await _until(stopped, f"working for site {site}")
                 return
-            relay = asyncio.create_task(Relay(store, client, TASK_QUEUE).run())
+            order = SweepOrder(grace_s=settings.sweep_grace.total_seconds())
+            beside = [
+                asyncio.create_task(Relay(store, client, TASK_QUEUE).run()),
+                asyncio.create_task(schedule.keep(client, TASK_QUEUE, settings.sweep_every, order)),
+            ]
             async with build_worker(client, store, logs, drivers, place=place, build=settings.build):
                 await _until(stopped, "working")
-            relay.cancel()
-            with suppress(asyncio.CancelledError):
-                await relay
+            for task in beside:
+                task.cancel()
+                with suppress(asyncio.CancelledError):
+                    await task
     finally:
         store.close()
         logs.close()
@@ -72,12 +80,15 @@ async def _until(stopped: asyncio.Event, doing: str) -> None:
     log.info("stopping")
 
 
-async def _connect(settings: Settings, stopped: asyncio.Event) -> Client | None:
-    """A client once Temporal answers; None if this process is to stop first."""
+async def _connect(settings: Settings, store: SqlStore, stopped: asyncio.Event) -> Client | None:
+    """A client once Temporal answers and is known to belong to the database; None if this process is to stop first."""
     while not stopped.is_set():
         try:
-            return await connect(settings, "worker", lazy=False)
-        except RuntimeError as error:
+            client = await connect(settings, "worker", lazy=False)
+            # Before anything can be granted.
+            await schedule.check_database(client, store, TASK_QUEUE)
+            return client
+        except (RuntimeError, RPCError) as error:
             log.info("waiting for Temporal: %s", error)
             with suppress(TimeoutError):
                 await asyncio.wait_for(stopped.wait(), _RECONNECT_S)

@@ -9,13 +9,13 @@ from __future__ import annotations
 import asyncio
 import logging
 
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowHandle
 from temporalio.common import SearchAttributePair, TypedSearchAttributes, WorkflowIDReusePolicy
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from leasehold.messages import CloseLease, Refusal, recycle_id
-from leasehold.model import Outcome
+from leasehold.model import OVER, Outcome
 from leasehold.ports import Posted, Store
 from workflows.lease import LEASE_POOL, LeaseWorkflow
 from workflows.recycle import RecycleWorkflow
@@ -33,6 +33,7 @@ class Relay:
         self._store = store
         self._client = client
         self._task_queue = task_queue
+        self._trouble: dict[int, str] = {}
 
     async def run(self) -> None:
         """Deliver until cancelled; whatever fails stays in the outbox and is tried again."""
@@ -50,7 +51,8 @@ class Relay:
         """Deliver a batch; return whether there may be more that can be delivered now."""
         due = await self._store.outbox_due(_BATCH)
         done = await asyncio.gather(*(self._deliver(posted) for posted in due))
-        delivered = [posted.id for posted, ok in zip(due, done, strict=True) if ok]
+        await self._note_trouble(due, done)
+        delivered = [posted.id for posted, trouble in zip(due, done, strict=True) if trouble is None]
         if delivered:
             await self._store.outbox_delivered(delivered)
         return len(delivered) == _BATCH
@@ -58,10 +60,12 @@ class Relay:
     async def _tell_overdue(self) -> None:
         """Tell the workflows of leases that nobody was heard of for too long."""
         for lease in await self._store.overdue(_BATCH):
+            handle = self._client.get_workflow_handle_for(LeaseWorkflow.run, lease)
             try:
-                await self._client.get_workflow_handle_for(LeaseWorkflow.run, lease).signal(LeaseWorkflow.on_overdue)
+                await handle.signal(LeaseWorkflow.on_overdue)
             except RPCError as error:
-                if error.status is not RPCStatusCode.NOT_FOUND:
+                gone = error.status is RPCStatusCode.NOT_FOUND and await self._store.state(lease) is not None
+                if not gone or not await self._is_closed(handle):
                     log.warning("lease %s: not told yet that it is overdue: %s", lease, error)
                     continue
                 order = CloseLease(
@@ -73,29 +77,57 @@ class Relay:
                 )
                 await self._store.close_lease(order)
 
-    async def _deliver(self, posted: Posted) -> bool:
+    async def _note_trouble(self, due: list[Posted], done: list[str | None]) -> None:
+        """Write down what is in the way of a message, once for each thing."""
+        trouble = {posted.id: why for posted, why in zip(due, done, strict=True) if why is not None}
+        for message, why in trouble.items():
+            if self._trouble.get(message) != why:
+                await self._store.outbox_failed(message, why)
+        self._trouble = trouble
+
+    async def _deliver(self, posted: Posted) -> str | None:
+        """Deliver a message; return why it could not be."""
         try:
             if posted.recycle is None:
-                await self._signal(posted.lease)
-            else:
-                await self._start(posted)
+                return await self._signal(posted.lease)
+            await self._start(posted)
         except RPCError as error:
             log.warning("lease %s: not delivered yet: %s", posted.lease, error)
-            return False
-        return True
+            return f"Temporal does not answer ({error.status.name.lower()}: {error.message})"
+        return None
 
-    async def _signal(self, lease: str) -> None:
+    async def _signal(self, lease: str) -> str | None:
+        handle = self._client.get_workflow_handle_for(LeaseWorkflow.run, lease)
         try:
-            await self._client.get_workflow_handle_for(LeaseWorkflow.run, lease).signal(LeaseWorkflow.on_granted)
+            await handle.signal(LeaseWorkflow.on_granted)
         except RPCError as error:
             if error.status is not RPCStatusCode.NOT_FOUND:
                 raise
+            if not await self._is_closed(handle):
+                # It may be the wrong Temporal: what becomes of the lease is for the sweep to say.
+                over = await self._store.state(lease) in {None, *OVER}
+                return None if over else f"Temporal does not know the workflow of lease {lease}"
+            if await self._store.state(lease) is None:
+                # A recycling that was waiting for a limiter.
+                await self._store.give_slots(lease)
+                return None
             # The lease's workflow is closed: nobody would ever give back what was granted.
             gone = Refusal(code="workflow_gone", detail="the lease's workflow was closed before it was granted")
             order = CloseLease(
                 lease=lease, outcome=Outcome.FAILED, actor="leasehold", stopped=True, reason=gone.detail, error=gone
             )
             await self._store.close_lease(order)
+        return None
+
+    async def _is_closed(self, handle: WorkflowHandle[LeaseWorkflow, str]) -> bool:
+        """Whether Temporal knows a workflow that cannot be signalled."""
+        try:
+            await handle.describe()
+        except RPCError as error:
+            if error.status is not RPCStatusCode.NOT_FOUND:
+                raise
+            return False
+        return True
 
     async def _start(self, posted: Posted) -> None:
         order = posted.recycle

@@ -16,11 +16,15 @@ from temporalio.worker import (
 )
 
 from activities.allocate import Allocation
+from activities.reconcile import Reconcile
 from activities.stages import HEARTBEAT, Stages
+from activities.sweep import Sweep
 from leasehold.ports import Driver, LogStore, Place, Store
 from leasehold.temporal import DEPLOYMENT, TASK_QUEUE, site_queue
+from worker.census import TemporalWorkflows
 from workflows.lease import LeaseWorkflow
 from workflows.recycle import RecycleWorkflow
+from workflows.sweep import ReconcileWorkflow, SweepWorkflow
 
 GRACEFUL_SHUTDOWN = timedelta(seconds=3)
 MOST_HOOKS = 200
@@ -45,16 +49,18 @@ def build_worker(
     interceptors: Sequence[Interceptor] = (),
     workflow_runner: WorkflowRunner | None = None,
 ) -> Worker:
-    """A worker for leases and recyclings; `place` tells where its drivers lock, `build` which version it is of.
+    """A worker for leases, recyclings, and what heals them; `place` tells where its drivers lock, `build` its version.
 
     Workflows run outside of the SDK's sandbox, which costs several milliseconds for each of them; the import contracts
     and the replay of saved histories hold what it would (docs/decisions).
     """
     allocation, stages = Allocation(store), Stages(store, logs, drivers, place)
+    known = TemporalWorkflows(client, task_queue)
+    sweep, reconcile = Sweep(store, logs, known), Reconcile(store, known)
     return Worker(
         client,
         task_queue=task_queue,
-        workflows=[LeaseWorkflow, RecycleWorkflow],
+        workflows=[LeaseWorkflow, RecycleWorkflow, SweepWorkflow, ReconcileWorkflow],
         activities=[
             allocation.admit,
             allocation.read_grants,
@@ -72,6 +78,11 @@ def build_worker(
             allocation.end_lease,
             allocation.finish_recycling,
             *stages.all,
+            sweep.open,
+            sweep.survey,
+            sweep.heal,
+            sweep.close,
+            reconcile.reconcile,
         ],
         workflow_runner=workflow_runner or UnsandboxedWorkflowRunner(),
         interceptors=interceptors,

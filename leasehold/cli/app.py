@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from leasehold import __version__
-from leasehold.cli import inventory, leases, pools, tokens
+from leasehold.cli import healing, inventory, leases, pools, tokens
 from leasehold.cli.exits import SIGNALLED, of_error
 from leasehold.cli.options import wants_json
 from leasehold.cli.output import print_error, say
@@ -71,6 +71,8 @@ for command in (leases.show, leases.wait, leases.delivery, leases.extend, leases
     app.command()(command)
 app.command()(pools.apply)
 app.command()(inventory.available)
+app.command()(healing.health)
+app.command()(healing.reconcile)
 app.add_typer(
     _group("Pools.", ls=pools.list_pools, show=pools.show, queue=pools.queue),
     name="pool",

@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, null, select
 
+from leasehold.errors import LeaseUnknown
 from leasehold.messages import RunHook
 from leasehold.model import StageName
 from leasehold.ports import Briefing
@@ -33,6 +34,8 @@ def of(connection: Connection, order: RunHook) -> Briefing:
     """Put together what the hook that `order` names is told."""
     lease = connection.execute(_LEASE, {"lease": order.lease}).one_or_none() if order.lease else None
     grants = connection.execute(_GRANTS, {"lease": order.lease}).all()
+    if lease is None or not any((row.pool, row.resource) == (order.pool, order.resource) for row in grants):
+        raise LeaseUnknown(f"the database knows no lease {order.lease} of {order.pool}/{order.resource}")
     spec = specs.load(connection, {order.spec})[order.spec]
     return Briefing(
         hook=spec.stages[StageName(order.stage)][order.hook],

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import update
 
 from leasehold import model
+from leasehold.errors import IllegalTransition
 from leasehold.messages import Closed, CloseLease
 from leasehold.model import OVER, LeaseState, Outcome
 from leasehold.store import events, granting, heartbeats, limiters, matching
@@ -62,6 +63,9 @@ def _release(tx: Tx, order: CloseLease, state: LeaseState, changes: dict[str, An
 def end(tx: Tx, lease: str) -> Closed:
     """End a closed lease once its hooks have stopped."""
     row = lease_row(tx.connection, lease)
+    if row.state not in OVER:
+        # Only a database that was restored from an older copy is behind the lease's workflow.
+        raise IllegalTransition("lease", row.state, LeaseState.ENDED)
     if row.state != LeaseState.ENDED:
         _end(tx, lease, LeaseState(row.state), {"outcome": row.outcome}, actor=None, reason=None)
     return Closed(state=LeaseState.ENDED, outcome=Outcome(row.outcome))

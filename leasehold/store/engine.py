@@ -39,6 +39,13 @@ FAILED = "the database failed; the log of this process names the kind of error"
 log = logging.getLogger(__name__)
 
 
+class Undone(Exception):
+    """Carries the result of a transaction that is rolled back on purpose."""
+
+    def __init__(self, result: Any) -> None:
+        self.result = result
+
+
 class Tx:
     """One transaction: its connection, and the database's time at its start."""
 

@@ -116,7 +116,7 @@ def repair(tx: Tx, pool: str, name: str, actor: str) -> None:
     if last is not None and last.closed_at is None:
         _give_to_waiting(tx, row, last)
         return
-    spec_id, spec = _spec(tx, pool)
+    spec_id, spec = specs.in_force(tx.connection, pool)
     moves.recycle(tx, row, spec_id, spec, lease=lease)
     matching.match(tx, {pool})
 
@@ -130,15 +130,9 @@ def _give_to_waiting(tx: Tx, resource: Row[Any], grant: Row[Any]) -> None:
     outbox.signal(tx, grant.lease)
 
 
-def _spec(tx: Tx, pool: str) -> tuple[int, PoolSpec]:
-    """The settings of a pool that are in force, with their id."""
-    spec_id: int = tx.execute(select(t.pools.c.spec).where(t.pools.c.name == pool)).scalar_one()
-    return spec_id, specs.load(tx.connection, {spec_id})[spec_id]
-
-
 def _prepare_ahead(tx: Tx, pool: str) -> None:
     """Send what is free and not prepared as the pool's settings say through its stages, where it prepares ahead."""
-    spec_id, spec = _spec(tx, pool)
+    spec_id, spec = specs.in_force(tx.connection, pool)
     if spec.policy.prepare is not Prepare.AHEAD:
         return
     mark = specs.prepared_digest(spec)

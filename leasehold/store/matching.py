@@ -16,7 +16,7 @@ from sqlalchemy import ColumnElement, Connection, Row, delete, exists, insert, s
 from leasehold import allocation, model
 from leasehold.allocation import ANY_POOL, Award, Candidate, Waiter
 from leasehold.model import Item, LeaseState, ResourceState
-from leasehold.store import events, granting, holding, outbox, specs
+from leasehold.store import events, facts, granting, holding, outbox, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 
@@ -46,8 +46,10 @@ def candidates(
     """What could serve these waiters, in order of preference: cheap pools first, then by name.
 
     `free=False` also counts what is in use, broken or offline: all that could ever serve them. `besides` names a lease
-    instead: all that is not broken, and not that lease's.
+    instead: all that is not broken, and not that lease's. While matching is suspended nothing is free for anybody.
     """
+    if free and facts.suspended(connection) is not None:
+        return []
     items = [item for waiter in waiters for item in waiter.items]
     pools = wanted_pools(items)
     query = (
@@ -142,7 +144,9 @@ def leave(tx: Tx, lease: str) -> None:
 
 
 def match(tx: Tx, pools: set[str]) -> None:
-    """Serve those who wait for these pools, in their order, with what is free now."""
+    """Serve those who wait for these pools, in their order, with what is free now; nobody while that is suspended."""
+    if facts.suspended(tx.connection) is not None:
+        return
     for batch in waiting(tx.connection, pools):
         by_lease = {one.lease: one for one in batch}
         waiters = [one.waiter for one in batch]

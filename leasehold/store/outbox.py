@@ -31,17 +31,22 @@ def recycle(tx: Tx, message: RecycleResource) -> None:
 
 
 def due(connection: Connection, limit: int) -> list[Posted]:
-    """Undelivered messages, oldest first."""
+    """Undelivered messages, oldest first, those in trouble last: they must not be in the way of the others."""
     rows = connection.execute(
         select(t.outbox.c.id, t.outbox.c.lease, t.outbox.c.message)
         .where(t.outbox.c.delivered_at.is_(None))
-        .order_by(t.outbox.c.id)
+        .order_by(t.outbox.c.trouble.is_not(None), t.outbox.c.id)
         .limit(limit)
     )
     return [
         Posted(id=row.id, lease=row.lease, recycle=row.message and _RECYCLE.validate_python(row.message))
         for row in rows
     ]
+
+
+def failed(tx: Tx, message: int, why: str) -> None:
+    """Note why a message could not be delivered yet."""
+    tx.execute(update(t.outbox).where(t.outbox.c.id == message).values(trouble=why))
 
 
 def delivered(tx: Tx, ids: list[int]) -> None:

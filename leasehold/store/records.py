@@ -27,7 +27,7 @@ from leasehold.model import (
     ResourceState,
 )
 from leasehold.ports import Availability, KnownRequest, LeaseFilter, ResourceFilter
-from leasehold.store import matching, refused, specs
+from leasehold.store import facts, matching, refused, specs
 from leasehold.store import tables as t
 
 _LEASES = select(t.leases, t.heartbeats.c.by.label("heartbeat_by")).outerjoin(
@@ -160,7 +160,8 @@ def _place(connection: Connection, row: Row[Any]) -> QueuePlace | None:
 
 
 def _reason(connection: Connection, row: Row[Any], ahead: int) -> str:
-    parts = []
+    suspended = facts.suspended(connection)
+    parts = [f"nothing is granted until an operator has run leasehold reconcile: {suspended}"] if suspended else []
     items = specs.items_from_json(row.wanted)
     if row.missing is not None:
         items = tuple(matching.missing(items, row.missing).values())
@@ -284,6 +285,7 @@ def available(connection: Connection, wanted: ResourceFilter) -> Availability:
         free=len(free),
         total=len(suitable),
         next_free_at=next_free_at,
+        suspended=facts.suspended(connection),
         resources=tuple(_resource(row) for row in free[: wanted.limit]),
     )
 

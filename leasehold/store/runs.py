@@ -73,6 +73,10 @@ _SHOW_RESOURCE = update(t.resources).where(*_RESOURCE_OF).values(stage=bindparam
 _SHOW_GRANT = update(t.grants).where(*_GRANT_OF).values(stage=bindparam("stage"), attempt=bindparam("attempt"))
 
 
+def _run_key(order: RunHook) -> tuple[str, str, int, str, int, int]:
+    return (order.pool, order.resource, order.epoch, order.stage, order.hook, order.attempt)
+
+
 def _place(order: RunHook) -> dict[str, Any]:
     return {"pool_": order.pool, "resource_": order.resource, "epoch_": order.epoch}
 
@@ -85,6 +89,11 @@ def begin(tx: Tx, order: RunHook, place: Place) -> Begun:
     """
     for held in _held(order):
         resource = moves.row_of(tx, held.pool, held.resource)
+        if resource is not None and resource.epoch < held.epoch:
+            # Only a database that was restored from an older copy is behind those who use its resources.
+            raise Unavailable(
+                f"{held.pool}/{held.resource}: the database is older than this lease: leasehold reconcile"
+            )
         if resource is None or resource.epoch != held.epoch:
             raise StaleEpoch(f"{held.pool}/{held.resource} is in other hands than those of epoch {held.epoch}")
     key = {
@@ -156,7 +165,9 @@ def finish(tx: Tx, order: RunHook, run: int, report: HookReport, secret: bytes |
     A run whose resource has gone to somebody else meanwhile is closed all the same, and changes nothing else.
     """
     row = tx.execute(_RUN, {"id": run}).one_or_none()
-    if row is None or row.ended_at is not None:
+    known = row and (row.pool, row.resource, row.epoch, row.stage, row.hook, row.attempt)
+    if row is None or row.ended_at is not None or known != _run_key(order):
+        # A restored database knows it no more, or gave its number to another run.
         return
     ended = {"ended_at": tx.now, "ending": report.ending, "code": report.code, "detail": report.detail}
     tx.execute(_END, {"id_": run, **ended})

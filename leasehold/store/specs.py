@@ -80,6 +80,12 @@ def of_pools(connection: Connection, pools: set[str]) -> dict[str, PoolSpec]:
     return {row.name: from_text(row.text) for row in rows}
 
 
+def in_force(connection: Connection, pool: str) -> tuple[int, PoolSpec]:
+    """The settings of a pool that are in force, with their id."""
+    spec_id: int = connection.execute(select(t.pools.c.spec).where(t.pools.c.name == pool)).scalar_one()
+    return spec_id, load(connection, {spec_id})[spec_id]
+
+
 def plan(spec: PoolSpec, stages: Iterable[StageName], scope: Scope = Scope.RESOURCE) -> tuple[PlannedStage, ...]:
     """What of these stages the pool has hooks for that are run once for each resource, or once for a lease."""
     planned = []

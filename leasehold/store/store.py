@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from datetime import datetime, timedelta
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import select, text
 
@@ -74,17 +74,11 @@ from leasehold.store import (
     watching,
 )
 from leasehold.store import tables as t
-from leasehold.store.engine import Database, Tx
+from leasehold.store.engine import Database, Tx, Undone
+from leasehold.store.healing import SqlHealing
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-
-class _Undone(Exception):
-    """Carries the result of a transaction that is rolled back on purpose."""
-
-    def __init__(self, result: Any) -> None:
-        self.result = result
 
 
 class SqlStore:
@@ -93,6 +87,7 @@ class SqlStore:
     def __init__(self, url: str, clock: Clock | None = None) -> None:
         self.database = Database(url, clock)
         self._posted = asyncio.Event()
+        self.healing = SqlHealing(self.database, self._write)
 
     async def _write(self, what: Callable[Concatenate[Tx, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         result, tx = await self.database.write(what, *args, **kwargs)
@@ -143,6 +138,9 @@ class SqlStore:
     async def take_slot(self, order: TakeSlot) -> Slot:
         return await self._write(limiters.take, order)
 
+    async def give_slots(self, workflow: str) -> None:
+        await self._write(limiters.give_all, workflow)
+
     async def give_slot(self, order: TakeSlot) -> None:
         await self._write(limiters.give, order)
 
@@ -177,6 +175,9 @@ class SqlStore:
     async def outbox_due(self, limit: int = 100) -> list[Posted]:
         return await self.database.read(outbox.due, limit)
 
+    async def outbox_failed(self, message: int, why: str) -> None:
+        await self._write(outbox.failed, message, why)
+
     async def outbox_delivered(self, ids: list[int]) -> None:
         await self._write(outbox.delivered, ids)
 
@@ -194,12 +195,12 @@ class SqlStore:
         def work(tx: Tx) -> list[Change]:
             changes = inventory.apply(tx, file, actor)
             if dry_run:
-                raise _Undone(changes)
+                raise Undone(changes)
             return changes
 
         try:
             return await self._write(work)
-        except _Undone as undone:
+        except Undone as undone:
             changes: list[Change] = undone.result
             return changes
 

@@ -70,6 +70,23 @@ def _column(name: str, kind: Any, *rest: Any, nullable: bool = False, **more: An
 
 counters = Table("counters", metadata, Column("name", String(64), primary_key=True), _column("value", BigInteger))
 
+facts = Table(
+    "facts",
+    metadata,
+    Column("key", String(64), primary_key=True),
+    _column("value", Json),
+    comment="What the service must remember of itself: which Temporal it belongs to, say",
+)
+
+alerts = Table(
+    "alerts",
+    metadata,
+    Column("key", String(64), primary_key=True),
+    _column("since", Utc),
+    _column("detail", Text),
+    comment="What stands until somebody has seen to it",
+)
+
 files = Table(
     "files",
     metadata,
@@ -344,6 +361,7 @@ outbox = Table(
     _column("message", Json, nullable=True),
     _column("at", Utc),
     _column("delivered_at", Utc, nullable=True),
+    _column("trouble", Text, nullable=True, comment="Why it was not delivered yet"),
     sqlite_autoincrement=True,
 )
 UNDELIVERED = "delivered_at IS NULL"

@@ -110,6 +110,8 @@ MATRIX: dict[str, str] = {
     "POST /v1/pools/{pool}/resources/{name}/repair": "operate here",
     "PUT /v1/pools/{name}": "configure here",
     "POST /v1/apply": "configure all",
+    "POST /v1/reconcile": "configure all",
+    "GET /v1/reconcile/{run}": "configure all",
     "GET /v1/tokens": "list tokens",
     "POST /v1/tokens": "make a token for here",
     "GET /v1/tokens/{token}": "see a token of the owner",
@@ -141,7 +143,7 @@ class Lab:
     async def call(self, who: str, call: str, content: bytes | None = None) -> httpx.Response:
         """Have somebody make a call about all that, with a body that it takes, or with this one."""
         method, _, path = call.partition(" ")
-        values = {"ref": self.lease["id"], "pool": self.pool, "token": self.token, "name": self.pool}
+        values = {"ref": self.lease["id"], "pool": self.pool, "token": self.token, "name": self.pool, "run": "0" * 32}
         if "{pool}" in path:
             values["name"] = "r9"
         address = re.sub(r"\{(\w+)\}", lambda m: values[m[1]], path)

@@ -292,4 +292,10 @@ class TestFinding:
 async def test_whether_it_lives_and_is_ready(stack: Stack) -> None:
     await stack.works()
     assert await get(stack, "/healthz") == {"ok": True}
-    assert await get(stack, "/readyz") == {"ready": True, "database": True, "temporal": True, "worker": True}
+    assert await get(stack, "/readyz") == {
+        "ready": True,
+        "database": True,
+        "temporal": True,
+        "worker": True,
+        "alerts": [],
+    }

@@ -263,4 +263,4 @@ async def test_whoever_follows_a_lease_that_vanished_before_it_was_admitted_is_l
 async def test_without_a_worker_the_service_is_not_ready(alone: Alone) -> None:
     answer = await alone.http.get("/readyz")
     assert answer.status_code == 503, fail(answer)
-    assert answer.json() == {"ready": False, "database": True, "temporal": True, "worker": False}
+    assert answer.json() == {"ready": False, "database": True, "temporal": True, "worker": False, "alerts": []}

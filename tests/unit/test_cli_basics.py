@@ -142,7 +142,7 @@ def test_the_module_is_a_command_too(api: FakeApi) -> None:
 def test_the_reference_names_every_command_with_all_its_options(cli: Cli) -> None:
     reference = (ROOT / "docs" / "reference" / "cli.md").read_text()
     request = reference[reference.index("## REQUEST") : reference.index("## Stopping")]
-    lines = [line for line in reference.splitlines() if re.match(r"leasehold [a-z]+ (?!--item)", line)]
+    lines = [line for line in reference.splitlines() if re.match(r"leasehold [a-z]+(?: (?!--item)|$)", line)]
     everywhere = {"--help", "--json"}
 
     for line in lines:

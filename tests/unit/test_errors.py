@@ -29,6 +29,7 @@ CODES = {
     "not_delivered": 409,
     "resource_busy": 409,
     "owned_elsewhere": 409,
+    "temporal_changed": 409,
     "stale_epoch": 409,
     "illegal_transition": 409,
     "too_large": 413,

@@ -27,6 +27,7 @@ RESOURCES = {
     ("leased", "recycling"),
     ("leased", "broken"),
     ("recycling", "free"),
+    ("recycling", "recycling"),
     ("recycling", "broken"),
     ("broken", "free"),
     ("broken", "recycling"),

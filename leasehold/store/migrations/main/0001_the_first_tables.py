@@ -11,6 +11,14 @@ depends_on = None
 
 def upgrade() -> None:
     op.create_table(
+        "alerts",
+        sa.Column("key", sa.String(length=64), nullable=False),
+        sa.Column("since", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("detail", sa.Text(), nullable=False),
+        sa.PrimaryKeyConstraint("key", name=op.f("pk_alerts")),
+        comment="What stands until somebody has seen to it",
+    )
+    op.create_table(
         "answers",
         sa.Column("lease", sa.String(length=64), nullable=False),
         sa.Column(
@@ -51,6 +59,13 @@ def upgrade() -> None:
         batch_op.create_index("ix_events_lease", ["lease", "id"], unique=False)
         batch_op.create_index("ix_events_resource", ["pool", "resource", "id"], unique=False)
 
+    op.create_table(
+        "facts",
+        sa.Column("key", sa.String(length=64), nullable=False),
+        sa.Column("value", sa.JSON(none_as_null=True), nullable=False),
+        sa.PrimaryKeyConstraint("key", name=op.f("pk_facts")),
+        comment="What the service must remember of itself: which Temporal it belongs to, say",
+    )
     op.create_table(
         "files",
         sa.Column("name", sa.String(length=128), nullable=False),
@@ -147,6 +162,7 @@ def upgrade() -> None:
         sa.Column("message", sa.JSON(none_as_null=True), nullable=True),
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("delivered_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("trouble", sa.Text(), nullable=True, comment="Why it was not delivered yet"),
         sa.PrimaryKeyConstraint("id", name=op.f("pk_outbox")),
         sqlite_autoincrement=True,
     )

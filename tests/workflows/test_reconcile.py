@@ -1,0 +1,540 @@
+"""A database that was restored from an older copy lends nothing, until it knows again what all the workflows know."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from sqlalchemy import insert
+from temporalio.client import WorkflowFailureError, WorkflowHandle
+from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.service import RPCError
+
+from leasehold.healing import AlertKey, PassReport, Reconciled, ReconcileOrder, SweepOrder
+from leasehold.messages import AdmitLease, ExtendLease, Steer, SubmitLease
+from leasehold.model import Item, Lease, LeaseState, Outcome, Policy
+from leasehold.ports import ResourceFilter
+from leasehold.store import healing
+from leasehold.store import tables as t
+from leasehold.store.engine import Tx
+from tests.contract import ledger
+from tests.workflows.lab import Lab
+from workflows.lease import LeaseWorkflow
+from workflows.sweep import ReconcileWorkflow, SweepWorkflow
+
+Handle = WorkflowHandle[LeaseWorkflow, str]
+ME = Steer(actor="me")
+ORDER = ReconcileOrder(actor="op")
+
+
+@pytest_asyncio.fixture(autouse=True)
+async def quick(monkeypatch: pytest.MonkeyPatch, lab: Lab) -> AsyncIterator[None]:
+    """What is on the move is looked at again sooner than in a lab, and nothing is left that waits for its record."""
+    monkeypatch.setattr("activities.reconcile._SECOND_LOOK_S", 0.2)
+    yield
+    for handle in lab.handles:
+        with suppress(RPCError):
+            await handle.terminate()
+    lab.handles.clear()
+
+
+class Copy:
+    """A copy of the lab's database, made now."""
+
+    def __init__(self, lab: Lab, folder: Path) -> None:
+        self._path = folder / f"copy-{uuid.uuid4().hex}.db"
+        _copy(_database(lab), self._path)
+        self._lab = lab
+
+    def restore(self) -> None:
+        """Put it in the place of the database, under everything that runs."""
+        _copy(self._path, _database(self._lab))
+
+
+def _database(lab: Lab) -> Path:
+    name = lab.store.database.url.database
+    assert name is not None
+    return Path(name)
+
+
+def _copy(source: Path, target: Path) -> None:
+    before, after = sqlite3.connect(source), sqlite3.connect(target, timeout=20)
+    with before, after:
+        before.backup(after)
+    before.close()
+    after.close()
+
+
+async def sweep(lab: Lab) -> PassReport:
+    """A pass that sees at once what Temporal's lists show."""
+    await lists_are_true(lab)
+    report: PassReport = await lab.env.client.execute_workflow(
+        SweepWorkflow.run, SweepOrder(grace_s=0), id=f"sweep-{uuid.uuid4().hex}", task_queue=lab.task_queue
+    )
+    return report
+
+
+async def reconcile(lab: Lab, order: ReconcileOrder = ORDER) -> Reconciled:
+    await lists_are_true(lab)
+    done: Reconciled = await lab.env.client.execute_workflow(
+        ReconcileWorkflow.run, order, id=f"reconcile-{uuid.uuid4().hex}", task_queue=lab.task_queue
+    )
+    return done
+
+
+async def lists_are_true(lab: Lab) -> None:
+    """Wait until Temporal's lists, which are late, show each lease as it is."""
+    for handle in lab.handles:
+        status = (await handle.describe()).status
+        assert status is not None
+        shown = f"WorkflowId = '{handle.id}' AND ExecutionStatus = '{status.name.title()}'"
+        if status.name == "RUNNING":
+            state = (await handle.query(LeaseWorkflow.view)).state
+            shown += f" AND LeaseState = '{state}'"
+        while (await lab.env.client.count_workflows(shown)).count != 1:
+            await asyncio.sleep(0.02)
+
+
+async def consistent(lab: Lab) -> None:
+    """Fail unless the database is whole, by the rules that the store's own tests use."""
+    faults = [fault for fault in await ledger.faults(lab.store) if "numbers have gaps" not in fault]
+    assert faults == []
+    for handle in lab.handles:
+        if (await lab.record(handle)).state is LeaseState.ACTIVE:
+            view = await handle.query(LeaseWorkflow.view)
+            named = {(r.pool, r.resource, r.epoch) for r in view.resources}
+            held = await lab.store.healing.holdings(handle.id)
+            assert named == {(h.pool, h.resource, h.epoch) for h in held}
+    assert await lab.store.healing.alerts() == []
+    assert await lab.store.healing.suspension() is None
+
+
+async def until_active(lab: Lab, handle: Handle) -> Lease:
+    """Wait until the record says so, and the workflow knows."""
+    lease = await lab.until(handle, LeaseState.ACTIVE)
+    while (await handle.query(LeaseWorkflow.view)).state != LeaseState.ACTIVE:
+        await asyncio.sleep(0.02)
+    return lease
+
+
+async def take(lab: Lab, count: int = 1, **more: Any) -> Handle:
+    handle = await lab.submit(count, **more)
+    await until_active(lab, handle)
+    return handle
+
+
+async def release(handle: Handle) -> None:
+    await handle.execute_update(LeaseWorkflow.release, ME)
+    await handle.result()
+
+
+async def all_free(lab: Lab) -> None:
+    while set((await lab.states()).values()) != {"free"}:
+        await asyncio.sleep(0.02)
+
+
+def actions(done: Reconciled) -> set[str]:
+    return {step.action for step in done.steps}
+
+
+# What shows that the database is older
+
+
+async def forgotten(lab: Lab, copy: Callable[[], Copy]) -> str:
+    made = copy()
+    handle = await take(lab)
+    made.restore()
+    return f"lease {handle.id} runs, and is not recorded"
+
+
+async def granted_since(lab: Lab, copy: Callable[[], Copy]) -> str:
+    first, second = await take(lab, 2), await lab.submit()
+    made = copy()
+    await release(first)
+    await until_active(lab, second)
+    made.restore()
+    return "lease 2 is recorded as queued, and its workflow is active"
+
+
+async def released_since(lab: Lab, copy: Callable[[], Copy]) -> str:
+    handle = await take(lab)
+    made = copy()
+    await release(handle)
+    made.restore()
+    return "lease 1 is recorded as active, and its workflow has completed"
+
+
+async def in_recycling_since(lab: Lab, copy: Callable[[], Copy]) -> str:
+    lab.driver.script = lambda call: None
+    made = copy()
+    await release(await take(lab))
+    await lab.driver.until_started("release")
+    made.restore()
+    return "and its recycling at"
+
+
+@pytest.mark.parametrize("way", [forgotten, granted_since, released_since, in_recycling_since])
+async def test_nothing_is_lent_once_the_sweep_finds_that_the_database_is_older(
+    lab: Lab, tmp_path: Path, way: Callable[[Lab, Callable[[], Copy]], Awaitable[str]]
+) -> None:
+    await lab.pool(2, release=1)
+    sign = await way(lab, lambda: Copy(lab, tmp_path))
+
+    report = await sweep(lab)
+
+    assert report.alerts == (AlertKey.DATABASE_OLDER,)
+    (alert,) = await lab.store.healing.alerts()
+    assert sign in alert.detail
+    assert "leasehold reconcile" in alert.detail
+    waiting = await lab.record(await lab.submit())
+    assert waiting.state is LeaseState.QUEUED
+    assert waiting.queue is not None
+    assert "until an operator has run leasehold reconcile" in waiting.queue.reason
+    available = await lab.store.available(ResourceFilter(pool="p"))
+    assert available.suspended is not None
+
+
+# What reconciling brings back
+
+
+async def test_a_lease_that_the_database_forgot_is_recorded_again(lab: Lab, tmp_path: Path) -> None:
+    await lab.pool(3, wipe=1, release=1)
+    copy = Copy(lab, tmp_path)
+    handle = await take(lab, 2, duration="2h")
+    before = await lab.record(handle)
+    copy.restore()
+    await sweep(lab)
+    waiting = await lab.submit()
+
+    done = await reconcile(lab)
+
+    after = await lab.record(handle)
+    assert (after.owner, after.principal, after.items, after.expires_at, after.run_id) == (
+        before.owner,
+        before.principal,
+        before.items,
+        before.expires_at,
+        before.run_id,
+    )
+    assert [(r.name, r.epoch, r.state) for r in after.resources] == [
+        (r.name, r.epoch, r.state) for r in before.resources
+    ]
+    assert after.number is not None
+    assert before.number is not None
+    assert after.number > before.number + 500, "a number that was told to somebody is given to nobody else"
+    assert actions(done) == {"record", "move", "grant"}
+    assert (done.problems, done.suspended) == ((), None)
+    await until_active(lab, waiting)
+    await consistent(lab)
+    await release(handle)
+    await release(waiting)
+    await all_free(lab)
+
+
+async def test_its_items_and_roles_come_back(lab: Lab, tmp_path: Path) -> None:
+    await lab.pool(2, name="big")
+    await lab.pool(2, name="small")
+    copy = Copy(lab, tmp_path)
+    request = SubmitLease(
+        lease=f"l{uuid.uuid4().hex}",
+        principal="t",
+        owner="t",
+        digest="d",
+        items=(Item(pool="small", role="worker", count=2), Item(role="head", names=("r1",), pool="big")),
+    )
+    handle = await lab.env.client.start_workflow(
+        LeaseWorkflow.run, request, id=request.lease, task_queue=lab.task_queue
+    )
+    lab.handles.append(handle)
+    await handle.execute_update(LeaseWorkflow.admit)
+    before = {(r.pool, r.name): (r.item, r.role) for r in (await lab.record(handle)).resources}
+    copy.restore()
+
+    await reconcile(lab)
+
+    after = {(r.pool, r.name): (r.item, r.role) for r in (await lab.record(handle)).resources}
+    assert after == before
+    known = await lab.store.request(handle.id)
+    assert known is not None
+    assert known.digest == "d"
+    await consistent(lab)
+
+
+async def test_a_lease_in_preparation_goes_on(lab: Lab, tmp_path: Path) -> None:
+    await lab.pool(1, wipe=1, validate=1, release=1)
+    hold = asyncio.Event()
+    lab.driver.pause_s = lambda call: 0.0 if hold.is_set() else 0.5
+    copy = Copy(lab, tmp_path)
+    handle = await lab.submit()
+    await lab.driver.until_started("wipe")
+    copy.restore()
+
+    # Its next stage waits for the record, and does not fail.
+    await asyncio.sleep(1)
+    assert ("validate", "r0") not in lab.driver.started
+    done = await reconcile(lab)
+    hold.set()
+
+    assert "record" in actions(done)
+    await until_active(lab, handle)
+    await consistent(lab)
+    await release(handle)
+    await all_free(lab)
+
+
+async def test_what_was_only_being_prepared_is_cleaned_all_the_same(lab: Lab, tmp_path: Path) -> None:
+    await lab.pool(1, wipe=1, release=1)
+    lab.driver.script = lambda call: None if call.env["LEASEHOLD_STAGE"] == "wipe" else 0
+    copy = Copy(lab, tmp_path)
+    handle = await lab.submit()
+    await lab.driver.until_started("wipe")
+    copy.restore()
+    await reconcile(lab)
+
+    await handle.execute_update(LeaseWorkflow.cancel, ME)
+
+    await lab.driver.until_started("release")
+    await all_free(lab)
+
+
+async def test_a_lease_that_waited_is_queued_again(lab: Lab, tmp_path: Path) -> None:
+    await lab.pool(1)
+    first = await take(lab)
+    copy = Copy(lab, tmp_path)
+    second = await lab.submit()
+    copy.restore()
+
+    await reconcile(lab)
+
+    assert (await lab.record(second)).state is LeaseState.QUEUED
+    await consistent(lab)
+    await release(first)
+    await until_active(lab, second)
+
+
+async def test_a_lease_that_was_granted_since_has_what_it_has(lab: Lab, tmp_path: Path) -> None:
+    await lab.pool(1, wipe=1, release=1)
+    first, second = await take(lab), await lab.submit(duration="3h")
+    copy = Copy(lab, tmp_path)
+    await release(first)
+    before = await until_active(lab, second)
+    copy.restore()
+    await sweep(lab)
+    started = len(lab.driver.started)
+
+    done = await reconcile(lab)
+
+    after = await lab.record(second)
+    assert (after.state, after.expires_at) == (LeaseState.ACTIVE, before.expires_at)
+    assert [(r.name, r.epoch) for r in after.resources] == [(r.name, r.epoch) for r in before.resources]
+    # The one that gave it back has ended as it did, and takes nothing away from the one that has it now.
+    gone = await lab.record(first)
+    assert (gone.state, gone.outcome, gone.error) == (LeaseState.ENDED, Outcome.RELEASED, None)
+    assert actions(done) == {"close_grant", "grant", "move", "end"}
+    assert len(lab.driver.started) == started
+    await consistent(lab)
+    await release(second)
+    await all_free(lab)
+
+
+async def test_an_extension_is_remembered(lab: Lab, tmp_path: Path) -> None:
+    await lab.pool(1, policy=Policy(max_duration=timedelta(days=8)))
+    handle = await take(lab, duration="1h")
+    copy = Copy(lab, tmp_path)
+    held = await handle.execute_update(LeaseWorkflow.extend, ExtendLease(by="1d", actor="me", request="one"))
+    copy.restore()
+
+    await reconcile(lab)
+
+    assert (await lab.record(handle)).expires_at == held.expires_at
+    await consistent(lab)
+
+
+async def test_what_was_used_and_given_back_since_is_cleaned_before_it_is_lent(lab: Lab, tmp_path: Path) -> None:
+    await lab.pool(1, wipe=1, release=1)
+    copy = Copy(lab, tmp_path)
+    handle = await take(lab)
+    await release(handle)
+    await all_free(lab)
+    copy.restore()
+    await suspend(lab)
+
+    done = await reconcile(lab)
+
+    ended = await lab.record(handle)
+    assert (ended.state, ended.outcome, [r.name for r in ended.resources]) == (
+        LeaseState.ENDED,
+        Outcome.RELEASED,
+        ["r0"],
+    )
+    assert actions(done) == {"record", "past_grant", "move", "recycle"}
+    await all_free(lab)
+    assert [stage for stage, _ in lab.driver.started].count("release") == 2
+    await consistent(lab)
+
+
+async def test_a_recycling_that_runs_is_left_to_end(lab: Lab, tmp_path: Path) -> None:
+    await lab.pool(1, release=1)
+    copy = Copy(lab, tmp_path)
+    go = asyncio.Event()
+    lab.driver.pause_s = lambda call: 0.0 if go.is_set() else 1.0
+    handle = await take(lab)
+    await release(handle)
+    await lab.driver.until_started("release")
+    (before,) = await lab.store.resources(ResourceFilter())
+    copy.restore()
+    await suspend(lab)
+
+    await reconcile(lab)
+
+    (after,) = await lab.store.resources(ResourceFilter())
+    assert (after.epoch, after.state) in {(before.epoch, "recycling"), (after.epoch, "free")}
+    await all_free(lab)
+    assert lab.driver.started == [("release", "r0")]
+    await consistent(lab)
+
+
+async def test_a_lease_that_is_asked_to_end_waits_for_its_record_and_says_so(lab: Lab, tmp_path: Path) -> None:
+    await lab.pool(1)
+    copy = Copy(lab, tmp_path)
+    handle = await take(lab)
+    copy.restore()
+
+    await handle.signal("release")
+    while "leasehold reconcile" not in await details(handle):
+        await asyncio.sleep(0.05)
+    await reconcile(lab)
+
+    assert await handle.result() == Outcome.RELEASED
+    await consistent(lab)
+
+
+async def details(handle: Handle) -> str:
+    """What Temporal's UI shows of where the workflow is."""
+    return str(await handle.query("__temporal_workflow_metadata"))
+
+
+async def test_of_two_that_were_lent_the_same_the_later_one_keeps_it(lab: Lab, tmp_path: Path) -> None:
+    await lab.pool(1, release=1)
+    copy = Copy(lab, tmp_path)
+    first = await take(lab)
+    copy.restore()
+    # Nobody has noticed yet.
+    second = await take(lab)
+
+    done = await reconcile(lab)
+
+    assert await first.result() == Outcome.FAILED
+    lost = await lab.record(first)
+    assert lost.error is not None
+    assert lost.error.code == "grant_lost"
+    assert (await lab.record(second)).state is LeaseState.ACTIVE
+    assert {"record", "end", "cancel"} <= actions(done)
+    assert lab.driver.started == [], "nothing was done to it under the hands of its holder"
+    await consistent(lab)
+
+
+async def test_a_second_time_there_is_nothing_to_do(lab: Lab, tmp_path: Path) -> None:
+    await lab.pool(3, wipe=1, release=1)
+    first, second = await take(lab, 3), await lab.submit()
+    copy = Copy(lab, tmp_path)
+    await release(first)
+    await until_active(lab, second)
+    await take(lab)
+    copy.restore()
+    await suspend(lab)
+    dry = await reconcile(lab, ReconcileOrder(actor="op", dry_run=True))
+    assert (await lab.record(second)).state is LeaseState.QUEUED, "a dry run writes nothing"
+
+    done = await reconcile(lab)
+    again = await reconcile(lab)
+
+    assert [step.action for step in dry.steps] == [step.action for step in done.steps]
+    assert again.steps == ()
+    await consistent(lab)
+
+
+async def test_a_healthy_lab_is_left_alone(lab: Lab) -> None:
+    await lab.pool(2, wipe=1, release=1)
+    await take(lab, 2)
+    await lab.submit()
+    before = [await lab.record(handle) for handle in lab.handles]
+
+    done = await reconcile(lab)
+
+    assert (done.steps, done.problems, done.suspended, done.leases) == ((), (), None, 2)
+    assert [await lab.record(handle) for handle in lab.handles] == before
+
+
+async def test_a_pool_that_the_database_forgot_must_be_applied_first(lab: Lab, tmp_path: Path) -> None:
+    copy = Copy(lab, tmp_path)
+    await lab.pool(1)
+    handle = await take(lab)
+    copy.restore()
+    await sweep(lab)
+
+    done = await reconcile(lab)
+
+    assert done.suspended is not None
+    assert "is in no pool: apply the pools file that has it" in " ".join(done.problems)
+    await lab.pool(1)
+    done = await reconcile(lab)
+    assert (done.problems, done.suspended) == ((), None)
+    assert (await lab.record(handle)).state is LeaseState.ACTIVE
+    await consistent(lab)
+
+
+async def test_leases_that_temporal_lost_are_ended_only_if_an_operator_says_so(lab: Lab) -> None:
+    await lab.pool(6)
+    leases = []
+    for _ in range(6):
+        lease = f"l{uuid.uuid4().hex}"
+        request = SubmitLease(lease=lease, principal="t", owner="t", digest="", items=(Item(pool="p"),))
+        await lab.store.admit(AdmitLease(request=request, age_s=0), "")
+        leases.append(lease)
+
+    done = await reconcile(lab)
+    assert done.steps == ()
+    assert "leasehold reconcile --accept-lost" in done.problems[0]
+
+    done = await reconcile(lab, ReconcileOrder(actor="op", accept_lost=True))
+    assert {step.action for step in done.steps} == {"end"}
+    ended = [await lab.store.lease(lease) for lease in leases]
+    assert {one.error and one.error.code for one in ended} == {"workflow_lost"}
+    assert set((await lab.states()).values()) == {"broken"}
+    assert await ledger.faults(lab.store) == []
+
+
+async def test_another_temporal_must_be_accepted_first(lab: Lab) -> None:
+    await lab.pool(1)
+
+    def write(tx: Tx) -> None:
+        tx.execute(insert(t.facts).values(key="temporal", value={"cluster": "another", "namespace": "one"}))
+
+    await lab.store.database.write(write)
+    assert (await sweep(lab)).alerts == (AlertKey.TEMPORAL_CHANGED,)
+    with pytest.raises(WorkflowFailureError) as raised:
+        await reconcile(lab)
+    assert isinstance(raised.value.cause, ActivityError)
+    assert isinstance(raised.value.cause.cause, ApplicationError)
+    assert raised.value.cause.cause.type == "temporal_changed"
+
+    done = await reconcile(lab, ReconcileOrder(actor="op", accept_identity=True))
+
+    assert done.problems == ()
+    assert (await sweep(lab)).alerts == ()
+
+
+async def suspend(lab: Lab) -> None:
+    """As the worker does at its start, where Temporal remembers a later pass than the database."""
+
+    await lab.clock.sync()
+    await lab.store.database.write(healing.suspend, "the database is older than what runs")
