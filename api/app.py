@@ -13,6 +13,7 @@ from api.limits import Limits
 from api.routes import health, inventory, leases
 from api.schemas import ProblemAnswer
 from api.services import Services
+from api.stopping import Stopping
 from leasehold import __version__
 from leasehold.config import PoolsFile
 
@@ -37,6 +38,7 @@ def create_app(services: Services) -> FastAPI:
     errors.install(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     app.add_middleware(Limits)
+    app.add_middleware(Stopping)
     for router in (leases.router, inventory.router, health.router):
         app.include_router(router)
     return app
