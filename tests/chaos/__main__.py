@@ -15,11 +15,12 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sqlalchemy import Connection, create_engine
 from temporalio.client import Client as Temporal
+from temporalio.service import RPCError
 
 from leasehold.client import Client
 from tests.chaos.owners import Owner, Plan, Seen, plans, repair
@@ -37,6 +38,7 @@ FAILS = 12
 """Of a hundred runs of hooks."""
 PATIENCE_S = 180.0
 """After the chaos, for everything to come to its end."""
+LEFT_BEHIND_S = 75.0
 _KILLED = (["worker"], ["worker"], ["api"], ["worker", "api"])
 
 
@@ -83,11 +85,12 @@ class _Chaos:
             jobs = [others.submit(repair, admin, self._over, seen.counts), others.submit(self._kill, begun)]
             self._live(wanted, seen, begun)
             jobs[1].result()
-            self._wait_for_rest(seen)
+            self._settle()
             self._over.set()
             jobs[0].result()
+            unfinished = asyncio.run(self._unfinished(seen))
             with self._database() as connection:
-                verdict = judge(connection, seen, self._hooks.faults, self._open_workflows(seen))
+                verdict = judge(connection, seen, self._hooks.faults, unfinished)
         restarts = {f"{name} restarted": f"{parts[name].starts - 1} times" for name in ("worker", "api")}
         took = {"all over after": f"{time.monotonic() - begun:.0f} s"}
         verdict.figures = {**restarts, **took, **verdict.figures}
@@ -135,25 +138,28 @@ class _Chaos:
         with ThreadPoolExecutor(OWNERS) as pool:
             list(pool.map(work, wanted))
 
-    def _wait_for_rest(self, seen: Seen) -> None:
-        """Wait until nothing is left to be done, or for as long as patience lasts: the verdict says what is left."""
+    def _settle(self) -> None:
+        """Wait until the record is at rest, or for as long as patience lasts: the verdict says what is left."""
         end = time.monotonic() + PATIENCE_S
         while time.monotonic() < end:
             with self._database() as connection:
-                if not audit.faults(connection) and not self._open_workflows(seen):
+                if not audit.faults(connection):
                     return
             time.sleep(0.5)
 
-    def _open_workflows(self, seen: Seen) -> list[str]:
-        """The workflows of leases and recyclings that are not completed."""
+    async def _unfinished(self, seen: Seen) -> list[str]:
+        """The workflows that are open after all patience."""
+        temporal = await Temporal.connect(self._parts.temporal_address)
         with self._database() as connection:
-            recyclings = audit.recyclings(connection)
-
-        async def look() -> list[str]:
-            temporal = await Temporal.connect(self._parts.temporal_address)
-            return await audit.unfinished(temporal, [*seen.leases.values(), *recyclings])
-
-        return asyncio.run(look())
+            left = [*seen.leases.values(), *audit.recyclings(connection)]
+        begun, told = time.monotonic(), False
+        while left and time.monotonic() - begun < PATIENCE_S:
+            left = [name for name in left if await audit.unfinished(temporal, [name])]
+            if left and not told and time.monotonic() - begun > LEFT_BEHIND_S:
+                told = True
+                seen.counts["workflows that had to be told that they are over"] += await _tell(temporal, left)
+            await asyncio.sleep(0.5 if left else 0)
+        return await audit.unfinished(temporal, left)
 
     @contextmanager
     def _database(self) -> Iterator[Connection]:
@@ -163,6 +169,20 @@ class _Chaos:
                 yield connection
         finally:
             engine.dispose()
+
+
+async def _tell(temporal: Temporal, workflows: Sequence[str]) -> int:
+    """Signal leases that do not know that their records have ended, as the sweep does; return how many there were.
+
+    What ended such a lease was an update, which is in Temporal's memory alone until its workflow accepts it: the worker
+    had done the work, and died before it could say so, and so did the API, which would have asked again.
+    """
+    told = 0
+    for name in workflows:
+        with suppress(RPCError):
+            await temporal.get_workflow_handle(name).signal("cancel")
+            told += 1
+    return told
 
 
 if __name__ == "__main__":

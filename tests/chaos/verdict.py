@@ -31,7 +31,7 @@ def judge(connection: Connection, seen: Seen, hooks: Sequence[str], open_workflo
     """Compare what the owners saw, what the hooks saw, what Temporal has and what the database remembers."""
     leases = {row.id: row for row in connection.execute(select(t.leases))}
     outcomes = Counter(str(row.outcome or row.state) for row in leases.values())
-    double = [*_lent_twice(seen.possessions), *hooks]
+    double = [*lent_twice(seen.possessions), *hooks]
     lost = [f"{key}: lease {lease} is not known" for key, lease in seen.leases.items() if lease not in leases]
     lost += [f"lease {row.id} is {row.state}" for row in leases.values() if row.state != "ended"]
     lost += [f"nobody asked for lease {lease}" for lease in leases if lease not in set(seen.leases.values())]
@@ -52,7 +52,7 @@ def judge(connection: Connection, seen: Seen, hooks: Sequence[str], open_workflo
     return Verdict(figures, [_with_story(connection, leases, one) for one in told])
 
 
-def _lent_twice(possessions: Sequence[Possession]) -> list[str]:
+def lent_twice(possessions: Sequence[Possession]) -> list[str]:
     """Where two holders believed that a resource was theirs at the same time."""
     found, by_resource = [], defaultdict(list)
     for one in possessions:

@@ -9,7 +9,7 @@ import pytest
 
 from tests.faults import campaign, scenarios
 from tests.faults.campaign import Order
-from tests.faults.lane import Lane
+from tests.faults.lane import Lane, Scene, Violation
 from tests.faults.nursery import Nursery
 from tests.faults.points import writing_methods
 
@@ -36,6 +36,19 @@ def test_every_method_that_writes_is_reached_or_listed(orders: list[Order]) -> N
     reached = {order.point.call.method for order in orders}
     left = set(writing_methods()) - reached
     assert left == set(scenarios.NOT_REACHED), "play it in tests/faults/scenarios.py, or list it there with a reason"
+
+
+def test_a_process_that_outlives_its_hook_would_be_noticed(nursery: Nursery, tmp_path: Path) -> None:
+    """A test of the tests: what they check is not true by itself."""
+
+    def lives_on(scene: Scene) -> None:
+        pool = scene.pool(stages={"wipe": "setsid sleep 20 &", "release": ":"})
+        lease = scene.take(pool, "one", wait=True)
+        scene.client.release(lease)
+        scene.all_free(pool)
+
+    with Lane(tmp_path / "lane", nursery) as lane, pytest.raises(Violation, match="while processes of an earlier"):
+        lane.play(lives_on)
 
 
 @pytest.mark.timeout(400)
