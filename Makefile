@@ -5,7 +5,7 @@ BIN := .venv/bin
 ARGS ?=
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help setup demo up test check bench lock clean temporal test-server
+.PHONY: help setup demo up test check bench chaos lock clean temporal test-server
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ check: .venv/ready ## style, types, import rules, and the description of the con
 
 bench: .venv/ready temporal ## measure, beside the targets
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+chaos: .venv/ready temporal ## five minutes of leases while processes are killed at random; ARGS=--help
+	@$(BIN)/python -m tests.chaos $(ARGS)
 
 # Versions stay as they are locked, unless a new constraint forbids one. ARGS=--upgrade takes the newest of all.
 COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \

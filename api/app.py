@@ -13,6 +13,7 @@ from api.limits import Limits
 from api.routes import health, inventory, leases, reconcile, story, tokens
 from api.schemas import ProblemAnswer
 from api.services import Services
+from api.stopping import Stopping
 from leasehold import __version__
 from leasehold.config import PoolsFile
 
@@ -39,6 +40,7 @@ def create_app(services: Services) -> FastAPI:
     errors.install(app)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     app.add_middleware(Limits)
+    app.add_middleware(Stopping)
     for router in (leases.router, story.router, inventory.router, tokens.router, reconcile.router, health.router):
         app.include_router(router)
     return app

@@ -19,10 +19,11 @@ from leasehold.store.store import SqlStore
 
 async def faults(store: SqlStore) -> list[str]:
     """Everything in the store's database that must not be."""
-    return await store.database.read(_faults)
+    return await store.database.read(of)
 
 
-def _faults(connection: Connection) -> list[str]:
+def of(connection: Connection) -> list[str]:
+    """The same, of a database that one is connected to."""
     leases = {row.id: row for row in connection.execute(select(t.leases))}
     resources = {(row.pool, row.name): row for row in connection.execute(select(t.resources))}
     open_grants = connection.execute(select(t.grants).where(t.grants.c.closed_at.is_(None))).all()

@@ -1,0 +1,131 @@
+"""Checks a database in which all is over: what happened to each lease and each resource, one thing after another."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+from sqlalchemy import Connection, Row, select
+from temporalio.client import Client, WorkflowExecutionStatus
+
+from leasehold import model
+from leasehold.errors import IllegalTransition
+from leasehold.messages import recycle_id
+from leasehold.model import LeaseState, ResourceState
+from leasehold.store import tables as t
+from tests.contract import ledger
+
+
+def faults(connection: Connection) -> list[str]:
+    """Everything that must not be once every lease has ended and every resource is at rest."""
+    return [
+        *ledger.of(connection),
+        *_leases(connection),
+        *_resources(connection),
+        *_grants(connection),
+        *_runs(connection),
+        *_messages(connection),
+    ]
+
+
+def story(connection: Connection, lease: str) -> list[str]:
+    """What happened to a lease, line by line."""
+    rows = connection.execute(select(t.events).where(t.events.c.lease == lease).order_by(t.events.c.id))
+    return [f"{r.at:%H:%M:%S.%f} {r.kind} {r.resource or ''} {r.actor or ''} {r.reason or ''} {r.data}" for r in rows]
+
+
+def recyclings(connection: Connection, last: int | None = None) -> list[str]:
+    """The workflows of all recyclings that were ordered, or of the `last` ones."""
+    query = select(t.outbox.c.message).where(t.outbox.c.kind == "recycle").order_by(t.outbox.c.id.desc()).limit(last)
+    claims = [message["claim"] for message in connection.execute(query).scalars()]
+    return [recycle_id(claim["pool"], claim["resource"], claim["epoch"]) for claim in claims]
+
+
+async def unfinished(temporal: Client, workflows: Iterable[str]) -> list[str]:
+    """Those of these workflows that are not completed."""
+    found = []
+    for name in workflows:
+        status = (await temporal.get_workflow_handle(name).describe()).status
+        if status is not WorkflowExecutionStatus.COMPLETED:
+            found.append(f"workflow {name} is {status.name if status else None}")
+    return found
+
+
+def _leases(connection: Connection) -> Iterator[str]:
+    """Each lease has ended, once, by legal steps."""
+    told = _kinds(connection, "lease_", LeaseState)
+    for row in connection.execute(select(t.leases)):
+        steps = [state for (lease, *_), states in told.items() if lease == row.id for state in states]
+        if row.state != LeaseState.ENDED:
+            yield f"lease {row.id} is {row.state}"
+        if not steps or steps[-1] != row.state:
+            yield f"lease {row.id} is {row.state} and its events say {[str(s) for s in steps]}"
+        yield from _illegal(f"lease {row.id}", steps, model.check_lease_transition)
+
+
+def _kinds(connection: Connection, prefix: str, states: Any) -> dict[Any, list[Any]]:
+    """The states that events tell of, in order, of each lease or resource."""
+    found = defaultdict(list)
+    for row in connection.execute(select(t.events).order_by(t.events.c.id)):
+        state = row.kind.removeprefix(prefix)
+        if row.kind.startswith(prefix) and state in set(states):
+            about = (row.lease,) if prefix == "lease_" else (row.pool, row.resource)
+            found[about].append(states(state))
+    return dict(found)
+
+
+def _illegal(what: str, steps: Sequence[Any], check: Any) -> Iterator[str]:
+    for before, after in zip([None, *steps], steps, strict=False):
+        try:
+            check(before, after)
+        except IllegalTransition as error:
+            yield f"{what}: {error}"
+
+
+def _resources(connection: Connection) -> Iterator[str]:
+    """Each resource is at rest, moved by legal steps, under epochs that only grew."""
+    told = _kinds(connection, "resource_", ResourceState)
+    rows: Mapping[Any, Row[Any]] = {(r.pool, r.name): r for r in connection.execute(select(t.resources))}
+    for key, row in rows.items():
+        if row.state not in {ResourceState.FREE, ResourceState.BROKEN}:
+            yield f"{key} leaked: it is {row.state}"
+        if row.stage is not None:
+            yield f"{key} is at rest and shows stage {row.stage}"
+        steps = told.get(key, [])
+        yield from _illegal(f"resource {key}", [ResourceState.FREE, *steps], model.check_resource_transition)
+    query = select(t.events).where(t.events.c.kind.startswith("resource_")).order_by(t.events.c.id)
+    last: dict[tuple[str, str], int] = {}
+    for event in connection.execute(query):
+        epoch, key = event.data.get("epoch"), (event.pool, event.resource)
+        if epoch is not None and epoch <= last.get(key, 0):
+            yield f"{key} got epoch {epoch} after {last[key]}"
+        last[key] = epoch or last.get(key, 0)
+
+
+def _grants(connection: Connection) -> Iterator[str]:
+    """No resource was lent again before it was given back."""
+    rows = connection.execute(select(t.grants).order_by(t.grants.c.pool, t.grants.c.resource, t.grants.c.epoch)).all()
+    for before, after in pairwise(rows):
+        same = (before.pool, before.resource) == (after.pool, after.resource)
+        if same and (before.closed_at is None or before.closed_at > after.granted_at or before.epoch >= after.epoch):
+            yield f"{after.pool}/{after.resource} was lent to {after.lease} while {before.lease} had it"
+
+
+def _runs(connection: Connection) -> Iterator[str]:
+    """Every run of a hook is closed, and none began before the one before it was over."""
+    rows = connection.execute(select(t.runs).order_by(t.runs.c.pool, t.runs.c.resource, t.runs.c.id)).all()
+    for row in rows:
+        if row.ended_at is None:
+            yield f"{row.stage} of {row.pool}/{row.resource} for {row.lease} never ended"
+    for before, after in pairwise(rows):
+        if (before.pool, before.resource) != (after.pool, after.resource) or before.ended_at is None:
+            continue
+        if before.ended_at > after.started_at or before.epoch > after.epoch:
+            yield f"{after.stage} (epoch {after.epoch}) ran beside {before.stage} (epoch {before.epoch}): {after.pool}"
+
+
+def _messages(connection: Connection) -> Iterator[str]:
+    for row in connection.execute(select(t.outbox).where(t.outbox.c.delivered_at.is_(None))):
+        yield f"a message was never delivered: {row.kind} for {row.lease}"

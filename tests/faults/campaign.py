@@ -1,0 +1,114 @@
+"""Kills at every commit that the scenarios come to, on several stacks side by side."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import NamedTuple
+
+from leasehold.model import StageName
+from tests.faults.lane import Lane, Made, Scene, Violation
+from tests.faults.nursery import Nursery
+from tests.faults.points import Call, Moment, Point, Victim
+
+Scenario = Callable[[Scene], None]
+
+_MOST_VIOLATIONS = 5
+_STAGES = frozenset(StageName)
+
+
+class Order(NamedTuple):
+    """A scenario to be played with a kill."""
+
+    scenario: Scenario
+    point: Point
+
+    def __str__(self) -> str:
+        return f"{self.scenario.__name__}: {self.point}"
+
+
+@dataclass
+class Report:
+    """What a campaign found."""
+
+    done: Counter[str] = field(default_factory=Counter)
+    missed: list[Order] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
+
+
+def orders(lane: Lane, scenarios: Mapping[str, Scenario]) -> list[Order]:
+    """Play each scenario without any kill, and return the kills for the commits that no earlier one came to."""
+    found: list[Order] = []
+    known: set[Call] = set()
+    for scenario in scenarios.values():
+        lane.calls()
+        lane.play(scenario)
+        made = [one for one in lane.calls() if one.call not in known]
+        known |= {one.call for one in made}
+        found += [Order(scenario, point) for point in points(made)]
+    return found
+
+
+def points(made: Sequence[Made]) -> list[Point]:
+    """The kills for the commits that a scenario made.
+
+    The second commit of a kind is mostly another situation: another lease's, with others behind it. Whether anybody
+    has been told makes a difference only where the commit had something to tell. Commits about hooks concern no caller
+    of the API.
+    """
+    times, told = Counter(one.call for one in made), {one.call for one in made if one.told}
+    in_api = {one.call for one in made if one.by == "api"}
+    found = []
+    for call in times:
+        hook = call.about in _STAGES
+        found += [Point(call=call, moment=moment, victim=Victim.ITSELF) for moment in (Moment.BEFORE, Moment.AFTER)]
+        if call in told:
+            found.append(Point(call=call, moment=Moment.UNTOLD, victim=Victim.ITSELF))
+        if times[call] > 1 and not hook:
+            found.append(Point(call=call, moment=Moment.AFTER, victim=Victim.ITSELF, nth=2))
+        if not hook and call not in in_api:
+            found.append(Point(call=call, moment=Moment.AFTER, victim=Victim.API))
+        found.append(Point(call=call, moment=Moment.AFTER, victim=Victim.ALL))
+    return found
+
+
+def run(folder: Path, nursery: Nursery, ordered: Sequence[Order], lanes: int) -> Report:
+    """Play every scenario with its kill; a lane on which something went wrong is given up for a new one."""
+    report, numbers = Report(), count(1)
+    waiting: queue.SimpleQueue[Order] = queue.SimpleQueue()
+    for order in ordered:
+        waiting.put(order)
+
+    def work() -> None:
+        while not waiting.empty() and len(report.violations) < _MOST_VIOLATIONS:
+            try:
+                with Lane(folder / f"lane{next(numbers)}", nursery) as lane:
+                    _work_on(lane, waiting, report)
+            except Violation as violation:
+                report.violations.append(str(violation))
+            except Exception as error:
+                report.violations.append(f"a stack did not start or stop: {error!r}")
+
+    threads = [threading.Thread(target=work) for _ in range(lanes)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return report
+
+
+def _work_on(lane: Lane, waiting: queue.SimpleQueue[Order], report: Report) -> None:
+    while len(report.violations) < _MOST_VIOLATIONS:
+        try:
+            order = waiting.get_nowait()
+        except queue.Empty:
+            return
+        if lane.play(order.scenario, order.point):
+            report.done[str(order.point.victim)] += 1
+        else:
+            report.missed.append(order)

@@ -1,0 +1,126 @@
+"""Where a process can be killed: around every commit that the service makes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+from leasehold import ports
+from leasehold.store.logs import SqlLogStore
+from leasehold.store.store import SqlStore
+
+STORES = (SqlStore, SqlLogStore)
+
+
+class Moment(StrEnum):
+    """When, around one commit."""
+
+    BEFORE = "before the commit"
+    """Everything is written, nothing is committed."""
+    AFTER = "after the commit"
+    UNTOLD = "before its caller knows"
+    """It is committed, and whoever it concerns has been told through the outbox; only its caller has no answer."""
+
+
+class Victim(StrEnum):
+    """Who is killed."""
+
+    ITSELF = "the process itself"
+    API = "the API"
+    ALL = "everything"
+    """The whole stack, Temporal and the supervisor of hooks among it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """A kind of commit: the store's method, and what it is about: a stage, or a lease's outcome."""
+
+    method: str
+    about: str | None = None
+
+    def __str__(self) -> str:
+        return self.method if self.about is None else f"{self.method} ({self.about})"
+
+    @classmethod
+    def made(cls, method: str, *messages: object) -> Call:
+        """The call of a method with these arguments."""
+        told = (getattr(message, name, None) for name in ("stage", "outcome") for message in messages)
+        return cls(method=method, about=next((str(one) for one in told if one), None))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """One kill: at the `nth` time that the call comes to the moment."""
+
+    call: Call
+    moment: Moment
+    victim: Victim
+    nth: int = 1
+
+    def __str__(self) -> str:
+        return f"{self.victim} killed {self.moment} number {self.nth} of {self.call}"
+
+    def arm(self, folder: Path) -> None:
+        """Have it happen in the stack whose data folder this is."""
+        new = folder / "fault.new"
+        new.write_text(json.dumps(asdict(self)))
+        new.rename(folder / "fault.json")
+
+    @classmethod
+    def armed(cls, folder: Path) -> Point | None:
+        """The point that is to happen next in a stack."""
+        try:
+            plain = json.loads((folder / "fault.json").read_text())
+        except FileNotFoundError:
+            return None
+        return cls(
+            call=Call(**plain["call"]),
+            moment=Moment(plain["moment"]),
+            victim=Victim(plain["victim"]),
+            nth=plain["nth"],
+        )
+
+
+def disarm(folder: Path) -> bool:
+    """Take the armed point back; return whether there was one, so that it has not happened."""
+    try:
+        (folder / "fault.json").unlink()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def writing_methods() -> dict[str, tuple[type, str]]:
+    """Every method of a port that writes to a database: its name, and where it is implemented.
+
+    Taken from the code of the real stores, so that a new method is here as soon as it is there.
+    """
+    found: dict[str, tuple[type, str]] = {}
+    for store in STORES:
+        for protocol in _ports_of(store):
+            for name in _methods(protocol):
+                if _writes(getattr(store, name)):
+                    found[name] = (store, name)
+    return found
+
+
+def _ports_of(store: type) -> list[type]:
+    """The Protocols of `leasehold.ports` that a store satisfies."""
+    protocols = [p for p in vars(ports).values() if isinstance(p, type) and getattr(p, "_is_protocol", False)]
+    return [p for p in protocols if _methods(p) and all(hasattr(store, name) for name in _methods(p))]
+
+
+def _methods(protocol: type) -> list[str]:
+    return [name for name in dir(protocol) if not name.startswith("_") and callable(getattr(protocol, name))]
+
+
+def _writes(method: Callable[..., Any]) -> bool:
+    def names(code: CodeType) -> set[str]:
+        return set(code.co_names).union(*(names(c) for c in code.co_consts if isinstance(c, CodeType)))
+
+    return not {"_write", "write"}.isdisjoint(names(method.__code__))
