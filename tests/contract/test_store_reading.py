@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from leasehold import selector
-from leasehold.errors import NotDelivered, PoolUnknown, ResourceUnknown
-from leasehold.model import Event, Hook, Item, Outcome, PoolSpec, ResourceSpec, StageName
+from leasehold.errors import LeaseUnknown, NotDelivered, PoolUnknown, ResourceUnknown
+from leasehold.model import Event, Hook, Item, Outcome, Policy, PoolSpec, Prepare, ResourceSpec, StageName
 from leasehold.ports import LeaseFilter, ResourceFilter
 from tests.contract.store_lab import FAILED, Lab, file, hosts, run_of, spec
 
@@ -305,3 +305,28 @@ class TestEvents:
         first = await lab.store.events(lease="a", limit=1)
         assert first + await lab.store.events(lease="a", after=first[0].id) == whole
         assert [asdict(e)["id"] for e in whole] == sorted(e.id for e in whole)
+
+    async def test_a_hook_for_a_whole_lease_is_told_of_the_lease_alone(self, lab: Lab) -> None:
+        await lab.pool("r640", 2, "wipe")
+        claims = (await lab.submit("a", Item(pool="r640", count=2))).claims
+        order = replace(run_of("a", claims[0], claims[0].stages[0]), resource="", holds=tuple(c.held for c in claims))
+        brief = await lab.store.brief(order)
+        assert (brief.env["LEASEHOLD_LEASE"], brief.env["LEASEHOLD_RESOURCE"]) == ("a", "")
+        assert [r["name"] for r in json.loads(brief.lease_file)["resources"]] == ["host01", "host02"]
+
+    async def test_a_resource_that_is_prepared_ahead_is_told_of_no_lease(self, lab: Lab) -> None:
+        await lab.pool("r640", 1, "wipe", policy=Policy(prepare=Prepare.AHEAD))
+        ahead = await lab.recycling()
+        brief = await lab.store.brief(run_of("", ahead, ahead.stages[0]))
+        assert (brief.env["LEASEHOLD_LEASE"], brief.env["LEASEHOLD_RESOURCE"]) == ("", "host01")
+        assert brief.lease_file == b"{}"
+
+    async def test_a_hook_of_a_lease_that_the_database_has_forgotten_waits(self, lab: Lab) -> None:
+        await lab.pool("r640", 2, "wipe")
+        claims = (await lab.submit("a", Item(pool="r640", count=2))).claims
+        order = run_of("a", claims[0], claims[0].stages[0])
+        held = tuple(c.held for c in claims)
+        forgotten = replace(held[1], resource="host09")
+        for lost in (replace(order, lease="b"), replace(order, resource="", holds=(held[0], forgotten))):
+            with pytest.raises(LeaseUnknown):
+                await lab.store.brief(lost)

@@ -42,7 +42,9 @@ def test_a_process_that_outlives_its_hook_would_be_noticed(nursery: Nursery, tmp
     """A test of the tests: what they check is not true by itself."""
 
     def lives_on(scene: Scene) -> None:
-        pool = scene.pool(stages={"wipe": "setsid sleep 20 &", "release": ":"})
+        # The hook must not end, and its session be killed, before the process has left it.
+        left = "setsid sh -c 'touch left; exec sleep 20' & while ! test -e left; do sleep 0.02; done"
+        pool = scene.pool(stages={"wipe": left, "release": ":"})
         lease = scene.take(pool, "one", wait=True)
         scene.client.release(lease)
         scene.all_free(pool)
