@@ -147,7 +147,9 @@ class Owner:
             if plan.way is Way.EXTEND:
                 self._extend(plan, name)
             until = time.time()
-        mine = [Possession(f"{r['pool']}/{r['name']}", name, since, until) for r in lease["resources"]]
+        # What failed and was replaced is listed too, as released.
+        held = [r for r in lease["resources"] if r["state"] == "ready"]
+        mine = [Possession(f"{r['pool']}/{r['name']}", name, since, until) for r in held]
         with self._seen.lock:
             self._seen.possessions += mine
         if plan.way is not Way.EXPIRE:
