@@ -28,11 +28,17 @@ def report(tx: Tx, order: BrokenInLease) -> Admitted:
     if row.state == LeaseState.ACTIVE:
         _drop(tx, failed)
         return holding.standing(tx.connection, order.lease, tx.now)
+    if row.error is not None:
+        # A step that was committed runs again if its workflow task failed.
+        return Admitted(refusal=Refusal(**row.error))
     try:
         _carry_on(tx, row, failed)
     except _Hopeless as reason:
         what = "; ".join(f"{b.pool}/{b.resource}: {b.reason}" for b in order.broken)
-        return Admitted(refusal=Refusal(code="stage_failed", detail=f"{what}{reason}"))
+        refusal = Refusal(code="stage_failed", detail=f"{what}{reason}")
+        error = {"code": refusal.code, "detail": refusal.detail}
+        tx.execute(update(t.leases).where(t.leases.c.id == row.id).values(error=error))
+        return Admitted(refusal=refusal)
     return holding.standing(tx.connection, order.lease, tx.now)
 
 
@@ -56,7 +62,8 @@ def _carry_on(tx: Tx, lease: Row[Any], failed: list[tuple[Row[Any], BrokenResour
         assert resource is not None
         policy: Policy = loaded[grant.spec].policy
         if policy.on_failure is OnFailure.HOLD:
-            moves.quarantine(tx, resource, broken.reason, lease=lease.id)
+            if resource.epoch == grant.epoch:
+                moves.quarantine(tx, resource, broken.reason, lease=lease.id)
             held.append(f"{grant.pool}/{grant.resource} waits for its repair: {broken.reason}")
         else:
             granting.close(tx, [grant], {(grant.pool, grant.resource): broken.reason}, was_active=False)
@@ -90,7 +97,9 @@ def _replace(tx: Tx, lease: Row[Any], places: list[int]) -> None:
 
 
 def blocked(tx: Tx, order: Blocked) -> None:
-    """Let a lease show why its preparation does not go on, or that it does."""
+    """Let a lease show why its preparation does not go on, or that it does; what is prepared ahead has no lease."""
+    if not order.lease:
+        return
     row = holding.lease_row(tx.connection, order.lease)
     if row.blocked == order.reason or row.state in OVER:
         return

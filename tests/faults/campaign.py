@@ -22,6 +22,8 @@ _MOST_VIOLATIONS = 5
 _STAGES = frozenset(StageName)
 _EACH_TIME = frozenset({"tick"})
 """Does something else each time: it warns, begins the grace, ends."""
+_IN_EACH = frozenset({"report_broken"})
+"""Does something else in each scenario: it replaces, waits for a repair, gives up."""
 _MINOR = frozenset({"heartbeat", "overdue", "show_blocked", "give_slot", "put_resource", "offline", "online"})
 """Set one row to what it shall be, or take one away, whatever was there before."""
 
@@ -56,7 +58,7 @@ def orders(lane: Lane, scenarios: Mapping[str, Scenario], besides: Collection[st
         lane.calls()
         lane.play(scenario)
         made = [one for one in lane.calls() if one.call not in known and one.call.method not in besides]
-        known |= {one.call for one in made}
+        known |= {one.call for one in made if one.call.method not in _IN_EACH}
         found += [Order(scenario, point) for point in points(made)]
     return found
 

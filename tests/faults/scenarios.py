@@ -137,7 +137,7 @@ def reminded(scene: Scene) -> None:
 def limited(scene: Scene) -> None:
     """Two leases and their recyclings share one slot of a limiter; the one that waits for it is told."""
     slots = f"{scene.name}-slots"
-    one_at_a_time = f'mkdir running || echo "$who ran beside another" >>faults\n{HANG}\nrmdir running'
+    one_at_a_time = f'exec 3>>running; flock -n 3 || echo "$who ran beside another" >>faults\n{HANG}'
     stages = {"wipe": {"run": one_at_a_time, "limit": slots}, "release": {"run": ":", "limit": slots}}
     pool, client = scene.pool(resources=2, stages=stages, limits={slots: 1}), scene.client
     first = scene.key("first")
