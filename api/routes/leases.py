@@ -261,12 +261,11 @@ async def add_resources(found: Found, body: AddBody, caller: Caller, service: Se
         actor=caller.name,
         request=_repetition(caller.id, key or uuid.uuid4().hex, body),
     )
-    # As with an extension, the record's answer comes first.
-    answer: Answer | Admitted | None = None
-    if key is not None:
-        answer = await service.store.answered(found.id, addition.request)
-    if answer is None:
-        answer = await service.gateway.add(found.id, addition)
+    # The workflow first: it may have lost what the record has, and has yet to prepare it.
+    answer: Answer | Admitted | None = await service.gateway.add(found.id, addition)
+    over = answer is None or (answer.refusal is not None and answer.refusal.code == LeaseNotActive.code)
+    if over and key is not None:
+        answer = await service.store.answered(found.id, addition.request) or answer
     return await _grown(found, answer, service)
 
 
