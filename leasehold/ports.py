@@ -243,6 +243,10 @@ class Store(Protocol):
         """End a closed lease once its hooks have stopped."""
         ...
 
+    async def forget(self, workflow: str) -> None:
+        """Expect nothing more of a closed workflow without a lease: a recycling, or a request that was refused."""
+        ...
+
     async def brief(self, order: RunHook) -> Briefing:
         """Put together what a hook is told."""
         ...

@@ -14,6 +14,7 @@ from temporalio.common import SearchAttributePair, TypedSearchAttributes, Workfl
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
+from leasehold.errors import LeaseUnknown
 from leasehold.messages import CloseLease, Refusal, recycle_id
 from leasehold.model import Outcome
 from leasehold.ports import Posted, Store
@@ -71,7 +72,7 @@ class Relay:
                     stopped=True,
                     reason="no heartbeat came in time, and its workflow was closed",
                 )
-                await self._store.close_lease(order)
+                await self._close(order)
 
     async def _deliver(self, posted: Posted) -> bool:
         try:
@@ -95,7 +96,14 @@ class Relay:
             order = CloseLease(
                 lease=lease, outcome=Outcome.FAILED, actor="leasehold", stopped=True, reason=gone.detail, error=gone
             )
+            await self._close(order)
+
+    async def _close(self, order: CloseLease) -> None:
+        """End what a closed workflow left; one that is no lease's must not hold up the others."""
+        try:
             await self._store.close_lease(order)
+        except LeaseUnknown:
+            await self._store.forget(order.lease)
 
     async def _start(self, posted: Posted) -> None:
         order = posted.recycle

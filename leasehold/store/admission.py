@@ -46,6 +46,7 @@ def admit(tx: Tx, order: AdmitLease, run_id: str) -> Admitted:
     except LeaseholdError as error:
         refusal = Refusal(code=error.code, detail=error.detail, faults=error.faults)
         tx.execute(insert(t.requests), {**record, "refusal": asdict(refusal)})
+        heartbeats.end(tx, request.lease)
         return Admitted(refusal=refusal)
     tx.execute(insert(t.requests), {**record, "refusal": None})
     return admitted

@@ -137,6 +137,9 @@ class SqlStore:
     async def end_lease(self, lease: str) -> Closed:
         return await self._write(closing.end, lease)
 
+    async def forget(self, workflow: str) -> None:
+        await self._write(closing.forget, workflow)
+
     # Hooks
 
     async def brief(self, order: RunHook) -> Briefing:

@@ -57,9 +57,9 @@ async def test_a_resource_that_left_its_pools_file_and_fails_does_not_hold_its_l
     await lab.pool("r640", 1, "wipe", policy=HOLD)
     await report(lab, "one", *admitted.claims)
 
-    closed = await lab.close("one", Outcome.CANCELLED)
+    await lab.close("one", Outcome.CANCELLED)
 
-    assert closed.state == "ended"
+    assert (await lab.store.end_lease("one")).state == "ended"
 
 
 async def test_one_that_left_its_pools_file_while_its_repair_was_awaited_goes_with_its_lease(lab: Lab) -> None:
@@ -113,9 +113,7 @@ async def test_an_offline_resource_is_not_prepared_ahead(lab: Lab) -> None:
 
 async def test_a_replacement_from_any_pool_is_found_behind_others_that_wait_for_something_else(lab: Lab) -> None:
     # Given five leases that wait for a kind of resource that is taken, and one behind them that gets another kind.
-    await lab.store.apply(
-        file((spec("r640", "wipe"), hosts(1)), (spec("r740", "wipe"), hosts(2, 2))), "operator"
-    )
+    await lab.store.apply(file((spec("r640", "wipe"), hosts(1)), (spec("r740", "wipe"), hosts(2, 2))), "operator")
     await lab.submit("holder", Item(pool="r640"))
     for number in range(5):
         await lab.submit(f"waits {number}", Item(names=("host01",)))
