@@ -44,6 +44,7 @@ def admit(tx: Tx, order: AdmitLease, run_id: str) -> Admitted:
     try:
         admitted = _admit(tx, request, tx.now - timedelta(seconds=order.age_s), run_id)
     except LeaseholdError as error:
+        heartbeats.end(tx, request.lease)
         return Admitted(refusal=refused.keep(tx, request, run_id, error))
     tx.execute(insert(t.requests), {**record, "refusal": None})
     return admitted

@@ -8,9 +8,9 @@ from sqlalchemy import Row, update
 
 from leasehold.allocation import Waiter
 from leasehold.errors import LeaseholdError
-from leasehold.messages import Admitted, Blocked, BrokenInLease, BrokenResource, Refusal
-from leasehold.model import OVER, LeaseState, OnFailure, Policy
-from leasehold.store import admission, events, granting, holding, matching, moves, specs
+from leasehold.messages import Admitted, Blocked, BrokenInLease, BrokenResource, CloseLease, Refusal
+from leasehold.model import OVER, LeaseState, OnFailure, Outcome, Policy, ResourceState
+from leasehold.store import admission, closing, events, granting, holding, matching, moves, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 
@@ -32,7 +32,13 @@ def report(tx: Tx, order: BrokenInLease) -> Admitted:
         _carry_on(tx, row, failed)
     except _Hopeless as reason:
         what = "; ".join(f"{b.pool}/{b.resource}: {b.reason}" for b in order.broken)
-        return Admitted(refusal=Refusal(code="stage_failed", detail=f"{what}{reason}"))
+        # In the transaction that knows it: told again, nothing would be left of what failed.
+        refusal = Refusal(code="stage_failed", detail=f"{what}{reason}")
+        closed = closing.close(
+            tx,
+            CloseLease(lease=order.lease, outcome=Outcome.FAILED, actor="leasehold", stopped=False, error=refusal),
+        )
+        return Admitted(state=closed.state)
     return holding.standing(tx.connection, order.lease, tx.now)
 
 
@@ -55,7 +61,10 @@ def _carry_on(tx: Tx, lease: Row[Any], failed: list[tuple[Row[Any], BrokenResour
         resource = moves.row_of(tx, grant.pool, grant.resource)
         assert resource is not None
         policy: Policy = loaded[grant.spec].policy
-        if policy.on_failure is OnFailure.HOLD:
+        if resource.state == ResourceState.BROKEN:
+            # Told again: its repair is awaited.
+            continue
+        if policy.on_failure is OnFailure.HOLD and not resource.draining:
             moves.quarantine(tx, resource, broken.reason, lease=lease.id)
             held.append(f"{grant.pool}/{grant.resource} waits for its repair: {broken.reason}")
         else:
@@ -91,6 +100,8 @@ def _replace(tx: Tx, lease: Row[Any], places: list[int]) -> None:
 
 def blocked(tx: Tx, order: Blocked) -> None:
     """Let a lease show why its preparation does not go on, or that it does."""
+    if not order.lease:
+        return
     row = holding.lease_row(tx.connection, order.lease)
     if row.blocked == order.reason or row.state in OVER:
         return

@@ -8,10 +8,18 @@ from sqlalchemy import Row, select, update
 
 from leasehold import allocation
 from leasehold.allocation import Award, Waiter
-from leasehold.errors import KeyReused, LastResource, LeaseholdError, LeaseNotActive, NotFree, ResourceUnknown
+from leasehold.errors import (
+    DurationRefused,
+    KeyReused,
+    LastResource,
+    LeaseholdError,
+    LeaseNotActive,
+    NotFree,
+    ResourceUnknown,
+)
 from leasehold.messages import AddResources, Admitted, GiveBack, Refusal
-from leasehold.model import LeaseState
-from leasehold.store import admission, answers, claims, events, granting, holding, matching, specs
+from leasehold.model import LONGEST, LeaseState
+from leasehold.store import admission, answers, claims, events, granting, holding, matching, outbox, specs
 from leasehold.store import tables as t
 from leasehold.store.answers import as_refusal
 from leasehold.store.engine import Tx
@@ -42,6 +50,8 @@ def _add(tx: Tx, lease: str, addition: AddResources) -> Refusal | None:
     tx.execute(update(t.leases).where(t.leases.c.id == lease).values(wanted=wanted))
     events.record(tx, "lease_grown", lease=lease, actor=addition.actor, data=matching.granted_data(award))
     items = dict(enumerate(addition.items, start=len(before)))
+    # The update that asked for it may be lost once this is committed: the workflow is told in any case.
+    outbox.signal(tx, lease)
     granted = granting.grant(tx, lease, row.principal, items, award)
     if not any(claim.stages for claim in granted) and not claims.wide(tx.connection, granted):
         holding.activate(tx, lease, [claim.held for claim in granted])
@@ -57,7 +67,17 @@ def _award(tx: Tx, row: Row[Any], addition: AddResources) -> Award:
     if award is None:
         admission.check_satisfiable(me, matching.candidates(tx.connection, [me], besides=row.id))
         raise NotFree("not all of it is free now, and an active lease does not wait")
+    _check_duration(tx, row, award)
     return award
+
+
+def _check_duration(tx: Tx, lease: Row[Any], award: Award) -> None:
+    """Raise `DurationRefused` where the lease lasts longer than a pool allows of which it would be given something."""
+    found = specs.of_pools(tx.connection, {c.pool for group in award.resources for c in group})
+    allowed = [spec.policy for spec in found.values()]
+    total = min([LONGEST, *(p.max_total for p in allowed if p.max_total)])
+    if lease.expires_at - tx.now > holding.longest(allowed) or lease.expires_at - lease.active_at > total:
+        raise DurationRefused("the lease lasts longer than these pools allow")
 
 
 def give_back(tx: Tx, lease: str, part: GiveBack) -> Admitted:

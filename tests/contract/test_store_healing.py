@@ -16,7 +16,7 @@ from leasehold.model import Item, LeaseState, Outcome
 from leasehold.ports import OpenLease
 from leasehold.rebuilding import Books, Census, Holding, Rebuilt, Told
 from leasehold.store import tables as t
-from tests.contract.store_lab import HOST, NINE, OK, Lab, request, run_of
+from tests.contract.store_lab import NINE, OK, Lab, request, run_of
 
 HERE = Identity(cluster="c", namespace="n")
 
@@ -180,7 +180,7 @@ class TestSuspension:
         await lab.submit("a")
         await lab.store.healing.open_pass(HERE, Mark(passes=5, number=40))
         await lab.submit("b")
-        assert (await lab.lease("b")).number > 1040
+        assert ((await lab.lease("b")).number or 0) > 1040
         await rebuild(lab, {})
 
 
@@ -388,7 +388,6 @@ async def test_what_was_kept_for_the_holder_is_not_read_by_it(lab: Lab) -> None:
     await lab.pool("r640", 1, "deliver")
     (claim,) = (await lab.submit("a")).claims
     await lab.run("a", claim, secret=b"the key")
-    assert HOST == "worker1"
     assert "the key" not in repr(await lab.store.healing.books(["a"]))
 
 
