@@ -34,7 +34,8 @@ def of(connection: Connection, order: RunHook) -> Briefing:
     """Put together what the hook that `order` names is told."""
     lease = connection.execute(_LEASE, {"lease": order.lease}).one_or_none() if order.lease else None
     grants = connection.execute(_GRANTS, {"lease": order.lease}).all()
-    if lease is None or not any((row.pool, row.resource) == (order.pool, order.resource) for row in grants):
+    touched = {(held.pool, held.resource) for held in order.holds} or {(order.pool, order.resource)}
+    if order.lease and (lease is None or not touched <= {(row.pool, row.resource) for row in grants}):
         raise LeaseUnknown(f"the database knows no lease {order.lease} of {order.pool}/{order.resource}")
     spec = specs.load(connection, {order.spec})[order.spec]
     return Briefing(
