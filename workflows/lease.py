@@ -376,7 +376,7 @@ class LeaseWorkflow:
             record = ExtendRecord(lease=self._request.lease, extension=extension)
             try:
                 held = await steps.step(Allocation.extend, record, give_up=_EXTEND_WITHIN)
-            except ActivityError:
+            except (ActivityError, ApplicationError):
                 # The lease must not stop at a request that cannot be carried out.
                 detail = "the extension could not be recorded in time"
                 return Held(refusal=Refusal(code="unavailable", detail=detail))

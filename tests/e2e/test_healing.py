@@ -210,6 +210,7 @@ def test_when_temporal_has_lost_everything_nothing_is_freed_until_somebody_says_
     done = lab.client.reconcile(accept_identity=True)
     assert "6 leases and 0 recyclings" in done["problems"][0]
     until(lambda: set(alerts(stack)) == {"workflows_lost"}, "the sweep stops at them")
+    assert "ERROR activities.sweep: alert workflows_lost" in stack.log.read_text()
     some_passes(stack)
     assert set(states(lab.client, pool).values()) == {"leased"}
     assert {lab.look(lease)["state"] for lease in leases} == {"active"}

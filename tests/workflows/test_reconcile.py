@@ -388,6 +388,23 @@ async def test_a_lease_that_is_asked_to_end_waits_for_its_record_and_says_so(lab
     await consistent(lab)
 
 
+async def test_an_extension_that_finds_no_record_is_refused_and_the_lease_goes_on(lab: Lab) -> None:
+    await lab.pool(1)
+    copy = Copy(lab)
+    handle = await take(lab)
+    copy.restore()
+
+    held = await handle.execute_update(LeaseWorkflow.extend, ExtendLease(by="1h", actor="me", request="one"))
+    await handle.signal("extend", ExtendLease(by="1h", actor="me", request="two"))
+
+    assert held.refusal is not None
+    assert held.refusal.code == "unavailable"
+    await reconcile(lab)
+    held = await handle.execute_update(LeaseWorkflow.extend, ExtendLease(by="1h", actor="me", request="three"))
+    assert held.refusal is None
+    await consistent(lab)
+
+
 async def details(handle: Handle) -> str:
     """What Temporal's UI shows of where the workflow is."""
     return str(await handle.query("__temporal_workflow_metadata"))
@@ -420,6 +437,8 @@ async def test_a_second_time_there_is_nothing_to_do(lab: Lab) -> None:
     await release(first)
     await until_active(lab, second)
     await take(lab)
+    while "recycling" in (await lab.states()).values():
+        await asyncio.sleep(0.02)
     copy.restore()
     await suspend(lab)
     dry = await reconcile(lab, ReconcileOrder(actor="op", dry_run=True))
