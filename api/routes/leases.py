@@ -261,7 +261,13 @@ async def add_resources(found: Found, body: AddBody, caller: Caller, service: Se
         actor=caller.name,
         request=_repetition(caller.id, key or uuid.uuid4().hex, body),
     )
-    return await _grown(found, await service.gateway.add(found.id, addition), service)
+    # As with an extension, the record's answer comes first.
+    answer: Answer | Admitted | None = None
+    if key is not None:
+        answer = await service.store.answered(found.id, addition.request)
+    if answer is None:
+        answer = await service.gateway.add(found.id, addition)
+    return await _grown(found, answer, service)
 
 
 @router.delete("/{ref}/resources/{pool}/{name}", response_model=LeaseAnswer)
@@ -274,13 +280,13 @@ async def give_back_resource(found: Found, pool: str, name: str, caller: Caller,
     return await _grown(found, await service.gateway.give_back(found.id, part), service)
 
 
-async def _grown(found: Found, standing: Admitted | None, service: Services) -> Response:
+async def _grown(found: Found, answer: Answer | Admitted | None, service: Services) -> Response:
     """The lease after its resources were changed; raise what refused that."""
-    if standing is None:
+    if answer is None:
         assert found.record is not None
         raise LeaseNotActive(f"lease {found.record.number} is over")
-    if standing.refusal is not None:
-        raise from_code(standing.refusal.code, standing.refusal.detail, standing.refusal.faults)
+    if answer.refusal is not None:
+        raise from_code(answer.refusal.code, answer.refusal.detail, answer.refusal.faults)
     return JSONResponse(await _shown(found.id, service))
 
 

@@ -38,12 +38,22 @@ def of(connection: Connection, order: RunHook) -> Briefing:
     if order.lease and (lease is None or not touched <= {(row.pool, row.resource) for row in grants}):
         raise LeaseUnknown(f"the database knows no lease {order.lease} of {order.pool}/{order.resource}")
     spec = specs.load(connection, {order.spec})[order.spec]
+    about = _about(connection, grants, order)
     return Briefing(
         hook=spec.stages[StageName(order.stage)][order.hook],
         folder=spec.folder,
-        env=_environment(lease, _about(connection, grants, order), order),
-        lease_file=_json(_document(lease, grants) if lease else {}).encode(),
+        env=_environment(lease, about, order),
+        lease_file=_json(_document(lease, _still_its_own(grants, about)) if lease else {}).encode(),
     )
+
+
+def _still_its_own(grants: Sequence[Row[Any]], about: Row[Any] | None) -> list[Row[Any]]:
+    """What a lease holds, or held at last, with what the hook is about.
+
+    What failed and was replaced is not the lease's any more, nor is what it gave back: nobody may touch it.
+    """
+    held = [row for row in grants if row.closed_at is None] or [row for row in grants if row.ready_at is not None]
+    return [row for row in grants if row in held or row is about]
 
 
 def _about(connection: Connection, grants: Sequence[Row[Any]], order: RunHook) -> Row[Any] | None:

@@ -99,7 +99,7 @@ def _replace(tx: Tx, lease: Row[Any], places: list[int]) -> None:
 
 
 def blocked(tx: Tx, order: Blocked) -> None:
-    """Let a lease show why its preparation does not go on, or that it does."""
+    """Let a lease show why its preparation does not go on, or that it does; what is prepared ahead has no lease."""
     if not order.lease:
         return
     row = holding.lease_row(tx.connection, order.lease)

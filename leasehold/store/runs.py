@@ -17,9 +17,6 @@ from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 from leasehold.store.tables import LEASE_WIDE
 
-LOST = "lost"
-"""How a run ended whose worker went away: it was no result of the hook, and consumes no attempt."""
-
 KILL_GRACE = timedelta(seconds=30)
 """How long after its timeout a hook may still be alive, at worst: SIGTERM, SIGKILL and a slow machine."""
 

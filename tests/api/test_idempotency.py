@@ -158,6 +158,19 @@ def in_minutes(minutes: int) -> str:
     return (datetime.now(UTC) + timedelta(minutes=minutes)).isoformat()
 
 
+async def test_more_that_was_added_is_answered_alike_after_the_lease_has_ended(stack: Stack, key: str) -> None:
+    pool = await stack.pool(2)
+    lease = await stack.take(pool)
+    body = {"items": [{"pool": pool}]}
+    done = await stack.steer(lease, "resources", body, **{"Idempotency-Key": key})
+    assert (done.status_code, len(done.json()["resources"])) == (200, 2), fail(done)
+    await stack.release(lease)
+    again = await stack.steer(lease, "resources", body, **{"Idempotency-Key": key})
+    assert (again.status_code, again.json()["state"], len(again.json()["resources"])) == (200, "ended", 2), fail(again)
+    late = await stack.steer(lease, "resources", body, **{"Idempotency-Key": f"{key}2"})
+    assert (late.status_code, late.json()["code"]) == (409, "lease_not_active")
+
+
 class TestExtending:
     """A repeated extension counts once."""
 

@@ -6,7 +6,8 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -17,10 +18,13 @@ import httpx
 from leasehold.answers import ItemRequest, Lease
 from leasehold.client import Client
 from leasehold.errors import LeaseNotActive, Unavailable
+from leasehold.wire import Wire
 
 T = TypeVar("T")
 
 _PAUSE_S = 0.2
+HEARTBEAT = "60s"
+_BEAT_EVERY_S = 2.0
 
 
 class Way(StrEnum):
@@ -30,6 +34,7 @@ class Way(StrEnum):
     EXTEND = "extend, then release"
     EXPIRE = "let it expire"
     CANCEL = "cancel it at once"
+    FALL_SILENT = "send no heartbeat"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +47,8 @@ class Plan:
     way: Way
     hold_s: float
     interrupted: bool
+    heartbeat: str | None
+    """How often somebody must be heard of, who is, unless this is to be lost."""
 
 
 def plans(chance: random.Random, leases: int, pools: list[str], seconds: float) -> list[Plan]:
@@ -49,14 +56,17 @@ def plans(chance: random.Random, leases: int, pools: list[str], seconds: float) 
     made = []
     for number in range(leases):
         wanted = chance.sample(pools, chance.choices((1, 2), (5, 1))[0])
+        way = chance.choices(list(Way), (6, 2, 2, 2, 1))[0]
+        beats = way is Way.FALL_SILENT or chance.random() < 0.3
         made.append(
             Plan(
                 key=f"chaos-{number}",
                 at=chance.uniform(0, seconds * 0.9),
                 items=[{"pool": pool, "count": chance.choices((1, 2, 3), (6, 2, 1))[0]} for pool in wanted],
-                way=chance.choices(list(Way), (6, 2, 2, 2))[0],
+                way=way,
                 hold_s=chance.uniform(0.1, 4),
                 interrupted=chance.random() < 0.2,
+                heartbeat=None if not beats else "2s" if way is Way.FALL_SILENT else HEARTBEAT,
             )
         )
     return sorted(made, key=lambda plan: plan.at)
@@ -93,6 +103,8 @@ class Owner:
         self._seen = seen
         self._patience_s = patience_s
         self._client = Client(url, token, patience=timedelta(seconds=10))
+        answer = timedelta(seconds=10)
+        self._wire = Wire(url, token, transport=None, timeout=answer, patience=answer)
 
     def carry_out(self, plan: Plan) -> None:
         """Ask for the lease, hold it, and have it end; whatever must not be is noted."""
@@ -106,22 +118,47 @@ class Owner:
         begun = time.monotonic()
         if plan.interrupted:
             self._ask_and_hang_up(plan)
-        lease = self._ask(plan)
+        lease = self._ask(plan)["id"]
         if plan.way is Way.CANCEL:
-            self._again(lambda: self._client.cancel(lease["id"]))
-        else:
-            found = self._comes_to(lease["id"], "active")
-            if found["state"] == "active":
-                with self._seen.lock:
-                    self._seen.waited_s.append(time.monotonic() - begun)
-                self._hold(plan, found)
-        self._comes_to(lease["id"], "ended")
+            self._again(lambda: self._client.cancel(lease))
+        elif plan.way is not Way.FALL_SILENT:
+            with self._beating(plan, lease):
+                found = self._comes_to(lease, "active")
+                if found["state"] == "active":
+                    with self._seen.lock:
+                        self._seen.waited_s.append(time.monotonic() - begun)
+                    self._hold(plan, found)
+        outcome = self._comes_to(lease, "ended")["outcome"]
+        assert outcome != "lost" or plan.way is Way.FALL_SILENT, "it was lost although its holder was heard of"
+        assert outcome in {"lost", "failed"} or plan.way is not Way.FALL_SILENT, f"nobody was there, and it {outcome}"
+
+    @contextmanager
+    def _beating(self, plan: Plan, lease: str) -> Iterator[None]:
+        """Be heard of for as long as the block runs, where the plan is so."""
+        over = threading.Event()
+
+        def beat() -> None:
+            while not over.wait(_BEAT_EVERY_S):
+                try:
+                    self._wire.call("POST", "leases", lease, "heartbeat", repeatable=True)
+                    self._count("heartbeats")
+                except Unavailable:
+                    self._count("heartbeats that failed")
+                except LeaseNotActive:
+                    return
+
+        thread = threading.Thread(target=beat)
+        if plan.heartbeat is not None:
+            thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            if plan.heartbeat is not None:
+                thread.join()
 
     def _ask(self, plan: Plan) -> Lease:
-        duration = "2s" if plan.way is Way.EXPIRE else "1h"
-        lease = self._again(
-            lambda: self._client.submit(plan.items, duration=duration, description=plan.way, idempotency_key=plan.key)
-        )
+        lease: Lease = self._again(lambda: self._wire.call("POST", "leases", json=_body(plan), key=plan.key))
         with self._seen.lock:
             before = self._seen.leases.setdefault(plan.key, lease["id"])
         assert before == lease["id"], f"the same key gave {before}, then {lease['id']}"
@@ -129,11 +166,10 @@ class Owner:
 
     def _ask_and_hang_up(self, plan: Plan) -> None:
         """Send the request, and do not wait for what comes."""
-        body = {"items": plan.items, "duration": "2s" if plan.way is Way.EXPIRE else "1h", "description": plan.way}
         headers = {"Authorization": f"Bearer {self._token}", "Idempotency-Key": plan.key}
         try:
             timeout = httpx.Timeout(5, read=0.02)
-            httpx.post(f"{self._url}/v1/leases", json=body, headers=headers, timeout=timeout, trust_env=False)
+            httpx.post(f"{self._url}/v1/leases", json=_body(plan), headers=headers, timeout=timeout, trust_env=False)
         except httpx.HTTPError:
             self._count("requests interrupted")
 
@@ -147,7 +183,9 @@ class Owner:
             if plan.way is Way.EXTEND:
                 self._extend(plan, name)
             until = time.time()
-        mine = [Possession(f"{r['pool']}/{r['name']}", name, since, until) for r in lease["resources"]]
+        # What failed and was replaced is listed too, as released.
+        held = [r for r in lease["resources"] if r["state"] == "ready"]
+        mine = [Possession(f"{r['pool']}/{r['name']}", name, since, until) for r in held]
         with self._seen.lock:
             self._seen.possessions += mine
         if plan.way is not Way.EXPIRE:
@@ -181,6 +219,12 @@ class Owner:
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+        self._wire.close()
+
+
+def _body(plan: Plan) -> dict[str, object]:
+    duration = "2s" if plan.way is Way.EXPIRE else "1h"
+    return {"items": plan.items, "duration": duration, "description": plan.way, "heartbeat": plan.heartbeat}
 
 
 def repair(client: Client, over: threading.Event, counts: Counter[str]) -> None:

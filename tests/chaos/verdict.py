@@ -41,7 +41,8 @@ def judge(connection: Connection, seen: Seen, hooks: Sequence[str], open_workflo
 
     figures: dict[str, object] = {"leases": len(leases)}
     figures |= {f"  {outcome}": number for outcome, number in sorted(outcomes.items())}
-    figures |= {"hooks run": connection.execute(select(t.runs.c.id)).all().__len__()}
+    figures |= {"hooks run": len(connection.execute(select(t.runs.c.id)).all())}
+    figures |= {"resources replaced": sum(row.replaced for row in leases.values())}
     figures |= dict(sorted(seen.counts.items()))
     for share, name in ((0.5, "p50"), (0.99, "p99")):
         figures[f"from request to active, {name}"] = (

@@ -29,7 +29,7 @@ def of(connection: Connection) -> list[str]:
     open_grants = connection.execute(select(t.grants).where(t.grants.c.closed_at.is_(None))).all()
     return [
         *_of_grants(open_grants, leases, resources),
-        *_of_leases(open_grants, leases, suspended=_was_suspended(connection)),
+        *_of_leases(connection, leases),
         *_of_waiters(connection),
     ]
 
@@ -40,6 +40,9 @@ def _of_grants(grants: Any, leases: dict[str, Row[Any]], resources: dict[tuple[s
     found += [f"{key} is granted {many} times" for key, many in holders.items() if many > 1]
     for grant in grants:
         resource = resources.get((grant.pool, grant.resource))
+        # What waits for its repair has a grant as well.
+        if resource is not None and resource.state in {"broken", "recycling"} and resource.epoch > grant.epoch:
+            continue
         if resource is None or (resource.state, resource.epoch) != ("leased", grant.epoch):
             found.append(f"{grant.lease} holds {grant.pool}/{grant.resource}, which does not know of it")
         if leases[grant.lease].state not in {"preparing", "active"}:
@@ -56,16 +59,22 @@ def _was_suspended(connection: Connection) -> bool:
     return connection.execute(suspensions.limit(1)).first() is not None
 
 
-def _of_leases(grants: Any, leases: dict[str, Row[Any]], *, suspended: bool) -> list[str]:
-    held = Counter(grant.lease for grant in grants)
+def _of_leases(connection: Connection, leases: dict[str, Row[Any]]) -> list[str]:
+    """Each holds what it wants, but for what it lacks a replacement of, was refused or gave back."""
+    grants = connection.execute(select(t.grants.c.lease, t.grants.c.closed_at)).all()
+    held = Counter(grant.lease for grant in grants if grant.closed_at is None)
+    closed = Counter(grant.lease for grant in grants if grant.closed_at is not None)
     found = []
     for lease in leases.values():
         wanted = sum(item.count for item in specs.items_from_json(lease.wanted))
-        due = wanted if lease.state in {"preparing", "active"} else 0
+        lacking = closed[lease.id] - lease.replaced + len(lease.missing or ())
+        due = wanted - lacking if lease.state in {"preparing", "active"} else 0
+        if lease.state == "active" and due == 0:
+            found.append(f"{lease.id} is active and holds nothing")
         if held[lease.id] != due:
             found.append(f"{lease.id} is {lease.state} and holds {held[lease.id]} of {wanted}")
     numbers = sorted(lease.number for lease in leases.values())
-    if numbers != list(range(1, len(numbers) + 1)) and not suspended:
+    if numbers != list(range(1, len(numbers) + 1)) and not _was_suspended(connection):
         found.append(f"the numbers have gaps: {numbers}")
     return found
 

@@ -49,7 +49,7 @@ async def test_nothing_is_found_in_a_sound_database(lab: Lab) -> None:
         (f"UPDATE runs SET ended_at = {_LATER} WHERE lease = 'a'", "ran beside"),
         ("UPDATE runs SET ended_at = NULL WHERE lease = 'b'", "never ended"),
         ("UPDATE outbox SET delivered_at = NULL", "was never delivered"),
-        ("DELETE FROM events WHERE kind = 'resource_leased' AND lease = 'b'", "cannot go from free to recycling"),
+        ("DELETE FROM events WHERE kind = 'resource_free' AND lease = 'a'", "cannot go from recycling to leased"),
     ],
 )
 async def test_what_must_not_be_is_found(lab: Lab, damage: str, fault: str) -> None:

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from leasehold import selector
-from leasehold.errors import NotDelivered, PoolUnknown, ResourceUnknown
-from leasehold.model import Event, Hook, Item, Outcome, PoolSpec, ResourceSpec, StageName
+from leasehold.errors import LeaseUnknown, NotDelivered, PoolUnknown, ResourceUnknown
+from leasehold.messages import AddResources, BrokenInLease, BrokenResource, GiveBack
+from leasehold.model import Event, Hook, Item, Outcome, Policy, PoolSpec, Prepare, ResourceSpec, StageName
 from leasehold.ports import LeaseFilter, ResourceFilter
 from tests.contract.store_lab import FAILED, Lab, file, hosts, run_of, spec
 
@@ -151,6 +152,26 @@ class TestDelivery:
         (delivered,) = await lab.store.delivery("a")
         assert (delivered.pool, delivered.name, delivered.data) == ("r640", "host01", b"password")
 
+    async def test_what_failed_and_was_replaced_is_not_delivered(self, lab: Lab) -> None:
+        await lab.pool("r640", 2, "deliver")
+        (failed,) = (await lab.submit("a")).claims
+        await lab.run("a", failed, report=FAILED)
+        broken = BrokenResource(pool="r640", resource="host01", epoch=failed.epoch, reason="deliver failed")
+        (instead,) = (await lab.store.report_broken(BrokenInLease(lease="a", broken=(broken,)))).claims
+        await lab.run("a", instead, secret=b"password")
+        await lab.store.activate("a")
+        assert [(d.name, d.data) for d in await lab.store.delivery("a")] == [("host02", b"password")]
+
+    async def test_what_was_given_back_or_is_not_ready_yet_is_not_delivered(self, lab: Lab) -> None:
+        await lab.pool("r640", 3, "deliver")
+        claims = (await lab.submit("a", Item(pool="r640", count=2))).claims
+        for claim in claims:
+            await lab.run("a", claim, secret=b"password")
+        await lab.store.activate("a")
+        await lab.store.add("a", AddResources(items=(Item(pool="r640"),), request="more"))
+        await lab.store.give_back("a", GiveBack(pool="r640", resource="host01"))
+        assert [d.name for d in await lab.store.delivery("a")] == ["host02"]
+
     async def test_the_bytes_are_kept_exactly(self, lab: Lab) -> None:
         await lab.pool("r640", 1, "deliver")
         (claim,) = (await lab.submit("a")).claims
@@ -222,6 +243,15 @@ class TestBriefing:
             ("host01", "worker", b""),
             ("host02", "worker", b""),
         ]
+
+    async def test_the_lease_file_leaves_out_what_failed_and_was_replaced(self, lab: Lab) -> None:
+        await lab.pool("r640", 2, "wipe")
+        (failed,) = (await lab.submit("a")).claims
+        await lab.run("a", failed, report=FAILED)
+        broken = BrokenResource(pool="r640", resource="host01", epoch=failed.epoch, reason="wipe failed")
+        (instead,) = (await lab.store.report_broken(BrokenInLease(lease="a", broken=(broken,)))).claims
+        document = json.loads((await lab.store.brief(run_of("a", instead, instead.stages[0]))).lease_file)
+        assert [r["name"] for r in document["resources"]] == ["host02"]
 
     async def test_a_recycling_after_the_lease_is_told_the_same(self, lab: Lab) -> None:
         await lab.pool("r640", 1, "deliver", "release")
@@ -305,3 +335,28 @@ class TestEvents:
         first = await lab.store.events(lease="a", limit=1)
         assert first + await lab.store.events(lease="a", after=first[0].id) == whole
         assert [asdict(e)["id"] for e in whole] == sorted(e.id for e in whole)
+
+    async def test_a_hook_for_a_whole_lease_is_told_of_the_lease_alone(self, lab: Lab) -> None:
+        await lab.pool("r640", 2, "wipe")
+        claims = (await lab.submit("a", Item(pool="r640", count=2))).claims
+        order = replace(run_of("a", claims[0], claims[0].stages[0]), resource="", holds=tuple(c.held for c in claims))
+        brief = await lab.store.brief(order)
+        assert (brief.env["LEASEHOLD_LEASE"], brief.env["LEASEHOLD_RESOURCE"]) == ("a", "")
+        assert [r["name"] for r in json.loads(brief.lease_file)["resources"]] == ["host01", "host02"]
+
+    async def test_a_resource_that_is_prepared_ahead_is_told_of_no_lease(self, lab: Lab) -> None:
+        await lab.pool("r640", 1, "wipe", policy=Policy(prepare=Prepare.AHEAD))
+        ahead = await lab.recycling()
+        brief = await lab.store.brief(run_of("", ahead, ahead.stages[0]))
+        assert (brief.env["LEASEHOLD_LEASE"], brief.env["LEASEHOLD_RESOURCE"]) == ("", "host01")
+        assert brief.lease_file == b"{}"
+
+    async def test_a_hook_of_a_lease_that_the_database_has_forgotten_waits(self, lab: Lab) -> None:
+        await lab.pool("r640", 2, "wipe")
+        claims = (await lab.submit("a", Item(pool="r640", count=2))).claims
+        order = run_of("a", claims[0], claims[0].stages[0])
+        held = tuple(c.held for c in claims)
+        forgotten = replace(held[1], resource="host09")
+        for lost in (replace(order, lease="b"), replace(order, resource="", holds=(held[0], forgotten))):
+            with pytest.raises(LeaseUnknown):
+                await lab.store.brief(lost)

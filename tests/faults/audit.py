@@ -26,6 +26,8 @@ def faults(connection: Connection) -> list[str]:
         *_resources(connection),
         *_grants(connection),
         *_runs(connection),
+        *_slots(connection),
+        *_expected(connection),
         *_messages(connection),
     ]
 
@@ -115,15 +117,37 @@ def _grants(connection: Connection) -> Iterator[str]:
 
 def _runs(connection: Connection) -> Iterator[str]:
     """Every run of a hook is closed, and none began before the one before it was over."""
-    rows = connection.execute(select(t.runs).order_by(t.runs.c.pool, t.runs.c.resource, t.runs.c.id)).all()
+    rows = connection.execute(select(t.runs)).all()
     for row in rows:
         if row.ended_at is None:
             yield f"{row.stage} of {row.pool}/{row.resource} for {row.lease} never ended"
-    for before, after in pairwise(rows):
-        if (before.pool, before.resource) != (after.pool, after.resource) or before.ended_at is None:
-            continue
-        if before.ended_at > after.started_at or before.epoch > after.epoch:
-            yield f"{after.stage} (epoch {after.epoch}) ran beside {before.stage} (epoch {before.epoch}): {after.pool}"
+    touching = defaultdict(list)
+    for row in sorted(rows, key=lambda row: row.id):
+        for resource, epoch in _touched(connection, row):
+            touching[row.pool, resource].append((row, epoch))
+    for (pool, resource), of_one in touching.items():
+        for (before, old), (after, new) in pairwise(of_one):
+            if (before.ended_at is not None and before.ended_at > after.started_at) or old > new:
+                yield f"{after.stage} (epoch {new}) ran beside {before.stage} (epoch {old}): {pool}/{resource}"
+
+
+def _touched(connection: Connection, run: Row[Any]) -> list[tuple[str, int]]:
+    """What a run was for, with the epochs: one resource, or of its pool all that its lease had when it began."""
+    if run.resource != t.LEASE_WIDE:
+        return [(run.resource, run.epoch)]
+    grants = connection.execute(select(t.grants).where(t.grants.c.lease == run.lease, t.grants.c.pool == run.pool))
+    had = [g for g in grants if g.granted_at <= run.started_at and (g.closed_at or run.started_at) >= run.started_at]
+    return [(grant.resource, grant.epoch) for grant in had]
+
+
+def _slots(connection: Connection) -> Iterator[str]:
+    for row in connection.execute(select(t.slots)):
+        yield f"{row.workflow} still has or wants a slot of {row.limiter}"
+
+
+def _expected(connection: Connection) -> Iterator[str]:
+    for row in connection.execute(select(t.heartbeats)):
+        yield f"a heartbeat of {row.lease} is still expected"
 
 
 def _messages(connection: Connection) -> Iterator[str]:

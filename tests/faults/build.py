@@ -29,6 +29,7 @@ import worker.__main__
 import worker.wiring
 import workflows.hooks
 from leasehold import process
+from leasehold.store import heartbeats
 from leasehold.store.engine import Database, Tx
 from tests.faults.points import Call, Moment, Point, Victim, writing_methods
 
@@ -36,10 +37,10 @@ HEARTBEAT = timedelta(seconds=0.4)
 HEARTBEAT_TIMEOUT = timedelta(seconds=2)
 STICKY = timedelta(seconds=0.5)
 WORKFLOW_TASK_TIMEOUT_S = 1
-"""For Temporal's `history.defaultWorkflowTaskTimeout`.
-
-How soon it is noticed that a worker is dead, ten seconds each in the product: the same waits, only shorter.
-"""
+"""For Temporal's `history.defaultWorkflowTaskTimeout`."""
+TAKEN_UP_WITHIN = timedelta(seconds=5)
+TELL_AGAIN = timedelta(seconds=2)
+"""How soon it is noticed that a worker is dead, or not there: the same waits as in the product, only shorter."""
 _OTHERS_ACT_WITHIN_S = 2.0
 
 _call: contextvars.ContextVar[Call | None] = contextvars.ContextVar("call", default=None)
@@ -63,6 +64,8 @@ def run(name: str) -> NoReturn:
 
 def _notice_dead_workers_sooner() -> None:
     _replace(workflows.hooks, "_HEARTBEAT_TIMEOUT", HEARTBEAT_TIMEOUT)
+    _replace(workflows.hooks, "TAKEN_UP_WITHIN", TAKEN_UP_WITHIN)
+    _replace(heartbeats, "TELL_AGAIN", TELL_AGAIN)
     for module in (activities.stages, worker.wiring):
         _replace(module, "HEARTBEAT", HEARTBEAT)
     hasty = functools.partial(temporalio.worker.Worker, sticky_queue_schedule_to_start_timeout=STICKY)
@@ -87,7 +90,7 @@ class _Faults:
     def install(self) -> None:
         """Put itself between the service and every store that this process will have."""
         _replace(Database, "write", self._around_transaction(Database.write))
-        for store, name in writing_methods().values():
+        for store, name in writing_methods():
             _replace(store, name, self._around_method(name, getattr(store, name)))
 
     def _around_method(self, name: str, original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:

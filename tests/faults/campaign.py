@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -14,12 +14,18 @@ from typing import NamedTuple
 from leasehold.model import StageName
 from tests.faults.lane import Lane, Made, Scene, Violation
 from tests.faults.nursery import Nursery
-from tests.faults.points import Call, Moment, Point, Victim
+from tests.faults.points import AHEAD, Call, Moment, Point, Victim
 
 Scenario = Callable[[Scene], None]
 
 _MOST_VIOLATIONS = 5
 _STAGES = frozenset(StageName)
+_EACH_TIME = frozenset({"tick"})
+"""Does something else each time: it warns, begins the grace, ends."""
+_IN_EACH = frozenset({"report_broken"})
+"""Does something else in each scenario: it replaces, waits for a repair, gives up."""
+_MINOR = frozenset({"heartbeat", "overdue", "show_blocked", "give_slot", "put_resource", "offline", "online"})
+"""Set one row to what it shall be, or take one away, whatever was there before."""
 
 
 class Order(NamedTuple):
@@ -41,15 +47,18 @@ class Report:
     violations: list[str] = field(default_factory=list)
 
 
-def orders(lane: Lane, scenarios: Mapping[str, Scenario]) -> list[Order]:
-    """Play each scenario without any kill, and return the kills for the commits that no earlier one came to."""
+def orders(lane: Lane, scenarios: Mapping[str, Scenario], besides: Collection[str] = ()) -> list[Order]:
+    """Play each scenario without any kill, and return the kills for the commits that no earlier one came to.
+
+    `besides` are methods that are made when their time has come, whatever is played.
+    """
     found: list[Order] = []
     known: set[Call] = set()
     for scenario in scenarios.values():
         lane.calls()
         lane.play(scenario)
-        made = [one for one in lane.calls() if one.call not in known]
-        known |= {one.call for one in made}
+        made = [one for one in lane.calls() if one.call not in known and one.call.method not in besides]
+        known |= {one.call for one in made if one.call.method not in _IN_EACH}
         found += [Order(scenario, point) for point in points(made)]
     return found
 
@@ -59,18 +68,23 @@ def points(made: Sequence[Made]) -> list[Point]:
 
     The second commit of a kind is mostly another situation: another lease's, with others behind it. Whether anybody
     has been told makes a difference only where the commit had something to tell. Commits about hooks concern no caller
-    of the API.
+    of the API. What takes no decision is killed
+    after its commit alone.
     """
     times, told = Counter(one.call for one in made), {one.call for one in made if one.told}
     in_api = {one.call for one in made if one.by == "api"}
     found = []
     for call in times:
-        hook = call.about in _STAGES
+        if call.method in _MINOR:
+            found += [Point(call=call, moment=Moment.AFTER, victim=victim) for victim in (Victim.ITSELF, Victim.ALL)]
+            continue
+        hook = call.about is not None and call.about.removesuffix(AHEAD) in _STAGES
         found += [Point(call=call, moment=moment, victim=Victim.ITSELF) for moment in (Moment.BEFORE, Moment.AFTER)]
         if call in told:
             found.append(Point(call=call, moment=Moment.UNTOLD, victim=Victim.ITSELF))
-        if times[call] > 1 and not hook:
-            found.append(Point(call=call, moment=Moment.AFTER, victim=Victim.ITSELF, nth=2))
+        last = times[call] if call.method in _EACH_TIME else min(times[call], 2)
+        if not hook:
+            found += [Point(call=call, moment=Moment.AFTER, victim=Victim.ITSELF, nth=n) for n in range(2, last + 1)]
         if not hook and call not in in_api:
             found.append(Point(call=call, moment=Moment.AFTER, victim=Victim.API))
         found.append(Point(call=call, moment=Moment.AFTER, victim=Victim.ALL))

@@ -7,13 +7,21 @@ from pathlib import Path
 
 _HOOK = """
 cd {folder}
-who="$LEASEHOLD_STAGE $LEASEHOLD_POOL/$LEASEHOLD_RESOURCE $LEASEHOLD_LEASE $LEASEHOLD_EPOCH $LEASEHOLD_ATTEMPT"
-mine="$LEASEHOLD_POOL.$LEASEHOLD_RESOURCE"
-exec 9>>"$mine.held"
-flock -n 9 || echo "$who began while processes of an earlier hook lived" >>faults
-newest=$(cat "$mine.epoch" 2>/dev/null || echo 0)
-[ "$LEASEHOLD_EPOCH" -ge "$newest" ] || echo "$who began after one of epoch $newest" >>faults
-echo "$LEASEHOLD_EPOCH" >"$mine.epoch.$$" && mv "$mine.epoch.$$" "$mine.epoch"
+who="$LEASEHOLD_STAGE $LEASEHOLD_POOL/$LEASEHOLD_RESOURCE ${{LEASEHOLD_LEASE:--}} $LEASEHOLD_EPOCH $LEASEHOLD_ATTEMPT"
+touched="$LEASEHOLD_RESOURCE"
+# For a whole lease, all that it has.
+[ "$touched" ] || touched=$(grep -o '"name": "[^"]*"' "$LEASEHOLD_LEASE_FILE" | cut -d'"' -f4)
+lock=9
+for one in $touched; do
+  mine="$LEASEHOLD_POOL.$one"
+  eval "exec $lock>>\"$mine.held\""
+  flock -n $lock || echo "$who began while processes of an earlier hook lived" >>faults
+  newest=$(cat "$mine.epoch" 2>/dev/null || echo 0)
+  [ "$LEASEHOLD_EPOCH" -ge "$newest" ] || echo "$who began after one of epoch $newest" >>faults
+  # One for a whole lease goes by the newest epoch of all that the lease has.
+  [ -z "$LEASEHOLD_RESOURCE" ] || {{ echo "$LEASEHOLD_EPOCH" >"$mine.epoch.$$" && mv "$mine.epoch.$$" "$mine.epoch"; }}
+  lock=$((lock - 1))
+done
 echo "start $who" >>ledger
 sleep 1000 &
 {body}
@@ -23,7 +31,7 @@ echo "end $who" >>ledger
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the ledger: a hook that started or came to its end."""
+    """One line of the ledger: a hook that started or came to its end; `lease` is "-" where there was none."""
 
     what: str
     stage: str

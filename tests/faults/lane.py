@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +17,8 @@ from temporalio.service import RPCError
 
 from api.routes.leases import lease_id
 from leasehold.client import Client
-from leasehold.errors import LeaseholdError, Unavailable
+from leasehold.errors import Conflict, LeaseholdError, Unavailable
+from leasehold.wire import Wire
 from tests.faults import audit
 from tests.faults.hooklog import HookLog
 from tests.faults.nursery import Nursery
@@ -52,22 +53,28 @@ class Lane:
 
     def __init__(self, folder: Path, nursery: Nursery) -> None:
         folder.mkdir(parents=True)
-        self.parts = Parts(folder, nursery, hooked=True)
+        # What a sweep would put right must not go unnoticed.
+        self.parts = Parts(folder, nursery, hooked=True, LEASEHOLD_SWEEP_EVERY="24h")
         self.folder = folder
         self._runner = asyncio.Runner()
         self._temporal: Temporal | None = None
         self._client: Client | None = None
+        self._wire: Wire | None = None
         self._scenes = 0
 
     def __enter__(self) -> Self:
         self.parts.start()
-        self._client = Client(self.parts.url, self.parts.token, patience=timedelta(seconds=PATIENCE_S))
+        patience = timedelta(seconds=PATIENCE_S)
+        self._client = Client(self.parts.url, self.parts.token, patience=patience)
+        self._wire = Wire(self.parts.url, self.parts.token, transport=None, timeout=patience, patience=patience)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._runner.close()
         if self._client is not None:
             self._client.close()
+        if self._wire is not None:
+            self._wire.close()
         self.parts.close()
 
     @property
@@ -75,6 +82,11 @@ class Lane:
         """The admin's; repeats what may be repeated until it is answered."""
         assert self._client is not None
         return self._client
+
+    def call(self, method: str, *path: str, json: Any = None, key: str | None = None) -> Any:
+        """Make a call that the client has no method for, as patiently; it must be one that can be made twice."""
+        assert self._wire is not None
+        return self._wire.call(method, *path, json=json, key=key, repeatable=True)
 
     def play(self, scenario: Callable[[Scene], None], point: Point | None = None) -> bool:
         """Play a scenario to its end with this kill in it, and check all that must hold; return whether it came to it.
@@ -176,27 +188,53 @@ class Scene:
         self.hooks.folder.mkdir()
         self.leases: list[str] = []
 
-    def pool(self, *, resources: int = 1, stages: dict[str, Any], **policy: Any) -> str:
+    def pool(
+        self,
+        *,
+        resources: int = 1,
+        stages: dict[str, Any],
+        limits: Mapping[str, int] | None = None,
+        site: str | None = None,
+        **policy: Any,
+    ) -> str:
         """Make a pool, named after the scene; a stage is a line of shell, or a hook with its settings."""
         hooks = {}
         for stage, given in stages.items():
             settings = {"run": given} if isinstance(given, str) else given
             hooks[stage] = {"timeout": "1m", **settings, "run": self.hooks.hook(settings["run"])}
         names = [{"name": f"r{n}"} for n in range(resources)]
-        pool = {"name": self.name, "resources": names, "policy": policy, **hooks}
-        again(lambda: self.client.apply({"name": self.name, "pools": [pool]}, folder=str(self.hooks.folder)))
+        pool = {"name": self.name, "resources": names, "policy": policy, "site": site, **hooks}
+        file = {"name": self.name, "limits": dict(limits or {}), "pools": [pool]}
+        again(lambda: self.client.apply(file, folder=str(self.hooks.folder)))
         return self.name
 
-    def take(self, pool: str, key: str, duration: str = "10m", *, wait: bool = False) -> str:
-        """Ask for one resource, however often it takes to be answered; return the lease's id."""
-        lease = self.client.submit(
-            [{"pool": pool, "count": 1}],
-            duration=duration,
-            idempotency_key=f"{self.name}-{key}",
-            wait="active" if wait else None,
-        )
-        self.leases.append(lease["id"])
-        return lease["id"]
+    def take(
+        self,
+        pool: str,
+        key: str,
+        duration: str = "10m",
+        *,
+        count: int = 1,
+        heartbeat: str | None = None,
+        wait: bool = False,
+    ) -> str:
+        """Ask for resources, however often it takes to be answered; return the lease's id."""
+        body = {"items": [{"pool": pool, "count": count}], "duration": duration, "heartbeat": heartbeat}
+        lease: str = self.lane.call("POST", "leases", json=body, key=f"{self.name}-{key}")["id"]
+        self.leases.append(lease)
+        if wait:
+            self.comes_to(lease, "active")
+        return lease
+
+    def happened(self, lease: str, kind: str) -> int:
+        """How often something happened to a lease."""
+        return sum(event["kind"] == kind for event in self.client.events(lease))
+
+    def repaired(self, pool: str) -> None:
+        """Wait until a resource of a pool is broken, and repair it."""
+        self.until(lambda: list(self.client.resources(pool=pool, state="broken")), f"a resource of {pool} is broken")
+        (broken,) = self.client.resources(pool=pool, state="broken")
+        again(lambda: self.client.repair(pool, broken["name"]), done=Conflict)
 
     def until(self, true: Callable[[], object], what: str) -> None:
         """Wait until something holds."""

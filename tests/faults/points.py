@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from types import CodeType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from leasehold import ports
+from leasehold.messages import RunHook
+from leasehold.store.healing import SqlHealing
 from leasehold.store.logs import SqlLogStore
 from leasehold.store.store import SqlStore
+from leasehold.store.tokens import SqlTokens
 
-STORES = (SqlStore, SqlLogStore)
+STORES = (SqlStore, SqlLogStore, SqlHealing, SqlTokens)
+
+
+AHEAD = " ahead"
+"""Ends what a hook's commit is about that runs for nobody yet."""
 
 
 class Moment(StrEnum):
@@ -38,7 +46,7 @@ class Victim(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """A kind of commit: the store's method, and what it is about: a stage, or a lease's outcome."""
+    """A kind of commit: the store's method, and what it is about: a stage, for somebody or ahead, or an outcome."""
 
     method: str
     about: str | None = None
@@ -50,7 +58,9 @@ class Call:
     def made(cls, method: str, *messages: object) -> Call:
         """The call of a method with these arguments."""
         told = (getattr(message, name, None) for name in ("stage", "outcome") for message in messages)
-        return cls(method=method, about=next((str(one) for one in told if one), None))
+        about = next((str(one) for one in told if one), None)
+        ahead = any(isinstance(message, RunHook) and not message.lease for message in messages)
+        return cls(method=method, about=f"{about}{AHEAD}" if ahead else about)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,17 +105,17 @@ def disarm(folder: Path) -> bool:
     return True
 
 
-def writing_methods() -> dict[str, tuple[type, str]]:
-    """Every method of a port that writes to a database: its name, and where it is implemented.
+def writing_methods() -> set[tuple[type, str]]:
+    """Every method of a port that writes to a database: where it is implemented, and its name.
 
     Taken from the code of the real stores, so that a new method is here as soon as it is there.
     """
-    found: dict[str, tuple[type, str]] = {}
+    found: set[tuple[type, str]] = set()
     for store in STORES:
         for protocol in _ports_of(store):
             for name in _methods(protocol):
-                if _writes(getattr(store, name)):
-                    found[name] = (store, name)
+                if _writes(inspect.unwrap(getattr(store, name))):
+                    found.add((store, name))
     return found
 
 
@@ -120,7 +130,14 @@ def _methods(protocol: type) -> list[str]:
 
 
 def _writes(method: Callable[..., Any]) -> bool:
+    """Whether a method writes itself, or has a function of the store's modules do it with the database it is given."""
+
     def names(code: CodeType) -> set[str]:
         return set(code.co_names).union(*(names(c) for c in code.co_consts if isinstance(c, CodeType)))
 
-    return not {"_write", "write"}.isdisjoint(names(method.__code__))
+    assert isinstance(method, FunctionType)
+    own = names(method.__code__)
+    modules = [m for name in own if isinstance(m := method.__globals__.get(name), ModuleType)]
+    called = [f for m in modules for name in own if isinstance(f := getattr(m, name, None), FunctionType)]
+    inner = [g for f in called for name in names(f.__code__) if isinstance(g := f.__globals__.get(name), FunctionType)]
+    return any(not {"_write", "write"}.isdisjoint(names(f.__code__)) for f in (method, *called, *inner))
