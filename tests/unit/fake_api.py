@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,13 +20,14 @@ TOKEN = "secret-token"
 
 @dataclass(frozen=True)
 class Request:
-    """What a client sent."""
+    """What a client sent, and when by `time.monotonic`."""
 
     method: str
     path: str
     query: list[tuple[str, str]]
     headers: dict[str, str]
     body: bytes
+    at: float = field(default_factory=time.monotonic)
 
     @property
     def json(self) -> Any:
@@ -139,6 +141,12 @@ class FakeApi:
             self._steps[ref] = []
             self._changed.notify_all()
 
+    def go_on(self, ref: str, state: dict[str, Any]) -> None:
+        """Let a lease reach a state."""
+        with self._changed:
+            self.leases[ref] |= {"queue": None, **state}
+            self._changed.notify_all()
+
     def answer(self, request: Request) -> Answer:
         """Do what a request asks for."""
         with self._changed:
@@ -163,6 +171,12 @@ class FakeApi:
                 return self._on_lease(ref, lambda found: self._close(found, verb))
             case "POST", ["leases", ref, "extend"]:
                 return self._on_lease(ref, lambda found: Answer(200, found))
+            case "POST", ["leases", ref, "heartbeat"]:
+                return self._on_lease(ref, self._beat)
+            case "POST", ["leases", ref, "resources"]:
+                return self._on_lease(ref, lambda found: self._grow(found, request.json["items"]))
+            case "DELETE", ["leases", ref, "resources", pool, name]:
+                return self._on_lease(ref, lambda found: self._shrink(found, pool, name))
             case "GET", ["leases", ref, "delivery"]:
                 body = {"lease": ref, "resources": self.delivered}
                 return self._on_lease(ref, lambda _: Answer(200, body))
@@ -202,6 +216,27 @@ class FakeApi:
             elif "wait" in query:
                 over = (query["wait"], "ended")
                 self._changed.wait_for(lambda: self._closed or found["state"] in over, float(query["timeout"]))
+            return Answer(200, dict(found))
+
+    def _beat(self, found: dict[str, Any]) -> Answer:
+        if found["state"] == "ended":
+            return problem(409, "lease_not_active", f"lease {found['number']} is over")
+        return Answer(200, found)
+
+    def _grow(self, found: dict[str, Any], items: list[dict[str, Any]]) -> Answer:
+        with self._changed:
+            for item in items:
+                ordinal = len(found["resources"]) + 1
+                found["resources"] = [*found["resources"], leased(f"r{ordinal}", "preparing", "wipe", 1)]
+                found["items"] = [*found["items"], item]
+            return Answer(200, dict(found))
+
+    def _shrink(self, found: dict[str, Any], pool: str, name: str) -> Answer:
+        with self._changed:
+            found["resources"] = [
+                {**one, "state": "released"} if (one["pool"], one["name"]) == (pool, name) else one
+                for one in found["resources"]
+            ]
             return Answer(200, dict(found))
 
     def _close(self, found: dict[str, Any], verb: str) -> Answer:
