@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, bindparam, null, select
 
 from leasehold.errors import LeaseUnknown
 from leasehold.messages import RunHook
-from leasehold.model import StageName
+from leasehold.model import OVER, StageName
 from leasehold.ports import Briefing
 from leasehold.store import specs
 from leasehold.store import tables as t
@@ -41,7 +41,7 @@ def of(connection: Connection, order: RunHook) -> Briefing:
         hook=spec.stages[StageName(order.stage)][order.hook],
         folder=spec.folder,
         env=_environment(lease, _about(connection, grants, order), order),
-        lease_file=_json(_document(lease, grants) if lease else {}).encode(),
+        lease_file=_json(_document(lease, _together(lease, grants, order)) if lease else {}).encode(),
     )
 
 
@@ -81,6 +81,13 @@ def _environment(lease: Row[Any] | None, about: Row[Any] | None, order: RunHook)
         "RESALLOC_POOL_ID": order.pool,
         "RESALLOC_RESOURCE_DATA": _base64(data),
     }
+
+
+def _together(lease: Row[Any], grants: Sequence[Row[Any]], order: RunHook) -> list[Row[Any]]:
+    """What a lease has, not what was replaced or given back, unless it is the hook's own; or what it had at its end."""
+    over = lease.state in OVER
+    own = (order.pool, order.resource)
+    return [row for row in grants if over or row.closed_at is None or (row.pool, row.resource) == own]
 
 
 def _document(lease: Row[Any], grants: Sequence[Row[Any]]) -> dict[str, Any]:

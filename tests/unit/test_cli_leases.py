@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.unit.cli_runner import Cli, finish, kill_leftovers, start
-from tests.unit.fake_api import ACTIVE, PREPARING, QUEUED, Answer, FakeApi, lease, problem
+from tests.unit.fake_api import ACTIVE, PREPARING, QUEUED, Answer, FakeApi, lease, leased, problem
 
 
 @pytest.fixture
