@@ -189,7 +189,8 @@ async def _find(ref: str, caller: Principal, services: Services) -> FoundLease:
         _check_reaches(caller, ref)
         submission = await services.gateway.submission(ref)
         if submission is None:
-            raise
+            # Its workflow may have been admitted and closed in between.
+            return FoundLease(await services.store.lease(ref))
         return FoundLease(submission.request)
     _check_reaches(caller, record.id)
     return FoundLease(record)

@@ -65,7 +65,8 @@ async def _shown(lease: str, service: Services) -> dict[str, Any]:
     except LeaseUnknown:
         submission = await service.gateway.submission(lease)
         if submission is None:
-            raise
+            # Its workflow may have been admitted and closed in between.
+            return service.leases.lease(await service.store.lease(lease))
         return service.leases.submitted(submission.request, submission.run_id, submission.started_at)
 
 
