@@ -97,7 +97,8 @@ class LeaseWorkflow:
             return await life
 
     async def _live(self) -> str:
-        age = workflow.now() - workflow.info().start_time
+        # Not `start_time`, which is that of the first workflow task: no worker may have been there for long.
+        age = workflow.now() - workflow.info().workflow_start_time
         order = AdmitLease(request=self._request, age_s=age.total_seconds())
         admitted = await steps.step(Allocation.admit, order)
         # The digest tells the API whether the request it brings is the one that is here already.

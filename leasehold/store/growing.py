@@ -61,7 +61,9 @@ def _add(tx: Tx, lease: str, addition: AddResources) -> Refusal | None:
 def _award(tx: Tx, row: Row[Any], addition: AddResources) -> Award:
     """What a lease gets; raise what refuses it."""
     if row.state != LeaseState.ACTIVE or row.grace_until is not None:
-        raise LeaseNotActive(f"lease {row.number} is {row.state}: only an active lease can be given more")
+        how = row.state if row.grace_until is None else "in its grace"
+        raise LeaseNotActive(f"lease {row.number} is {how}: only an active lease can be given more")
+    admission.wanted_specs(tx, addition.items)
     me = Waiter(lease=row.id, items=addition.items)
     award = next(allocation.serve([me], matching.candidates(tx.connection, [me])), None)
     if award is None:
@@ -93,8 +95,9 @@ def give_back(tx: Tx, lease: str, part: GiveBack) -> Admitted:
             raise ResourceUnknown(f"lease {row.number} does not have {part.pool}/{part.resource}")
         rows = granting.open_rows(tx, lease)
         mine = [r for r in rows if (r.pool, r.resource) == (part.pool, part.resource)]
-        if mine and len(rows) == 1:
-            raise LastResource("this is all that the lease has: release it instead")
+        # What is still being prepared may fail, and then the lease would have nothing.
+        if mine and not any(r.ready_at for r in rows if r not in mine):
+            raise LastResource("nothing else of the lease is ready: release it instead")
     except LeaseholdError as error:
         return Admitted(refusal=as_refusal(error))
     if mine:

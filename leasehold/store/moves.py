@@ -84,6 +84,7 @@ def free(tx: Tx, resource: Row[Any], *, lease: str | None, prepared: str | None 
 
 
 def remove_drained(tx: Tx, resource: Row[Any]) -> None:
+    """Delete a resource that nobody has if it left its pools file."""
     if resource.draining:
         remove(tx, resource.pool, resource.name, actor=None)
 
