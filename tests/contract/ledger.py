@@ -82,7 +82,7 @@ def _of_leases(grants: Any, leases: dict[str, Row[Any]], *, suspended: bool) -> 
         if lease.waiting and not (lease.state == "queued" or missing):
             found.append(f"{where} and waits for nothing")
     numbers = sorted(lease.number for lease in leases.values())
-    if numbers != list(range(1, len(numbers) + 1)) and not _was_suspended(connection):
+    if numbers != list(range(1, len(numbers) + 1)) and not suspended:
         found.append(f"the numbers have gaps: {numbers}")
     return found
 
