@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeVar
@@ -90,14 +90,13 @@ class Workflows(Protocol):
 
 
 async def bounded(items: Sequence[In], ask: Callable[[In], Awaitable[Out]]) -> list[tuple[In, Out]]:
-    """Ask for each of these, some at a time."""
-    answers: list[Out] = []
-    for part in _parts(items):
-        answers += await asyncio.gather(*(ask(one) for one in part))
+    """Ask for each of these, so many at a time that one which is slow holds up nobody."""
+    free = asyncio.Semaphore(AT_ONCE)
+
+    async def one(item: In) -> tuple[In, Out]:
+        async with free:
+            answer = await ask(item)
         activity.heartbeat()
-    return list(zip(items, answers, strict=True))
+        return item, answer
 
-
-def _parts(items: Sequence[In]) -> Iterator[Sequence[In]]:
-    for at in range(0, len(items), AT_ONCE):
-        yield items[at : at + AT_ONCE]
+    return await asyncio.gather(*(one(item) for item in items))

@@ -128,13 +128,18 @@ def check_changes(caller: Principal, changes: bool) -> None:
         raise _refused("read_only", "this token may only read")
 
 
-def check_pools(caller: Principal, pools: Sequence[str | None], path: str = "items[{}].pool") -> None:
-    """Raise `Refused` with the place of each pool that the caller's token is not good for; None is any pool."""
-    limit = caller.scopes.pools
+def check_pools(
+    caller: Principal, pools: Sequence[str | None], path: str = "items[{}].pool", lease: FoundLease | None = None
+) -> None:
+    """Raise `Refused` with the place of each pool that the caller's token is not good for; None is any pool.
+
+    The token of a `lease` is good for the pools that its lease is about: it gives nobody more than its owner may have.
+    """
+    limit = caller.scopes.pools if caller.lease is None or lease is None else lease.pools
     if limit is None:
         return
     faults = [
-        Fault(path=path.format(index), code="other_pool", detail=f"this token is limited to {', '.join(limit)}")
+        Fault(path=path.format(index), code="other_pool", detail=f"this token is limited to {', '.join(sorted(limit))}")
         for index, pool in enumerate(pools)
         if pool not in limit
     ]
@@ -184,7 +189,8 @@ async def _find(ref: str, caller: Principal, services: Services) -> FoundLease:
         _check_reaches(caller, ref)
         submission = await services.gateway.submission(ref)
         if submission is None:
-            raise
+            # Its workflow may have been admitted and closed in between.
+            return FoundLease(await services.store.lease(ref))
         return FoundLease(submission.request)
     _check_reaches(caller, record.id)
     return FoundLease(record)

@@ -15,7 +15,7 @@ class Problem(TypedDict):
 
 
 class QueuePlace(TypedDict):
-    """Where a waiting lease stands: the first has position 1."""
+    """Where a waiting lease stands: the first has position 1; 0 is one that waits in no queue, for a repair, say."""
 
     position: int
     reason: str
@@ -47,10 +47,15 @@ class ItemRequest(TypedDict, total=False):
     names: list[str]
     role: str | None
     params: dict[str, Any]
+    skip: list[str]
 
 
 class Lease(TypedDict):
-    """A lease. `number` is null as long as no worker has admitted it; `token` comes with the answer to POST alone."""
+    """A lease. `number` is null as long as no worker has admitted it; `token` comes with the answer to POST alone.
+
+    `heartbeat_by` is when the next heartbeat must have come, null where none is expected; `in_grace` says that the
+    lease has expired and can be revived by an extension.
+    """
 
     id: str
     number: int | None

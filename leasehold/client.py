@@ -81,15 +81,23 @@ class Client:
         priority: int | None = None,
         description: str | None = None,
         cc: Sequence[str] = (),
+        heartbeat: str | None = None,
         idempotency_key: str | None = None,
         wait: str | None = None,
         timeout: timedelta | None = None,
     ) -> Lease:
         """Ask for a lease; with `wait` ("active" or "ended") hold the answer until then, or until `timeout` (≤ 60 s).
 
-        The same `idempotency_key` never makes a second lease; without one, each call has its own.
+        The same `idempotency_key` never makes a second lease; without one, each call has its own. With `heartbeat` (a
+        duration) the lease is lost when no `heartbeat` comes for so long, beginning with this call.
         """
-        fields = {"duration": duration, "priority": priority, "description": description, "cc": list(cc) or None}
+        fields = {
+            "duration": duration,
+            "priority": priority,
+            "description": description,
+            "cc": list(cc) or None,
+            "heartbeat": heartbeat,
+        }
         body = {"items": list(items), **{name: value for name, value in fields.items() if value is not None}}
         return cast(
             Lease,
@@ -117,15 +125,21 @@ class Client:
         """
         end = None if timeout is None else time.monotonic() + timeout.total_seconds()
         pause, seen = tick, None
+        away_since: float | None = None
         while True:
             left = pause if end is None else min(pause, timedelta(seconds=max(0.0, end - time.monotonic())))
             try:
                 lease = self.lease(ref, wait=state, timeout=left)
             except Unavailable:
-                if self._wire.silence() > OUTAGE or (end is not None and time.monotonic() >= end):
+                now = time.monotonic()
+                # Not since the last answer: this machine may have slept meanwhile.
+                away_since = now if away_since is None else away_since
+                too_long = now - away_since > OUTAGE.total_seconds()
+                if not self._wire.was_heard or too_long or (end is not None and now >= end):
                     raise
                 time.sleep(1)
                 continue
+            away_since = None
             yield lease
             if reached(lease, state) or (end is not None and time.monotonic() >= end):
                 return
@@ -153,6 +167,19 @@ class Client:
         body = {name: value for name, value in (("by", by), ("until", until)) if value is not None}
         key = idempotency_key or uuid4().hex
         return cast(Lease, self._wire.call("POST", "leases", ref, "extend", json=body, key=key))
+
+    def heartbeat(self, ref: str) -> Lease:
+        """Say that a lease is still wanted; raise `LeaseNotActive` where it is lost, or over."""
+        return cast(Lease, self._wire.call("POST", "leases", ref, "heartbeat", repeatable=True))
+
+    def add(self, ref: str, items: Sequence[ItemRequest], *, idempotency_key: str | None = None) -> Lease:
+        """Give an active lease more resources, at once or not at all; they become `ready` while it goes on."""
+        key = idempotency_key or uuid4().hex
+        return cast(Lease, self._wire.call("POST", "leases", ref, "resources", json={"items": list(items)}, key=key))
+
+    def give_back(self, ref: str, pool: str, name: str) -> Lease:
+        """Give one of an active lease's resources back; one that was given back before stays so."""
+        return cast(Lease, self._wire.call("DELETE", "leases", ref, "resources", pool, name, repeatable=True))
 
     def release(self, ref: str) -> Lease:
         """Give a lease back; one that is not active yet is cancelled, one that has ended is left alone."""

@@ -391,10 +391,6 @@ class Store(Protocol):
         """Take a slot of a limiter, or wait for one."""
         ...
 
-    async def give_slots(self, workflow: str) -> None:
-        """Give back whatever slots a workflow has that is over."""
-        ...
-
     async def give_slot(self, order: TakeSlot) -> None:
         """Give a slot back, or wait for it no more."""
 
@@ -408,6 +404,10 @@ class Store(Protocol):
 
     async def end_lease(self, lease: str) -> Closed:
         """End a closed lease once its hooks have stopped."""
+        ...
+
+    async def forget(self, workflow: str) -> None:
+        """Expect nothing more of a closed workflow without a lease: a recycling, or a request that was refused."""
         ...
 
     async def brief(self, order: RunHook) -> Briefing:

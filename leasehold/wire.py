@@ -77,7 +77,7 @@ def never_sent(error: LeaseholdError) -> bool:
 
 
 class Wire:
-    """One API's address, credentials and connections."""
+    """One API's address, credentials and connections. `was_heard` tells whether it ever answered."""
 
     def __init__(
         self,
@@ -91,7 +91,7 @@ class Wire:
         self._url = _checked(url)
         self._timeout = timeout
         self._patience = patience
-        self._heard: float | None = None
+        self.was_heard = False
         headers = {"User-Agent": f"leasehold/{__version__}"}
         if token:
             headers["Authorization"] = f"Bearer {_header('token', token)}"
@@ -108,10 +108,6 @@ class Wire:
 
     def close(self) -> None:
         self._http.close()
-
-    def silence(self) -> timedelta:
-        """How long the API has not answered; for ever, if it never did."""
-        return timedelta.max if self._heard is None else timedelta(seconds=time.monotonic() - self._heard)
 
     def call(
         self,
@@ -176,7 +172,7 @@ class Wire:
             if not response.is_success:
                 response.read()
         if response.status_code < 500:
-            self._heard = time.monotonic()
+            self.was_heard = True
         if not response.is_success and response.status_code not in answers:
             raise _error(response)
         return response

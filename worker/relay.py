@@ -14,6 +14,7 @@ from temporalio.common import SearchAttributePair, TypedSearchAttributes, Workfl
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
+from leasehold.errors import LeaseUnknown
 from leasehold.messages import CloseLease, Refusal, recycle_id
 from leasehold.model import OVER, Outcome
 from leasehold.ports import Posted, Store
@@ -75,7 +76,7 @@ class Relay:
                     stopped=True,
                     reason="no heartbeat came in time, and its workflow was closed",
                 )
-                await self._store.close_lease(order)
+                await self._close(order)
 
     async def _note_trouble(self, due: list[Posted], done: list[str | None]) -> None:
         """Write down what is in the way of a message, once for each thing."""
@@ -107,16 +108,12 @@ class Relay:
                 # It may be the wrong Temporal: what becomes of the lease is for the sweep to say.
                 over = await self._store.state(lease) in {None, *OVER}
                 return None if over else f"Temporal does not know the workflow of lease {lease}"
-            if await self._store.state(lease) is None:
-                # A recycling that was waiting for a limiter.
-                await self._store.give_slots(lease)
-                return None
             # The lease's workflow is closed: nobody would ever give back what was granted.
             gone = Refusal(code="workflow_gone", detail="the lease's workflow was closed before it was granted")
             order = CloseLease(
                 lease=lease, outcome=Outcome.FAILED, actor="leasehold", stopped=True, reason=gone.detail, error=gone
             )
-            await self._store.close_lease(order)
+            await self._close(order)
         return None
 
     async def _is_closed(self, handle: WorkflowHandle[LeaseWorkflow, str]) -> bool:
@@ -128,6 +125,13 @@ class Relay:
                 raise
             return False
         return True
+
+    async def _close(self, order: CloseLease) -> None:
+        """End what a closed workflow left; one that is no lease's must not hold up the others."""
+        try:
+            await self._store.close_lease(order)
+        except LeaseUnknown:
+            await self._store.forget(order.lease)
 
     async def _start(self, posted: Posted) -> None:
         order = posted.recycle

@@ -144,7 +144,8 @@ class Hooks:
                     order,
                     task_queue=site_queue(target.site) if target.site else None,
                     result_type=HookReport,
-                    schedule_to_start_timeout=TAKEN_UP_WITHIN,
+                    # Once it is said nothing more is learned from waiting in pieces, each of which takes its events.
+                    schedule_to_start_timeout=None if told else TAKEN_UP_WITHIN,
                     start_to_close_timeout=timedelta(seconds=order.timeout_s) + _HOOK_SLACK,
                     heartbeat_timeout=_HEARTBEAT_TIMEOUT,
                     retry_policy=FOR_EVER,
@@ -152,7 +153,7 @@ class Hooks:
                     summary=summary,
                 )
             except ActivityError as error:
-                if not _nobody_came(error):
+                if self.stopping or not _nobody_came(error):
                     raise
                 where = f"site {target.site}" if target.site else "this task queue"
                 reason = f"{target.name}: no worker has begun {order.stage} for a minute: is one running for {where}?"
@@ -184,7 +185,9 @@ class Hooks:
                 await workflow.wait_condition(lambda seen=seen: self._signals != seen)  # type: ignore[misc]
             yield
         finally:
-            await step(Allocation.give_slot, order)
+            # The coroutines of a terminated workflow are thrown away, outside of it.
+            if workflow.in_workflow():
+                await step(Allocation.give_slot, order)
 
 
 def _nobody_came(error: ActivityError) -> bool:

@@ -54,6 +54,16 @@ _EXTEND_WITHIN = timedelta(seconds=20)
 _LONGEST_ACTOR, _LONGEST_REASON = 128, 1000
 
 
+_TOO_LATE = Refusal(
+    code="prepare_timeout",
+    detail="not all of its resources were ready in time: see prepare_timeout of the pool's policy",
+)
+
+
+def _is_stale(error: ActivityError) -> bool:
+    return isinstance(error.cause, ApplicationError) and error.cause.type == "stale_epoch"
+
+
 @workflow.defn(name="lease", failure_exception_types=[LeaseholdError])
 class LeaseWorkflow:
     """One lease from its submission to its end."""
@@ -87,7 +97,8 @@ class LeaseWorkflow:
             return await life
 
     async def _live(self) -> str:
-        age = workflow.now() - workflow.info().start_time
+        # Not `start_time`, which is that of the first workflow task: no worker may have been there for long.
+        age = workflow.now() - workflow.info().workflow_start_time
         order = AdmitLease(request=self._request, age_s=age.total_seconds())
         admitted = await steps.step(Allocation.admit, order)
         # The digest tells the API whether the request it brings is the one that is here already.
@@ -137,7 +148,7 @@ class LeaseWorkflow:
                 if self._state != "active" and self._preparing.busy:
                     self._show("preparing")
                 if not standing.missing and self._preparing.arrived:
-                    if await self._deliver(standing):
+                    if await self._deliver(standing, deadline):
                         return
                 else:
                     await self._news(standing, deadline)
@@ -158,8 +169,7 @@ class LeaseWorkflow:
                 timeout=max(deadline - workflow.now(), timedelta(0)),
             )
         except TimeoutError:
-            detail = "not all of its resources were ready in time: see prepare_timeout of the pool's policy"
-            self._fail(Refusal(code="prepare_timeout", detail=detail))
+            self._fail(_TOO_LATE)
 
     async def _look_again(self, standing: Admitted) -> Admitted:
         """Report what failed, and learn how the lease stands now, if there is anything new."""
@@ -181,14 +191,28 @@ class LeaseWorkflow:
         self._fail(now.refusal)
         return standing
 
-    async def _deliver(self, standing: Admitted) -> bool:
+    async def _deliver(self, standing: Admitted, deadline: datetime) -> bool:
         """Run what follows once all resources are ready, and deliver; return whether nothing is left to be done."""
         finishing = asyncio.create_task(self._preparing.finish(standing))
-        await workflow.wait_condition(lambda: self._ending is not None or finishing.done())
+        finishing.add_done_callback(lambda task: task.cancelled() or task.exception())
+        try:
+            await workflow.wait_condition(
+                lambda: self._ending is not None or finishing.done(),
+                timeout=max(deadline - workflow.now(), timedelta(0)),
+            )
+        except TimeoutError:
+            self._fail(_TOO_LATE)
         if self._ending is not None:
             finishing.cancel()
             return True
-        failure = finishing.result()
+        try:
+            failure = finishing.result()
+        except ActivityError as error:
+            if self._state != "active" or not _is_stale(error):
+                raise
+            # Something was given back under a stage for the whole lease, which begins anew with what is left.
+            self._nudged = True
+            return False
         if failure:
             if isinstance(failure, list):
                 await self._report(standing, tuple(failure))
@@ -203,8 +227,8 @@ class LeaseWorkflow:
             self._adopt_end()
         else:
             self._held(held)
-        # What was added meanwhile is looked for again.
-        return not self._nudged
+        # What was added meanwhile is looked for again, by whoever watches its time.
+        return True
 
     async def _give_up(self, standing: Admitted, refusal: Refusal) -> None:
         """Fail the lease; an active one goes on, without what was to be added."""
@@ -235,7 +259,8 @@ class LeaseWorkflow:
                     lambda deadline=deadline: (
                         self._ending is not None  # type: ignore[misc]
                         or self._deadline != deadline
-                        or workflow.info().is_continue_as_new_suggested()
+                        or self._has_news
+                        or self._may_begin_anew
                     ),
                     timeout=max(left, timedelta(0)),
                 )
@@ -244,8 +269,15 @@ class LeaseWorkflow:
                 async with self._extending:
                     if self._deadline == deadline and self._ending is None:
                         await self._tick()
-            if workflow.info().is_continue_as_new_suggested():
-                await self._begin_anew()
+            if self._ending is None and self._has_news:
+                self._nudged = False
+                standing = await steps.step(Allocation.read_grants, self._ref)
+                if standing.state in OVER:
+                    self._adopt_end()
+                else:
+                    self._grow(standing)
+            if self._ending is None and self._may_begin_anew:
+                workflow.continue_as_new(self._request)
 
     async def _tick(self) -> None:
         order = Tick(lease=self._request.lease, stopped=not self._preparing.busy)
@@ -257,13 +289,20 @@ class LeaseWorkflow:
         self._closed = Closed(state=held.state, outcome=held.outcome)
         self._show(held.state)
 
-    async def _begin_anew(self) -> None:
-        """Go on with an empty history, once nothing is in flight that the new run would not know of."""
-        await workflow.wait_condition(
-            lambda: self._ending is not None or (workflow.all_handlers_finished() and not self._is_growing)
+    @property
+    def _has_news(self) -> bool:
+        """Whether the record is to be looked at by whoever watches the lease's time."""
+        return self._nudged and not self._is_growing
+
+    @property
+    def _may_begin_anew(self) -> bool:
+        """Whether it should go on with an empty history, and nothing is in flight that a new run would not know of."""
+        return (
+            workflow.info().is_continue_as_new_suggested()
+            and workflow.all_handlers_finished()
+            and not self._is_growing
+            and not self._preparing.busy
         )
-        if self._ending is None:
-            workflow.continue_as_new(self._request)
 
     async def _end(self) -> Closed:
         """Close the record first: the holder is rid of the lease while hooks are still being stopped."""
@@ -338,7 +377,7 @@ class LeaseWorkflow:
             record = ExtendRecord(lease=self._request.lease, extension=extension)
             try:
                 held = await steps.step(Allocation.extend, record, give_up=_EXTEND_WITHIN)
-            except ActivityError:
+            except (ActivityError, ApplicationError):
                 # The lease must not stop at a request that cannot be carried out.
                 detail = "the extension could not be recorded in time"
                 return Held(refusal=Refusal(code="unavailable", detail=detail))
@@ -393,7 +432,7 @@ class LeaseWorkflow:
         standing = await steps.step(Allocation.give_back, order)
         if standing.refusal is None:
             self._preparing.follow(standing)
-            self._nudged = True
+            self._nudged = self._is_growing
         return standing
 
     @extend.validator

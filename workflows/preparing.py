@@ -110,12 +110,12 @@ class Preparing:
     async def stop(self) -> None:
         """Stop what still runs, and wait until it has."""
         self._hooks.stopping = True
-        tasks: list[asyncio.Task[Any]] = [*self._ways.values()]
+        tasks: list[asyncio.Task[Any]] = [*self._ways.values(), *self._leaving]
         if self._last is not None:
             tasks.append(self._last)
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, *self._leaving, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _show(
         self, held: HeldResource, stage: str | None = None, attempt: int | None = None, *, ready: bool = False

@@ -65,7 +65,8 @@ async def _shown(lease: str, service: Services) -> dict[str, Any]:
     except LeaseUnknown:
         submission = await service.gateway.submission(lease)
         if submission is None:
-            raise
+            # Its workflow may have been admitted and closed in between.
+            return service.leases.lease(await service.store.lease(lease))
         return service.leases.submitted(submission.request, submission.run_id, submission.started_at)
 
 
@@ -207,7 +208,7 @@ async def extend_lease(found: Found, body: ExtendBody, caller: Caller, service: 
     if answer is None:
         answer = await service.gateway.extend(found.id, extension)
     if answer is None:
-        raise LeaseNotActive(f"lease {found.record.number} is over")
+        raise _over(found)
     if answer.refusal is not None:
         raise from_code(answer.refusal.code, answer.refusal.detail, answer.refusal.faults)
     return JSONResponse(await _shown(found.id, service))
@@ -233,6 +234,12 @@ def _is_over(found: Found) -> bool:
     return found.record is not None and found.record.state in OVER
 
 
+def _over(found: Found) -> LeaseNotActive:
+    # A refused request has no number.
+    name = found.record.number if found.record is not None and found.record.number else found.id
+    return LeaseNotActive(f"lease {name} is over")
+
+
 @router.post("/{ref}/heartbeat", response_model=LeaseAnswer)
 @allow(STEER)
 async def beat(found: Found, service: Service) -> Response:
@@ -242,7 +249,7 @@ async def beat(found: Found, service: Service) -> Response:
         every = submission.request.heartbeat if submission else None
         await service.store.heartbeat(found.id, durations.parse(every) if every else None)
     elif found.record.state in OVER:
-        raise LeaseNotActive(f"lease {found.record.number} is over")
+        raise _over(found)
     else:
         await service.store.heartbeat(found.id)
     return JSONResponse(await _shown(found.id, service))
@@ -252,7 +259,7 @@ async def beat(found: Found, service: Service) -> Response:
 @allow(STEER)
 async def add_resources(found: Found, body: AddBody, caller: Caller, service: Service, key: Key = None) -> Response:
     """Give an active lease more resources, at once or not at all: they are prepared while the lease goes on."""
-    check_pools(caller, [item.pool for item in body.items])
+    check_pools(caller, [item.pool for item in body.items], lease=found)
     body.check_filters()
     if found.record is None:
         raise LeaseNotActive("the lease has not been admitted yet")
@@ -282,8 +289,7 @@ async def give_back_resource(found: Found, pool: str, name: str, caller: Caller,
 async def _grown(found: Found, answer: Answer | Admitted | None, service: Services) -> Response:
     """The lease after its resources were changed; raise what refused that."""
     if answer is None:
-        assert found.record is not None
-        raise LeaseNotActive(f"lease {found.record.number} is over")
+        raise _over(found)
     if answer.refusal is not None:
         raise from_code(answer.refusal.code, answer.refusal.detail, answer.refusal.faults)
     return JSONResponse(await _shown(found.id, service))

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from leasehold import __version__
-from leasehold.cli import healing, inventory, leases, pools, tokens
+from leasehold.cli import growth, healing, inventory, leases, pools, tokens
 from leasehold.cli.exits import SIGNALLED, of_error
 from leasehold.cli.options import wants_json
 from leasehold.cli.output import print_error, say
@@ -69,6 +69,9 @@ app.command(context_settings={"allow_interspersed_args": False})(run)
 app.command("ls")(leases.list_leases)
 for command in (leases.show, leases.wait, leases.delivery, leases.extend, leases.release, leases.cancel, leases.logs):
     app.command()(command)
+app.command()(leases.heartbeat)
+app.command()(growth.add)
+app.command("give-back")(growth.give_back)
 app.command()(pools.apply)
 app.command()(inventory.available)
 app.command()(healing.health)

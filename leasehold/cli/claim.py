@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
+from leasehold import durations
 from leasehold.answers import Lease, reached
 from leasehold.cli.connect import connect
+from leasehold.cli.pulse import Pulse
 from leasehold.cli.request import LeaseRequest
 from leasehold.cli.words import name_of
 from leasehold.errors import Unavailable
@@ -20,13 +22,23 @@ _LAST_PATIENCE = timedelta(seconds=30)
 
 
 class Claim:
-    """One request's lease. `lease` is None until the API has answered, though it may have been made already."""
+    """One request's lease. `lease` is None until the API has answered, though it may have been made already.
+
+    Where the request asks for heartbeats they are sent from then on, until the block that it is entered for ends.
+    """
 
     def __init__(self, client: Client, request: LeaseRequest) -> None:
         self._client = client
         self._request = request
         self._may_exist = False
+        self._pulse: Pulse | None = None
         self.lease: Lease | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop_pulse()
 
     def submit(self, wait: bool) -> Lease:
         """Ask for the lease; with `wait` for a moment, because a free resource without stages comes at once."""
@@ -41,7 +53,14 @@ class Claim:
         except Exception:
             self._may_exist = False
             raise
+        if self._request.heartbeat is not None and not reached(self.lease, "ended"):
+            self._pulse = Pulse(self.lease, durations.parse(self._request.heartbeat))
         return self.lease
+
+    def when_over(self, tell: Callable[[str], None]) -> None:
+        """Have `tell` called with why the lease is over, should a heartbeat learn that it is."""
+        if self._pulse is not None:
+            self._pulse.when_over(tell)
 
     def wait(self, timeout: timedelta | None, show: Callable[[Lease], None]) -> Lease:
         """Wait until the lease is active, has ended, or `timeout`; tell `show` how it stands meanwhile."""
@@ -61,6 +80,7 @@ class Claim:
 
         Uses a connection of its own: a signal may have broken into anything.
         """
+        self._stop_pulse()
         if not self._may_exist:
             return None
         # Where no answer came, the same key names the lease that was made, if one was.
@@ -77,6 +97,10 @@ class Claim:
             return f"The lease may have been made all the same: the same command with --key {self._request.key} tells"
         return None
 
+    def _stop_pulse(self) -> None:
+        if self._pulse is not None:
+            self._pulse.stop()
+
     def _submit(self, client: Client, wait: bool) -> Lease:
         asked = self._request
         return client.submit(
@@ -85,6 +109,7 @@ class Claim:
             priority=asked.priority,
             description=asked.description,
             cc=asked.cc,
+            heartbeat=asked.heartbeat,
             idempotency_key=asked.key,
             wait="active" if wait else None,
             timeout=_FIRST_WAIT,

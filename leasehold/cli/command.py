@@ -11,6 +11,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 
 from leasehold.cli.exits import SIGNALLED
@@ -24,6 +25,7 @@ class Command:
         self._terminal = _terminal()
         self._process = subprocess.Popen(argv, env=env, process_group=0)
         self._running = True
+        self._stopping = threading.Lock()
         if self._terminal is not None:
             # We are in the background from here on, and must be allowed to take the terminal back.
             self._ttou = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
@@ -36,8 +38,8 @@ class Command:
                 os.killpg(self._process.pid, signum)
 
     def stop(self, why: str) -> None:
-        """Tell people why, and the command to end, unless it has ended already."""
-        if self._running:
+        """Tell people why, and the command to end, unless it has ended already; who comes first says why."""
+        if self._stopping.acquire(blocking=False) and self._running:
             note(one_line(f"{why}: stopping the command"))
             self.send(signal.SIGTERM)
 

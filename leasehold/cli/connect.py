@@ -11,13 +11,16 @@ if TYPE_CHECKING:
     from leasehold.client import Client
 
 
-def connect(patience: timedelta = timedelta(seconds=3)) -> Client:
-    """Return a client for the API that the environment names; `patience` bounds the repetitions of a call."""
+def connect(patience: timedelta = timedelta(seconds=3), timeout: timedelta = timedelta(seconds=30)) -> Client:
+    """Return a client for the API that the environment names.
+
+    `patience` bounds the repetitions of a call, `timeout` the time that one answer may take.
+    """
     # Imported here: it takes most of the start-up time, and neither --help nor completion needs it.
     from leasehold.client import Client
 
     url = api_url()
-    return Client(url, _token(url), patience=patience)
+    return Client(url, _token(url), patience=patience, timeout=timeout)
 
 
 def api_url() -> str:

@@ -1,4 +1,4 @@
-"""Commands about leases that exist: `ls`, `show`, `wait`, `delivery`, `extend`, `release`, `cancel`, `logs`."""
+"""Commands about leases that exist, from `ls` to `logs`, but for those that make them larger or smaller."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from leasehold.cli.output import (
 )
 from leasehold.cli.progress import progress
 from leasehold.cli.take import print_delivery
-from leasehold.cli.words import moment, name_of, parting, resource_name, standing, step, wanted
+from leasehold.cli.words import held, moment, name_of, parting, resource_name, standing, step, wanted
 from leasehold.errors import LeaseholdError, NotFound
 from leasehold.model import LeaseState
 
@@ -64,7 +64,7 @@ def list_leases(
         print_json(page)
         return
     rows = [
-        (name_of(one), one["owner"], standing(one), _what(one), one["description"], one["created_at"])
+        (name_of(one), one["owner"], _where(one), _what(one), one["description"], one["created_at"])
         for one in page["items"]
     ]
     print_rows(("LEASE", "OWNER", "STATE", "RESOURCES", "DESCRIPTION", "CREATED"), rows)
@@ -110,7 +110,7 @@ def wait(
     if as_json:
         print_json(found)
     elif found["state"] == until:
-        for resource in found["resources"]:
+        for resource in held(found):
             say(resource_name(resource))
     raise typer.Exit(of_wait(found, until))
 
@@ -148,6 +148,15 @@ def extend(
         raise typer.BadParameter("give one of --by and --until")
     with connect() as client:
         _report([client.extend(lease, by=by, until=_read_time(until))], as_json)
+
+
+def heartbeat(lease: options.LeaseRef, as_json: options.Json = False) -> None:
+    """Say that a lease is still wanted, one that was asked for with heartbeats."""
+    with connect() as client:
+        found = client.heartbeat(lease)
+    _report([found], as_json, _where)
+    if found["heartbeat_by"] is None and not as_json:
+        note("It expects no heartbeats")
 
 
 def release(leases: options.LeaseRefs, as_json: options.Json = False) -> None:
@@ -204,8 +213,13 @@ def _report(leases: list[Lease], as_json: bool, describe: Callable[[Lease], str]
         say(one_line(f"Lease {name_of(lease)}: {describe(lease)}"))
 
 
+def _where(lease: Lease) -> str:
+    expected = moment(lease["heartbeat_by"])
+    return f"{standing(lease)}, heartbeat by {expected}" if expected else standing(lease)
+
+
 def _what(lease: Lease) -> str:
-    return " ".join(map(resource_name, lease["resources"])) or wanted(lease["items"])
+    return " ".join(map(resource_name, held(lease))) or wanted(lease["items"])
 
 
 def _facts(lease: Lease) -> list[tuple[str, Any]]:
@@ -215,6 +229,7 @@ def _facts(lease: Lease) -> list[tuple[str, Any]]:
             ("created", lease["created_at"]),
             ("active", lease["active_at"]),
             ("expires", None if lease["ended_at"] else lease["expires_at"]),
+            ("heartbeat by", lease["heartbeat_by"]),
             ("ended", lease["ended_at"]),
         )
     ]

@@ -11,6 +11,8 @@ from leasehold import durations
 from leasehold.errors import Invalid
 
 _JSON_WANTED = "leasehold.cli.json"
+_SHORTEST_HEARTBEAT = timedelta(seconds=10)
+"""Where no worker is there the answer to a request takes as long, and only then is it known for which lease to beat."""
 
 
 def _remember(ctx: typer.Context, value: bool) -> bool:
@@ -35,6 +37,14 @@ def read_duration(text: str | None) -> timedelta | None:
         return None if text is None else durations.parse(text)
     except Invalid as error:
         raise typer.BadParameter(error.detail) from error
+
+
+def as_heartbeat(text: str | None) -> str | None:
+    """Let a duration pass that leaves time for a heartbeat, or tell what is wrong with it."""
+    every = read_duration(text)
+    if every is not None and every < _SHORTEST_HEARTBEAT:
+        raise typer.BadParameter(f"{text!r} is less than the {durations.render(_SHORTEST_HEARTBEAT)} that it takes")
+    return text
 
 
 def split_resource(text: str) -> tuple[str, str]:
@@ -63,6 +73,15 @@ Count = Annotated[
     int | None, typer.Option("--count", "-n", min=1, help="How many; by default 1, or all that --name names.")
 ]
 Name = Annotated[list[str] | None, typer.Option("--name", metavar="NAME", help="This very resource; repeatable.")]
+Role = Annotated[str | None, typer.Option("--role", metavar="ROLE", help="What it is for among the others.")]
+Skip = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--skip",
+        metavar="STAGE",
+        help="Leave this stage out, such as provision; wipe only where the last holder was the same. Repeatable.",
+    ),
+]
 ItemOption = Annotated[
     list[str] | None,
     typer.Option(
@@ -81,6 +100,15 @@ Duration = Annotated[
 Priority = Annotated[int | None, typer.Option("--priority", help="Higher goes first.")]
 Description = Annotated[str | None, typer.Option("--description", "-d", help="What it is for.")]
 Cc = Annotated[list[str] | None, typer.Option("--cc", metavar="WHO", help="Who else should know; repeatable.")]
+Heartbeat = Annotated[
+    str | None,
+    typer.Option(
+        "--heartbeat",
+        metavar="DURATION",
+        callback=as_heartbeat,
+        help="The lease is lost when no heartbeat comes for so long, from the request on; 10s or more.",
+    ),
+]
 Key = Annotated[
     str | None, typer.Option("--key", help="Idempotency key: the same key again gives the same lease, never a second.")
 ]

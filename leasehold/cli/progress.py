@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from leasehold.answers import Lease
 from leasehold.cli.output import note, one_line
-from leasehold.cli.words import name_of, resource_name, standing, step
+from leasehold.cli.words import name_of, on_their_way, resource_name, standing, step
 
 Show = Callable[[Lease], None]
 
@@ -33,9 +33,8 @@ class _Lines:
 
     def show(self, lease: Lease) -> None:
         self._print(f"lease {name_of(lease)}", standing(lease))
-        if lease["state"] == "preparing":
-            for resource in lease["resources"]:
-                self._print(f"lease {name_of(lease)}: {resource_name(resource)}", step(resource))
+        for resource in on_their_way(lease):
+            self._print(f"lease {name_of(lease)}: {resource_name(resource)}", step(resource))
 
     def _print(self, what: str, how: str) -> None:
         if self._last.get(what) != how:
@@ -59,7 +58,7 @@ def _live() -> Iterator[Show]:
             last[:] = [lease]
             spinner.update(text=Text(_headline(lease)))
             table = Table(box=None, show_header=False, padding=(0, 2))
-            for resource in lease["resources"] if lease["state"] == "preparing" else ():
+            for resource in on_their_way(lease):
                 colour = "green" if resource["state"] == "ready" else "yellow"
                 table.add_row(resource_name(resource), Text(step(resource), colour))
             live.update(Group(spinner, table))

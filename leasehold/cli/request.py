@@ -12,18 +12,19 @@ import typer
 
 from leasehold.answers import ItemRequest
 
-_REPEATABLE = {"match": "match", "tag": "tags", "name": "names"}
+_REPEATABLE = {"match": "match", "tag": "tags", "name": "names", "skip": "skip"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class LeaseRequest:
-    """A lease to ask for. `key` makes it safe to ask again."""
+    """A lease to ask for. `key` makes it safe to ask again; with `heartbeat` it is lost when none comes for so long."""
 
     items: tuple[ItemRequest, ...]
     duration: str | None = None
     priority: int | None = None
     description: str | None = None
     cc: tuple[str, ...] = ()
+    heartbeat: str | None = None
     key: str = field(default_factory=lambda: uuid4().hex)
 
 
@@ -34,10 +35,18 @@ def lease_request(
     priority: int | None,
     description: str | None,
     cc: Sequence[str] | None,
+    heartbeat: str | None,
     key: str | None,
 ) -> LeaseRequest:
     """Return the request for these items, with a key of its own unless one was given."""
-    asked = LeaseRequest(items=items, duration=duration, priority=priority, description=description, cc=tuple(cc or ()))
+    asked = LeaseRequest(
+        items=items,
+        duration=duration,
+        priority=priority,
+        description=description,
+        cc=tuple(cc or ()),
+        heartbeat=heartbeat,
+    )
     return replace(asked, key=key) if key else asked
 
 
@@ -47,26 +56,22 @@ def read_items(
     match: Sequence[str] | None,
     tags: Sequence[str] | None,
     names: Sequence[str] | None,
+    role: str | None,
+    skip: Sequence[str] | None,
     items: Sequence[str] | None,
 ) -> tuple[ItemRequest, ...]:
     """Return what to lease: several `--item`, or the one that the other options describe."""
-    one = _item(pool, count, match or (), tags or (), names or ())
+    fields = {"pool": pool, "count": count, "match": match, "tags": tags, "names": names, "role": role, "skip": skip}
+    one = {name: value for name, value in fields.items() if value not in (None, [])}
     if items and len(one) > 0:
         raise typer.BadParameter(
-            "--item says all by itself; it cannot be mixed with a pool, -n, --match, --tag, --name"
+            "--item says all by itself; it cannot be mixed with a pool, -n, --match, --tag, --name, --role, --skip"
         )
     if items:
         return tuple(_read_item(text) for text in items)
-    if not one or one.keys() == {"count"}:
+    if not one.keys() & {"pool", "match", "tags", "names"}:
         raise typer.BadParameter("say what to lease: a pool, --match, --tag, --name or --item")
     return (cast(ItemRequest, {"count": len(names or ()) or 1, **one}),)
-
-
-def _item(
-    pool: str | None, count: int | None, match: Sequence[str], tags: Sequence[str], names: Sequence[str]
-) -> dict[str, Any]:
-    fields = {"pool": pool, "count": count, "match": list(match), "tags": list(tags), "names": list(names)}
-    return {name: value for name, value in fields.items() if value not in (None, [])}
 
 
 def _read_item(text: str) -> ItemRequest:
@@ -87,7 +92,7 @@ def _read_item(text: str) -> ItemRequest:
             item[key] = int(value)
         else:
             raise typer.BadParameter(
-                f"--item: {part!r} is none of pool=, count=, role= (once each), match=, tag=, name=; "
+                f"--item: {part!r} is none of pool=, count=, role= (once each), match=, tag=, name=, skip=; "
                 "a value with a comma needs the JSON form"
             )
     return cast(ItemRequest, {"count": len(item.get("names", ())) or 1, **item})

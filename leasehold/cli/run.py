@@ -23,13 +23,19 @@ from leasehold.cli.output import note, one_line, print_error
 from leasehold.cli.progress import progress
 from leasehold.cli.request import LeaseRequest, lease_request, read_items
 from leasehold.cli.signals import Signals
-from leasehold.cli.words import moment, name_of, parting, standing
+from leasehold.cli.words import held, moment, name_of, parting, standing
 from leasehold.errors import LeaseholdError, LeaseNotActive, Unavailable
 
 _LONGEST_VARIABLE = 128 * 1024
 """Linux refuses to start a program with a longer one (MAX_ARG_STRLEN, with name and final NUL)."""
 
 _OUTAGE_PAUSE_S = 5
+
+_HEARTBEAT = "60s"
+
+NoHeartbeat = Annotated[
+    bool, typer.Option("--no-heartbeat", help="Keep the lease until its end even if this command is killed.")
+]
 
 
 def run(
@@ -39,22 +45,37 @@ def run(
     match: options.Match = None,
     tag: options.Tag = None,
     name: options.Name = None,
+    role: options.Role = None,
+    skip: options.Skip = None,
     item: options.ItemOption = None,
     duration: options.Duration = None,
     priority: options.Priority = None,
     description: options.Description = None,
     cc: options.Cc = None,
     key: options.Key = None,
+    heartbeat: options.Heartbeat = None,
+    no_heartbeat: NoHeartbeat = False,
     timeout: options.Timeout = None,
     as_json: options.Json = False,
 ) -> None:
     """Lease resources, run a command with them, release them, and exit with the command's own status.
 
     The command finds its resources in LEASEHOLD_RESOURCES and LEASEHOLD_DELIVERY. Signals are forwarded to it. It is
-    stopped with SIGTERM when the lease ends before it. 128+n: signal n ended it; 125: Leasehold itself failed.
+    stopped with SIGTERM when the lease ends before it. 128+n: signal n ended it; 125: Leasehold itself failed. A run
+    that is killed, or whose machine dies, loses its lease within --heartbeat, 60s by default.
     """
-    items = read_items(pool, count, match, tag, name, item)
-    request = lease_request(items, duration=duration, priority=priority, description=description, cc=cc, key=key)
+    if heartbeat and no_heartbeat:
+        raise typer.BadParameter("give one of --heartbeat and --no-heartbeat")
+    items = read_items(pool, count, match, tag, name, role, skip, item)
+    request = lease_request(
+        items,
+        duration=duration,
+        priority=priority,
+        description=description,
+        cc=cc,
+        heartbeat=None if no_heartbeat else heartbeat or _HEARTBEAT,
+        key=key,
+    )
     if (useless := _unrunnable(command[0])) is not None:
         raise typer.Exit(useless)
     with Signals() as signals:
@@ -68,20 +89,19 @@ def run(
 
 def _run(argv: Sequence[str], request: LeaseRequest, timeout: timedelta | None, signals: Signals, as_json: bool) -> int:
     """Take, run, and give back whatever happens in between."""
-    with connect() as client:
-        claim = Claim(client, request)
+    with connect() as client, Claim(client, request) as claim:
         try:
             with progress(quiet=as_json) as show:
                 lease = claim.wait(timeout, show)
             if lease["state"] != "active":
                 raise LeaseNotActive(f"lease {name_of(lease)} is {standing(lease)}; the command was not started")
-            return _supervise(argv, lease, client.delivery(lease["id"]), signals)
+            return _supervise(argv, claim, lease, client.delivery(lease["id"]), signals)
         finally:
             signals.hold()
             _give_back(claim, as_json)
 
 
-def _supervise(argv: Sequence[str], lease: Lease, delivery: Delivery, signals: Signals) -> int:
+def _supervise(argv: Sequence[str], claim: Claim, lease: Lease, delivery: Delivery, signals: Signals) -> int:
     environment = {**os.environ, **command_environment(lease, delivery)}
     signals.hold()
     try:
@@ -90,6 +110,7 @@ def _supervise(argv: Sequence[str], lease: Lease, delivery: Delivery, signals: S
         note(f"{argv[0]} cannot be run: {error.strerror}")
         return Exit.COMMAND_NOT_FOUND if isinstance(error, FileNotFoundError) else Exit.COMMAND_NOT_EXECUTABLE
     signals.forward(command.send)
+    claim.when_over(command.stop)
     threading.Thread(target=_stop_when_lost, args=(lease, command), daemon=True).start()
     status = command.wait()
     signals.hold()
@@ -118,7 +139,7 @@ def command_environment(lease: Lease, delivery: Delivery) -> Mapping[str, str]:
         "LEASEHOLD_URL": api_url(),
         "LEASEHOLD_LEASE": lease["id"],
         "LEASEHOLD_NUMBER": name_of(lease),
-        "LEASEHOLD_RESOURCES": json.dumps(lease["resources"]),
+        "LEASEHOLD_RESOURCES": json.dumps(held(lease)),
         "LEASEHOLD_DELIVERY": json.dumps(delivery),
     }
     if len(delivery["resources"]) == 1:

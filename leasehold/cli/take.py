@@ -31,24 +31,35 @@ def take(
     match: options.Match = None,
     tag: options.Tag = None,
     name: options.Name = None,
+    role: options.Role = None,
+    skip: options.Skip = None,
     item: options.ItemOption = None,
     duration: options.Duration = None,
     priority: options.Priority = None,
     description: options.Description = None,
     cc: options.Cc = None,
     key: options.Key = None,
+    heartbeat: options.Heartbeat = None,
     no_wait: NoWait = False,
     timeout: options.Timeout = None,
     as_json: options.Json = False,
 ) -> None:
     """Lease resources, wait until they are ready, and print them with what is needed to connect.
 
-    Ctrl-C while it waits cancels the lease. At --timeout the lease stays queued.
+    Ctrl-C while it waits cancels the lease. At --timeout the lease stays queued. With --heartbeat it sends the
+    heartbeats while it waits; after that they are yours to send.
     """
-    items = read_items(pool, count, match, tag, name, item)
-    request = lease_request(items, duration=duration, priority=priority, description=description, cc=cc, key=key)
-    with Signals(), connect() as client:
-        claim = Claim(client, request)
+    items = read_items(pool, count, match, tag, name, role, skip, item)
+    request = lease_request(
+        items,
+        duration=duration,
+        priority=priority,
+        description=description,
+        cc=cc,
+        heartbeat=heartbeat,
+        key=key,
+    )
+    with Signals(), connect() as client, Claim(client, request) as claim:
         try:
             if no_wait:
                 status = _leave_queued(claim.submit(wait=False), as_json)
@@ -62,6 +73,8 @@ def take(
         except Interrupted:
             _give_back(claim)
             raise
+    if heartbeat is not None and claim.lease is not None and claim.lease["state"] != "ended" and not as_json:
+        note(f"To keep it: leasehold heartbeat {name_of(claim.lease)}, at least every {heartbeat} from now on")
     raise typer.Exit(status)
 
 

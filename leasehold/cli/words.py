@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 from leasehold.answers import Delivered, ItemRequest, Lease, LeasedResource
+from leasehold.model import OVER
 
 
 def name_of(lease: Lease) -> str:
@@ -21,13 +22,32 @@ def resource_name(resource: LeasedResource | Delivered) -> str:
 def standing(lease: Lease) -> str:
     """How a lease stands: `queued, position 2: needs 2 of lab, 1 is free`, or `ended: expired`."""
     if lease["queue"] is not None:
-        return f"{lease['state']}, position {lease['queue']['position']}: {lease['queue']['reason']}"
+        # What waits for a repair, or for a worker, waits in no queue.
+        place = f", position {lease['queue']['position']}" if lease["queue"]["position"] else ""
+        return f"{lease['state']}{place}: {lease['queue']['reason']}"
+    if lease["in_grace"]:
+        return f"active, in grace since {moment(lease['expires_at'])}"
     if lease["state"] == "active" and lease["expires_at"] is not None:
         return f"active until {moment(lease['expires_at'])}"
     if lease["outcome"] is None:
         return lease["state"]
     why = f" ({lease['error']['code']}): {lease['error']['detail']}" if lease["error"] else ""
     return f"{lease['state']}: {lease['outcome']}{why}"
+
+
+def held(lease: Lease) -> list[LeasedResource]:
+    """What a lease has, or, once it is over, what it had: not what was replaced or given back before."""
+    over = lease["state"] in OVER
+    return [resource for resource in lease["resources"] if over or resource["state"] != "released"]
+
+
+def on_their_way(lease: Lease) -> list[LeasedResource]:
+    """The resources whose stages are worth watching: all of a lease that is being prepared, else what was added."""
+    if lease["state"] == "preparing":
+        return lease["resources"]
+    return [
+        resource for resource in lease["resources"] if lease["state"] == "active" and resource["state"] == "preparing"
+    ]
 
 
 def parting(lease: Lease) -> str:

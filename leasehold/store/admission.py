@@ -12,7 +12,7 @@ from leasehold import allocation, durations, model
 from leasehold.allocation import Candidate, Waiter
 from leasehold.errors import DurationRefused, Fault, LeaseholdError, Unsatisfiable
 from leasehold.messages import AdmitLease, Admitted, Refusal, SubmitLease
-from leasehold.model import LeaseState
+from leasehold.model import Item, LeaseState, PoolSpec
 from leasehold.store import events, granting, heartbeats, holding, matching, refused, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
@@ -44,6 +44,7 @@ def admit(tx: Tx, order: AdmitLease, run_id: str) -> Admitted:
     try:
         admitted = _admit(tx, request, tx.now - timedelta(seconds=order.age_s), run_id)
     except LeaseholdError as error:
+        heartbeats.end(tx, request.lease)
         return Admitted(refusal=refused.keep(tx, request, run_id, error))
     tx.execute(insert(t.requests), {**record, "refusal": None})
     return admitted
@@ -107,20 +108,7 @@ def _admit(tx: Tx, request: SubmitLease, submitted_at: datetime, run_id: str) ->
 
 def _duration(tx: Tx, request: SubmitLease) -> timedelta:
     """How long the lease will be, by the strictest policy of the pools that it wants."""
-    named = {item.pool for item in request.items if item.pool}
-    if any(item.pool is None for item in request.items):
-        named |= set(tx.execute(select(t.pools.c.name)).scalars())
-    found = specs.of_pools(tx.connection, named)
-    faults = [
-        Fault(path=f"items[{i}].pool", code="pool_unknown", detail=f"there is no pool {item.pool}")
-        for i, item in enumerate(request.items)
-        if item.pool and item.pool not in found
-    ]
-    if faults:
-        raise Unsatisfiable(faults[0].detail, faults)
-    if not found:
-        raise Unsatisfiable("there is no pool at all")
-    policies = [spec.policy for spec in found.values()]
+    policies = [spec.policy for spec in wanted_specs(tx, request.items).values()]
     limit = holding.longest(policies)
     if request.duration is None:
         return min(limit, *(p.default_duration for p in policies))
@@ -129,6 +117,24 @@ def _duration(tx: Tx, request: SubmitLease) -> timedelta:
         detail = f"{request.duration} is longer than the {durations.render(limit)} that the policy allows"
         raise DurationRefused(detail, [Fault(path="duration", code="too_long", detail=detail)])
     return wanted
+
+
+def wanted_specs(tx: Tx, items: Sequence[Item]) -> dict[str, PoolSpec]:
+    """The specs of the pools that items can be served from; raise `Unsatisfiable` where one is not there."""
+    named = {item.pool for item in items if item.pool}
+    if any(item.pool is None for item in items):
+        named |= set(tx.execute(select(t.pools.c.name)).scalars())
+    found = specs.of_pools(tx.connection, named)
+    faults = [
+        Fault(path=f"items[{i}].pool", code="pool_unknown", detail=f"there is no pool {item.pool}")
+        for i, item in enumerate(items)
+        if item.pool and item.pool not in found
+    ]
+    if faults:
+        raise Unsatisfiable(faults[0].detail, faults)
+    if not found:
+        raise Unsatisfiable("there is no pool at all")
+    return found
 
 
 def check_satisfiable(me: Waiter, everything: Sequence[Candidate]) -> None:

@@ -34,10 +34,8 @@ def of(connection: Connection, order: RunHook) -> Briefing:
     """Put together what the hook that `order` names is told."""
     lease = connection.execute(_LEASE, {"lease": order.lease}).one_or_none() if order.lease else None
     grants = connection.execute(_GRANTS, {"lease": order.lease}).all()
-    known = {(row.pool, row.resource) for row in grants}
-    # For no lease, as one resource is prepared ahead; for a whole lease, with all that it holds.
-    wanted = {(h.pool, h.resource) for h in order.holds} or {(order.pool, order.resource)} if order.lease else set()
-    if (order.lease and lease is None) or not wanted <= known:
+    touched = {(held.pool, held.resource) for held in order.holds} or {(order.pool, order.resource)}
+    if order.lease and (lease is None or not touched <= {(row.pool, row.resource) for row in grants}):
         raise LeaseUnknown(f"the database knows no lease {order.lease} of {order.pool}/{order.resource}")
     spec = specs.load(connection, {order.spec})[order.spec]
     about = _about(connection, grants, order)

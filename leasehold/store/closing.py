@@ -21,6 +21,7 @@ def close(tx: Tx, order: CloseLease) -> Closed:
     row = lease_row(tx.connection, order.lease)
     state = LeaseState(row.state)
     if state in OVER:
+        heartbeats.end(tx, order.lease)
         return Closed(state=state, outcome=row.outcome and Outcome(row.outcome))
     outcome = order.outcome
     if outcome is Outcome.RELEASED and state is not LeaseState.ACTIVE:
@@ -58,6 +59,12 @@ def _release(tx: Tx, order: CloseLease, state: LeaseState, changes: dict[str, An
     rows = granting.open_rows(tx, order.lease)
     pools = granting.close(tx, rows, broken, was_active=state is LeaseState.ACTIVE)
     matching.match(tx, pools)
+
+
+def forget(tx: Tx, workflow: str) -> None:
+    """Expect nothing more of a workflow without a lease: a recycling, or a request that was refused."""
+    heartbeats.end(tx, workflow)
+    limiters.give_all(tx, workflow)
 
 
 def end(tx: Tx, lease: str) -> Closed:

@@ -84,7 +84,7 @@ def _automatic(tx: Tx, row: Row[Any], policies: Sequence[Policy]) -> datetime | 
     if not steps or None in steps:
         return None
     until: datetime = tx.now + min(step for step in steps if step is not None)
-    until = min(until, row.active_at + _total(policies))
+    until = min(until, tx.now + holding.longest(policies), row.active_at + _total(policies))
     return until if until > tx.now and not _is_claimed(tx, row.id) else None
 
 

@@ -8,9 +8,9 @@ from sqlalchemy import Row, update
 
 from leasehold.allocation import Waiter
 from leasehold.errors import LeaseholdError
-from leasehold.messages import Admitted, Blocked, BrokenInLease, BrokenResource, Refusal
-from leasehold.model import OVER, LeaseState, OnFailure, Policy
-from leasehold.store import admission, events, granting, holding, matching, moves, specs
+from leasehold.messages import Admitted, Blocked, BrokenInLease, BrokenResource, CloseLease, Refusal
+from leasehold.model import OVER, LeaseState, OnFailure, Outcome, Policy, ResourceState
+from leasehold.store import admission, closing, events, granting, holding, matching, moves, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 
@@ -28,17 +28,17 @@ def report(tx: Tx, order: BrokenInLease) -> Admitted:
     if row.state == LeaseState.ACTIVE:
         _drop(tx, failed)
         return holding.standing(tx.connection, order.lease, tx.now)
-    if row.error is not None:
-        # A step that was committed runs again if its workflow task failed.
-        return Admitted(refusal=Refusal(**row.error))
     try:
         _carry_on(tx, row, failed)
     except _Hopeless as reason:
         what = "; ".join(f"{b.pool}/{b.resource}: {b.reason}" for b in order.broken)
+        # In the transaction that knows it: told again, nothing would be left of what failed.
         refusal = Refusal(code="stage_failed", detail=f"{what}{reason}")
-        error = {"code": refusal.code, "detail": refusal.detail}
-        tx.execute(update(t.leases).where(t.leases.c.id == row.id).values(error=error))
-        return Admitted(refusal=refusal)
+        closed = closing.close(
+            tx,
+            CloseLease(lease=order.lease, outcome=Outcome.FAILED, actor="leasehold", stopped=False, error=refusal),
+        )
+        return Admitted(state=closed.state)
     return holding.standing(tx.connection, order.lease, tx.now)
 
 
@@ -61,9 +61,11 @@ def _carry_on(tx: Tx, lease: Row[Any], failed: list[tuple[Row[Any], BrokenResour
         resource = moves.row_of(tx, grant.pool, grant.resource)
         assert resource is not None
         policy: Policy = loaded[grant.spec].policy
-        if policy.on_failure is OnFailure.HOLD:
-            if resource.epoch == grant.epoch:
-                moves.quarantine(tx, resource, broken.reason, lease=lease.id)
+        if resource.state == ResourceState.BROKEN:
+            # Told again: its repair is awaited.
+            continue
+        if policy.on_failure is OnFailure.HOLD and not resource.draining:
+            moves.quarantine(tx, resource, broken.reason, lease=lease.id)
             held.append(f"{grant.pool}/{grant.resource} waits for its repair: {broken.reason}")
         else:
             granting.close(tx, [grant], {(grant.pool, grant.resource): broken.reason}, was_active=False)

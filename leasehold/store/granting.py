@@ -98,6 +98,7 @@ def close(tx: Tx, rows: Collection[Row[Any]], broken: Mapping[Key, str], *, was_
         assert resource is not None
         reason = broken.get((row.pool, row.resource))
         if resource.state == ResourceState.BROKEN:
+            moves.remove_drained(tx, resource)
             continue
         if reason is not None:
             moves.quarantine(tx, resource, reason, lease=row.lease)
@@ -110,11 +111,8 @@ def close(tx: Tx, rows: Collection[Row[Any]], broken: Mapping[Key, str], *, was_
 
 def _was_touched(tx: Tx, grant_row: Row[Any]) -> bool:
     ran = select(t.runs.c.id).where(
-        (
-            (t.runs.c.pool == grant_row.pool)
-            & (t.runs.c.resource == grant_row.resource)
-            & (t.runs.c.epoch == grant_row.epoch)
-        )
-        | ((t.runs.c.lease == grant_row.lease) & (t.runs.c.resource == LEASE_WIDE)),
+        t.runs.c.lease == grant_row.lease,
+        ((t.runs.c.pool == grant_row.pool) & (t.runs.c.resource == grant_row.resource))
+        | (t.runs.c.resource == LEASE_WIDE),
     )
     return tx.execute(ran.limit(1)).first() is not None

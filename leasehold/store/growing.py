@@ -8,10 +8,18 @@ from sqlalchemy import Row, select, update
 
 from leasehold import allocation
 from leasehold.allocation import Award, Waiter
-from leasehold.errors import KeyReused, LastResource, LeaseholdError, LeaseNotActive, NotFree, ResourceUnknown
+from leasehold.errors import (
+    DurationRefused,
+    KeyReused,
+    LastResource,
+    LeaseholdError,
+    LeaseNotActive,
+    NotFree,
+    ResourceUnknown,
+)
 from leasehold.messages import AddResources, Admitted, GiveBack, Refusal
-from leasehold.model import LeaseState
-from leasehold.store import admission, answers, claims, events, granting, holding, matching, specs
+from leasehold.model import LONGEST, LeaseState
+from leasehold.store import admission, answers, claims, events, granting, holding, matching, outbox, specs
 from leasehold.store import tables as t
 from leasehold.store.answers import as_refusal
 from leasehold.store.engine import Tx
@@ -42,6 +50,8 @@ def _add(tx: Tx, lease: str, addition: AddResources) -> Refusal | None:
     tx.execute(update(t.leases).where(t.leases.c.id == lease).values(wanted=wanted))
     events.record(tx, "lease_grown", lease=lease, actor=addition.actor, data=matching.granted_data(award))
     items = dict(enumerate(addition.items, start=len(before)))
+    # The update that asked for it may be lost once this is committed: the workflow is told in any case.
+    outbox.signal(tx, lease)
     granted = granting.grant(tx, lease, row.principal, items, award)
     if not any(claim.stages for claim in granted) and not claims.wide(tx.connection, granted):
         holding.activate(tx, lease, [claim.held for claim in granted])
@@ -51,13 +61,25 @@ def _add(tx: Tx, lease: str, addition: AddResources) -> Refusal | None:
 def _award(tx: Tx, row: Row[Any], addition: AddResources) -> Award:
     """What a lease gets; raise what refuses it."""
     if row.state != LeaseState.ACTIVE or row.grace_until is not None:
-        raise LeaseNotActive(f"lease {row.number} is {row.state}: only an active lease can be given more")
+        how = row.state if row.grace_until is None else "in its grace"
+        raise LeaseNotActive(f"lease {row.number} is {how}: only an active lease can be given more")
+    admission.wanted_specs(tx, addition.items)
     me = Waiter(lease=row.id, items=addition.items)
     award = next(allocation.serve([me], matching.candidates(tx.connection, [me])), None)
     if award is None:
         admission.check_satisfiable(me, matching.candidates(tx.connection, [me], besides=row.id))
         raise NotFree("not all of it is free now, and an active lease does not wait")
+    _check_duration(tx, row, award)
     return award
+
+
+def _check_duration(tx: Tx, lease: Row[Any], award: Award) -> None:
+    """Raise `DurationRefused` where the lease lasts longer than a pool allows of which it would be given something."""
+    found = specs.of_pools(tx.connection, {c.pool for group in award.resources for c in group})
+    allowed = [spec.policy for spec in found.values()]
+    total = min([LONGEST, *(p.max_total for p in allowed if p.max_total)])
+    if lease.expires_at - tx.now > holding.longest(allowed) or lease.expires_at - lease.active_at > total:
+        raise DurationRefused("the lease lasts longer than these pools allow")
 
 
 def give_back(tx: Tx, lease: str, part: GiveBack) -> Admitted:
@@ -73,8 +95,9 @@ def give_back(tx: Tx, lease: str, part: GiveBack) -> Admitted:
             raise ResourceUnknown(f"lease {row.number} does not have {part.pool}/{part.resource}")
         rows = granting.open_rows(tx, lease)
         mine = [r for r in rows if (r.pool, r.resource) == (part.pool, part.resource)]
-        if mine and len(rows) == 1:
-            raise LastResource("this is all that the lease has: release it instead")
+        # What is still being prepared may fail, and then the lease would have nothing.
+        if mine and not any(r.ready_at for r in rows if r not in mine):
+            raise LastResource("nothing else of the lease is ready: release it instead")
     except LeaseholdError as error:
         return Admitted(refusal=as_refusal(error))
     if mine:

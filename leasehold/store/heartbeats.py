@@ -32,12 +32,12 @@ def begin(tx: Tx, lease: str, every: timedelta, submitted_at: datetime) -> bool:
 def beat(tx: Tx, lease: str, every: timedelta | None) -> datetime | None:
     """Note that a lease's holder is there, and return until when the next heartbeat must come.
 
-    None where the lease expects none. `every` is that of a lease that is not admitted yet. Raises `LeaseNotActive`
-    where the lease is lost.
+    None where the lease expects none, or none any more. `every` is that of a lease that was not admitted yet a moment
+    ago. Raises `LeaseNotActive` where the lease is lost.
     """
     row = tx.execute(select(t.heartbeats).where(t.heartbeats.c.lease == lease)).one_or_none()
     if row is None:
-        if every is None:
+        if every is None or tx.execute(select(t.requests.c.lease).where(t.requests.c.lease == lease)).first():
             return None
         _expect(tx, lease, every, tx.now + every)
         return tx.now + every
@@ -67,7 +67,9 @@ def overdue(tx: Tx, limit: int) -> list[str]:
 
 def _overdue(now: datetime) -> Select[tuple[str]]:
     told = or_(t.heartbeats.c.told_at.is_(None), t.heartbeats.c.told_at < now - TELL_AGAIN)
-    return select(t.heartbeats.c.lease).where(t.heartbeats.c.by < now, told)
+    # One that is not admitted yet has nothing to lose: its admission looks for itself.
+    admitted = select(t.heartbeats.c.lease).join(t.leases, t.leases.c.id == t.heartbeats.c.lease)
+    return admitted.where(t.heartbeats.c.by < now, told)
 
 
 def give_up(tx: Tx, lease: str) -> bool:

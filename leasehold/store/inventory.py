@@ -9,7 +9,17 @@ from typing import Any
 from sqlalchemy import Row, delete, func, insert, select, update
 
 from leasehold.errors import Conflict, Fault, Invalid, OwnedElsewhere, PoolUnknown, ResourceUnknown
-from leasehold.model import PREPARE_AHEAD, Change, Inventory, PoolSpec, Prepare, ResourceSpec, ResourceState
+from leasehold.model import (
+    PREPARE,
+    PREPARE_AHEAD,
+    Change,
+    Inventory,
+    PoolSpec,
+    Prepare,
+    ResourceSpec,
+    ResourceState,
+    StageName,
+)
 from leasehold.store import events, limiters, matching, moves, outbox, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
@@ -124,7 +134,11 @@ def repair(tx: Tx, pool: str, name: str, actor: str) -> None:
 def _give_to_waiting(tx: Tx, resource: Row[Any], grant: Row[Any]) -> None:
     """Give a repaired resource to the lease that has waited for it, which prepares it from the start."""
     epoch = moves.set_state(tx, resource, ResourceState.LEASED, lease=grant.lease)
-    again = {"epoch": epoch, "stage": None, "attempt": None, "ready_at": None, "data": None}
+    # As if nothing had been prepared ahead; what the holder does not want stays left out.
+    lease = tx.execute(select(t.leases.c.wanted).where(t.leases.c.id == grant.lease)).scalar_one()
+    skipped = set(specs.items_from_json(lease)[grant.item].skip) - {StageName.WIPE}
+    due = [stage for stage in PREPARE if stage not in skipped]
+    again = {"due": due, "epoch": epoch, "stage": None, "attempt": None, "ready_at": None, "data": None}
     tx.execute(update(t.grants).where(t.grants.c.id == grant.id).values(again))
     tx.execute(update(t.leases).where(t.leases.c.id == grant.lease).values(blocked=None))
     outbox.signal(tx, grant.lease)
@@ -139,6 +153,7 @@ def _prepare_ahead(tx: Tx, pool: str) -> None:
     stale = select(t.resources).where(
         t.resources.c.pool == pool,
         t.resources.c.state == ResourceState.FREE,
+        t.resources.c.offline_since.is_(None),
         t.resources.c.prepared.is_distinct_from(mark),
     )
     for row in tx.execute(stale).all():

@@ -157,7 +157,9 @@ def match(tx: Tx, pools: set[str]) -> None:
 
 
 def _any_free(tx: Tx, pools: set[str]) -> bool:
-    grantable = select(t.resources.c.name).where(t.resources.c.pool.in_(pools), *_GRANTABLE)
+    grantable = select(t.resources.c.name).where(*_GRANTABLE)
+    if ANY_POOL not in pools:
+        grantable = grantable.where(t.resources.c.pool.in_(pools))
     return tx.execute(grantable.limit(1)).first() is not None
 
 

@@ -48,7 +48,7 @@ def row_of(tx: Tx, pool: str, name: str) -> Row[Any] | None:
 def quarantine(tx: Tx, resource: Row[Any], reason: str, *, lease: str | None) -> None:
     """Put a resource out of use until an operator repairs it; one that left its pools file goes for good."""
     set_state(tx, resource, ResourceState.BROKEN, lease=lease, broken_reason=reason, broken_since=tx.now)
-    _remove_drained(tx, resource)
+    remove_drained(tx, resource)
 
 
 def recycle(
@@ -80,10 +80,11 @@ def free(tx: Tx, resource: Row[Any], *, lease: str | None, prepared: str | None 
     """
     if resource.state != ResourceState.FREE:
         set_state(tx, resource, ResourceState.FREE, lease=lease, prepared=prepared)
-    _remove_drained(tx, resource)
+    remove_drained(tx, resource)
 
 
-def _remove_drained(tx: Tx, resource: Row[Any]) -> None:
+def remove_drained(tx: Tx, resource: Row[Any]) -> None:
+    """Delete a resource that nobody has if it left its pools file."""
     if resource.draining:
         remove(tx, resource.pool, resource.name, actor=None)
 

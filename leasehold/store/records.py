@@ -334,17 +334,17 @@ def queue(connection: Connection, pool: str) -> list[Lease]:
 
 
 def delivery(connection: Connection, lease_id: str) -> list[Delivery]:
-    """What a lease's holder needs to connect; raise `NotDelivered` before the lease was active.
+    """What a lease's holder needs to connect to what the lease has, or had when it was over.
 
-    What failed and was replaced, or is still being prepared, was never the holder's; what was given back is no more.
+    Raises `NotDelivered` before the lease was active.
     """
     found = lease(connection, lease_id)
     if found.active_at is None:
         raise NotDelivered(f"lease {found.number} is {found.state}: nothing is delivered before all of it is ready")
-    mine = select(t.grants).where(t.grants.c.lease == found.id, t.grants.c.ready_at.is_not(None))
-    if found.state is LeaseState.ACTIVE:
-        mine = mine.where(t.grants.c.closed_at.is_(None))
-    rows = connection.execute(mine.order_by(t.grants.c.id))
+    mine = [t.grants.c.lease == found.id, t.grants.c.ready_at.is_not(None)]
+    if found.state not in OVER:
+        mine.append(t.grants.c.closed_at.is_(None))
+    rows = connection.execute(select(t.grants).where(*mine).order_by(t.grants.c.id))
     return [Delivery(pool=row.pool, name=row.resource, role=row.role, data=row.data or b"") for row in rows]
 
 

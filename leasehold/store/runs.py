@@ -50,6 +50,8 @@ _EVER_HELD = exists().where(
     t.grants.c.lease == t.runs.c.lease,
     t.grants.c.pool == bindparam("pool_"),
     t.grants.c.resource == bindparam("resource_"),
+    # What was added to the lease later the run does not touch.
+    t.grants.c.epoch <= t.runs.c.epoch,
 )
 _OPEN = select(t.runs).where(
     t.runs.c.ended_at.is_(None),

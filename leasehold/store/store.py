@@ -138,9 +138,6 @@ class SqlStore:
     async def take_slot(self, order: TakeSlot) -> Slot:
         return await self._write(limiters.take, order)
 
-    async def give_slots(self, workflow: str) -> None:
-        await self._write(limiters.give_all, workflow)
-
     async def give_slot(self, order: TakeSlot) -> None:
         await self._write(limiters.give, order)
 
@@ -152,6 +149,9 @@ class SqlStore:
 
     async def end_lease(self, lease: str) -> Closed:
         return await self._write(closing.end, lease)
+
+    async def forget(self, workflow: str) -> None:
+        await self._write(closing.forget, workflow)
 
     # Hooks
 

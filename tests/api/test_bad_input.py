@@ -65,6 +65,9 @@ ITEMS: dict[str, tuple[dict[str, Any], int, str, tuple[str, ...]]] = {
     "half a character in a key": ({"params": {"\ud800": 1}}, 422, "invalid", ("items[0].params not_json",)),
     "a list for parameters": ({"params": []}, 422, "invalid", ("items[0].params dict_type",)),
     "large parameters": ({"params": {"a": "x" * 70_000}}, 422, "invalid", ("items[0].params not_storable",)),
+    "an unknown stage to skip": ({"skip": ["reboot"]}, 422, "invalid", ("items[0].skip[0] enum",)),
+    "a stage that follows a lease": ({"skip": ["release"]}, 422, "invalid", ("items[0].skip not_skippable",)),
+    "a text for stages to skip": ({"skip": "wipe"}, 422, "invalid", ("items[0].skip not_a_list",)),
     "not a number": ({"params": {"a": float("nan")}}, 422, "invalid", ("items[0].params not_json",)),
 }
 
@@ -93,6 +96,9 @@ BODIES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "true for a duration": ({"duration": True}, ("duration duration",)),
     "a list for a duration": ({"duration": ["1h"]}, ("duration duration",)),
     "a book for a duration": ({"duration": "9" * 100_000}, ("duration duration",)),
+    "no time for a heartbeat": ({"heartbeat": "0s"}, ("heartbeat duration",)),
+    "a heartbeat that never comes": ({"heartbeat": "366d"}, ("heartbeat duration",)),
+    "a number for a heartbeat": ({"heartbeat": 60}, ("heartbeat duration",)),
     "true for a priority": ({"priority": True}, ("priority int_type",)),
     "a huge priority": ({"priority": 2**63}, ("priority less_than_equal",)),
     "NUL in the description": ({"description": "a\0b"}, ("description nul",)),

@@ -41,6 +41,7 @@ def item(pool: st.SearchStrategy[Any]) -> st.SearchStrategy[Json]:
             "names": near(st.lists(near(NAME), max_size=3)),
             "role": near(TEXT),
             "params": near(st.dictionaries(TEXT, JSON, max_size=3)),
+            "skip": near(st.lists(near(st.sampled_from(["wipe", "deliver", "release", "reboot"])), max_size=3)),
         },
     )
 
@@ -52,6 +53,7 @@ LEASE = st.fixed_dictionaries(
         "priority": near(st.integers(-(2**40), 2**40)),
         "description": near(TEXT),
         "cc": near(st.lists(near(TEXT), max_size=2)),
+        "heartbeat": near(st.sampled_from(["10s", "5m", "365d", "366d", "0s", "1"])),
         "surprise": JSON,
     },
 )

@@ -111,12 +111,14 @@ async def test_a_repeated_request_is_the_same_lease(alone: Alone) -> None:
         ("events", 200, None),
         ("log", 200, None),
         ("extend", 409, "lease_not_active"),
+        ("resources", 409, "lease_not_active"),
     ],
 )
 async def test_what_there_is_not_yet_is_told(alone: Alone, call: str, status: int, code: str | None) -> None:
     lease = await submitted(alone, await alone.pool(2))
     address = f"/v1/leases/{lease['id']}/{call}"
-    answer = await (alone.http.post(address, json={"by": "1h"}) if call == "extend" else alone.http.get(address))
+    body = {"extend": {"by": "1h"}, "resources": {"items": [{}]}}.get(call)
+    answer = await (alone.http.post(address, json=body) if body else alone.http.get(address))
     assert answer.status_code == status, fail(answer)
     assert code is None or answer.json()["code"] == code
 
@@ -151,6 +153,54 @@ async def test_once_a_worker_comes_it_is_served(stack: Stack, alone: Alone) -> N
             "lease_releasing",
             "lease_ended",
         ]
+
+
+class TestHeartbeats:
+    """They count from submission on, whether or not anybody has admitted the lease."""
+
+    async def submitted(self, alone: Alone, count: int = 1) -> Json:
+        pool = await alone.pool(1)
+        answer = await alone.post({"items": [{"pool": pool, "count": count}], "heartbeat": "2s"})
+        assert answer.status_code == 202, fail(answer)
+        lease: Json = answer.json()
+        return lease
+
+    async def test_who_is_heard_meanwhile_is_served_once_a_worker_comes(self, alone: Alone) -> None:
+        lease = await self.submitted(alone)
+        async with caller(alone.app, lease["token"]) as holder:
+            for _ in range(6):
+                await asyncio.sleep(0.5)
+                answer = await holder.post(f"/v1/leases/{lease['id']}/heartbeat")
+                assert (answer.status_code, answer.json()["state"]) == (200, "submitted"), fail(answer)
+        async with alone.worker():
+            active = await alone.get(lease, wait="active", timeout=30)
+        assert active["state"] == "active"
+        assert active["heartbeat_by"] > active["active_at"]
+
+    async def test_who_went_away_gets_nothing(self, alone: Alone) -> None:
+        lease = await self.submitted(alone)
+        pool = lease["items"][0]["pool"]
+        await asyncio.sleep(2.1)
+        async with alone.worker():
+            ended = await alone.ended(lease)
+        assert (ended["outcome"], ended["resources"]) == ("lost", [])
+        assert (await alone.http.get(f"/v1/pools/{pool}")).json()["free"] == 1
+
+    async def test_after_a_refusal_there_is_nothing_to_keep(self, alone: Alone) -> None:
+        lease = await self.submitted(alone, count=2)
+        assert (await alone.steer(lease, "heartbeat")).status_code == 200
+        async with alone.worker():
+            assert (await alone.ended(lease))["error"]["code"] == "unsatisfiable"
+        answer = await alone.steer(lease, "heartbeat")
+        assert (answer.status_code, answer.json()["code"]) == (409, "lease_not_active"), fail(answer)
+        assert answer.json()["detail"] == f"lease {lease['id']} is over"
+
+    async def test_a_lease_that_expects_none_is_none_the_worse(self, alone: Alone) -> None:
+        lease = await submitted(alone, await alone.pool(2))
+        assert (await alone.steer(lease, "heartbeat")).status_code == 200
+        async with alone.worker():
+            active = await alone.get(lease, wait="active", timeout=30)
+        assert (active["state"], active["heartbeat_by"]) == ("active", None)
 
 
 async def test_it_can_be_cancelled_and_that_is_not_lost(alone: Alone) -> None:

@@ -9,19 +9,23 @@ from typing import Any
 from sqlalchemy import Row, select
 
 from leasehold.messages import (
+    AddResources,
     AdmitLease,
     Admitted,
+    BrokenInLease,
     BrokenResource,
     Claim,
     Closed,
     CloseLease,
     ExtendLease,
+    GiveBack,
     Held,
     HookReport,
     PlannedStage,
     Recycled,
     RunHook,
     SubmitLease,
+    Tick,
 )
 from leasehold.model import Event, Hook, Inventory, Item, Lease, Outcome, Policy, PoolSpec, ResourceSpec, StageName
 from leasehold.ports import Begun, Place, ResourceFilter
@@ -73,16 +77,24 @@ def admission(asked: SubmitLease, age_s: float = 0.0) -> AdmitLease:
     return AdmitLease(request=asked, age_s=age_s)
 
 
-def request(lease: str, *items: Item, duration: str | None = None, priority: int = 0) -> SubmitLease:
+def request(
+    lease: str,
+    *items: Item,
+    duration: str | None = None,
+    priority: int = 0,
+    heartbeat: str | None = None,
+    principal: str = "alice-token",
+) -> SubmitLease:
     """A request whose digest is that of its own words."""
     return SubmitLease(
         lease=lease,
-        principal="alice-token",
+        principal=principal,
         owner="alice",
         digest=f"digest of {lease}",
         items=items,
         duration=duration,
         priority=priority,
+        heartbeat=heartbeat,
     )
 
 
@@ -122,17 +134,14 @@ class Lab:
         made = spec(name, *(stages or ("validate",)), policy=policy, priority=priority)
         await self.store.apply(file((made, hosts(count)), name=name), "operator")
 
-    async def submit(
-        self, lease: str, *items: Item, pool: str = "r640", duration: str | None = None, priority: int = 0
-    ) -> Admitted:
-        """Ask for these items, or for one resource of a pool."""
+    async def submit(self, lease: str, *items: Item, pool: str = "r640", age_s: float = 0.0, **asked: Any) -> Admitted:
+        """Ask for these items, or for one resource of a pool; `asked` is what `request` takes beside."""
         wanted = items or (Item(pool=pool),)
-        order = admission(request(lease, *wanted, duration=duration, priority=priority))
-        return await self.store.admit(order, f"run of {lease}")
+        return await self.store.admit(admission(request(lease, *wanted, **asked), age_s), f"run of {lease}")
 
-    async def take(self, lease: str, *items: Item, pool: str = "r640", duration: str | None = None) -> Admitted:
+    async def take(self, lease: str, *items: Item, pool: str = "r640", **asked: Any) -> Admitted:
         """Have a lease that is granted at once, and make it active."""
-        admitted = await self.submit(lease, *items, pool=pool, duration=duration)
+        admitted = await self.submit(lease, *items, pool=pool, **asked)
         assert admitted.claims, admitted
         await self.store.activate(lease)
         return admitted
@@ -146,6 +155,24 @@ class Lab:
         return await self.store.close_lease(
             CloseLease(lease=lease, outcome=outcome, actor="alice", stopped=stopped, reason="enough", broken=why)
         )
+
+    async def report(self, lease: str, *claims: Claim, reason: str = "wipe: exit status 3") -> Admitted:
+        """Say that these of a lease's resources failed their stages."""
+        broken = tuple(BrokenResource(pool=c.pool, resource=c.resource, epoch=c.epoch, reason=reason) for c in claims)
+        return await self.store.report_broken(BrokenInLease(lease=lease, broken=broken))
+
+    async def add(self, lease: str, *items: Item, pool: str = "r640", request: str = "") -> Admitted:
+        """Give an active lease these items, or one resource of a pool."""
+        more = AddResources(items=items or (Item(pool=pool),), actor="alice", request=request)
+        return await self.store.add(lease, more)
+
+    async def give_back(self, lease: str, resource: str, pool: str = "r640") -> Admitted:
+        """Take a resource out of a lease."""
+        return await self.store.give_back(lease, GiveBack(pool=pool, resource=resource, actor="alice"))
+
+    async def tick(self, lease: str = "a") -> Held:
+        """Do what is due for a lease."""
+        return await self.store.tick(Tick(lease=lease, stopped=True))
 
     async def extend(
         self, lease: str, by: str | None = None, *, until: datetime | None = None, request: str = ""

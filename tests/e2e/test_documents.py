@@ -24,7 +24,13 @@ pools:
   - {name: host02, properties: {disks: [{disk_type: nvme}]}}
   - {name: host03}
 - name: vm
-  resources: [{name: vm1, tags: [fedora]}, {name: vm2, tags: [fedora]}, {name: vm3}]
+  resources:
+  - {name: vm1, tags: [fedora]}
+  - {name: vm2, tags: [fedora]}
+  - {name: vm3}
+  - {name: vm4}
+  - {name: vm5, tags: [fedora]}
+  - {name: vm6}
 """
 SCRIPT = ["sh", "-eu", "-c"]
 RUN_BY_CI = {"setup", "check", "test", "demo", "up", "bench"}

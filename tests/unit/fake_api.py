@@ -7,7 +7,9 @@ cancelled, or ended by the test.
 from __future__ import annotations
 
 import json
+import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -19,13 +21,14 @@ TOKEN = "secret-token"
 
 @dataclass(frozen=True)
 class Request:
-    """What a client sent."""
+    """What a client sent, and when by `time.monotonic`."""
 
     method: str
     path: str
     query: list[tuple[str, str]]
     headers: dict[str, str]
     body: bytes
+    at: float = field(default_factory=time.monotonic)
 
     @property
     def json(self) -> Any:
@@ -81,6 +84,15 @@ def lease(ordinal: int, **fields: Any) -> dict[str, Any]:
     return {**nothing, **known, **told, "created_at": "2026-01-05T09:00:00Z", "temporal_url": url, **fields}
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        # A client that is killed in the middle is a part of the tests.
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class FakeApi:
     """The API. `answers` overrides what a call gets: `{"GET /v1/pools": [Answer(...), ...]}`, each used once.
 
@@ -101,8 +113,7 @@ class FakeApi:
         self._steps: dict[str, list[dict[str, Any]]] = {}
         self._keys: dict[str, str] = {}
         self._changed = threading.Condition()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
         self._closed = False
         self.url = f"http://127.0.0.1:{self._server.server_port}"
 
@@ -139,6 +150,12 @@ class FakeApi:
             self._steps[ref] = []
             self._changed.notify_all()
 
+    def go_on(self, ref: str, state: dict[str, Any]) -> None:
+        """Let a lease reach a state."""
+        with self._changed:
+            self.leases[ref] |= {"queue": None, **state}
+            self._changed.notify_all()
+
     def answer(self, request: Request) -> Answer:
         """Do what a request asks for."""
         with self._changed:
@@ -157,21 +174,40 @@ class FakeApi:
                 return self._submit(request)
             case "GET", ["leases"]:
                 return Answer(200, {"items": list(self.leases.values()), "next_cursor": None})
-            case "GET", ["leases", ref]:
-                return self._on_lease(ref, lambda found: self._wait(found, dict(request.query)))
-            case "POST", ["leases", ref, "release" | "cancel" as verb]:
-                return self._on_lease(ref, lambda found: self._close(found, verb))
-            case "POST", ["leases", ref, "extend"]:
-                return self._on_lease(ref, lambda found: Answer(200, found))
-            case "GET", ["leases", ref, "delivery"]:
-                body = {"lease": ref, "resources": self.delivered}
-                return self._on_lease(ref, lambda _: Answer(200, body))
-            case "GET", ["leases", ref, "events" | "runs" as what]:
-                return self._on_lease(ref, lambda _: self._happened(what, dict(request.query)))
+            case "GET", ["leases", ref, *rest]:
+                return self._on_lease(ref, lambda found: self._show(found, rest, dict(request.query)))
+            case _, ["leases", ref, *rest]:
+                return self._on_lease(ref, lambda found: self._steer(found, request, rest))
             case "GET", ["pools", _, "resources", _, "events" | "runs" as what]:
                 return self._happened(what, dict(request.query))
-            case "GET", ["leases", ref, "log"]:
-                return self._on_lease(ref, lambda _: Answer(200, self.printed.get(dict(request.query)["run"], b"")))
+            case _:
+                return problem(404, "not_found", "there is nothing at this address")
+
+    def _show(self, found: dict[str, Any], path: list[str], query: dict[str, str]) -> Answer:
+        match path:
+            case []:
+                return self._wait(found, query)
+            case ["delivery"]:
+                return Answer(200, {"lease": found["id"], "resources": self.delivered})
+            case ["events" | "runs" as what]:
+                return self._happened(what, query)
+            case ["log"]:
+                return Answer(200, self.printed.get(query["run"], b""))
+            case _:
+                return problem(404, "not_found", "there is nothing at this address")
+
+    def _steer(self, found: dict[str, Any], request: Request, path: list[str]) -> Answer:
+        match request.method, path:
+            case "POST", ["release" | "cancel" as verb]:
+                return self._close(found, verb)
+            case "POST", ["extend"]:
+                return Answer(200, found)
+            case "POST", ["heartbeat"]:
+                return self._beat(found)
+            case "POST", ["resources"]:
+                return self._grow(found, request.json["items"])
+            case "DELETE", ["resources", pool, name]:
+                return self._shrink(found, pool, name)
             case _:
                 return problem(404, "not_found", "there is nothing at this address")
 
@@ -202,6 +238,27 @@ class FakeApi:
             elif "wait" in query:
                 over = (query["wait"], "ended")
                 self._changed.wait_for(lambda: self._closed or found["state"] in over, float(query["timeout"]))
+            return Answer(200, dict(found))
+
+    def _beat(self, found: dict[str, Any]) -> Answer:
+        if found["state"] == "ended":
+            return problem(409, "lease_not_active", f"lease {found['number']} is over")
+        return Answer(200, found)
+
+    def _grow(self, found: dict[str, Any], items: list[dict[str, Any]]) -> Answer:
+        with self._changed:
+            for item in items:
+                ordinal = len(found["resources"]) + 1
+                found["resources"] = [*found["resources"], leased(f"r{ordinal}", "preparing", "wipe", 1)]
+                found["items"] = [*found["items"], item]
+            return Answer(200, dict(found))
+
+    def _shrink(self, found: dict[str, Any], pool: str, name: str) -> Answer:
+        with self._changed:
+            found["resources"] = [
+                {**one, "state": "released"} if (one["pool"], one["name"]) == (pool, name) else one
+                for one in found["resources"]
+            ]
             return Answer(200, dict(found))
 
     def _close(self, found: dict[str, Any], verb: str) -> Answer:

@@ -141,13 +141,16 @@ def test_the_module_is_a_command_too(api: FakeApi) -> None:
 
 def test_the_reference_names_every_command_with_all_its_options(cli: Cli) -> None:
     reference = (ROOT / "docs" / "reference" / "cli.md").read_text()
-    request = reference[reference.index("## REQUEST") : reference.index("## Stopping")]
-    lines = [line for line in reference.splitlines() if re.match(r"leasehold [a-z]+(?: (?!--item)|$)", line)]
+    item = reference[reference.index("## ITEM") : reference.index("## REQUEST")]
+    request = reference[reference.index("## ITEM") : reference.index("## Heartbeats")]
+    lines = [line for line in reference.splitlines() if re.match(r"leasehold [a-z-]+(?: (?!--item)|$)", line)]
     everywhere = {"--help", "--json"}
 
     for line in lines:
-        words = itertools.takewhile(re.compile("[a-z]+").fullmatch, line.split()[1:])
-        written = set(re.findall(r"--[a-z][a-z-]+", line + (request if "[REQUEST]" in line else "")))
+        words = itertools.takewhile(re.compile("[a-z]+(-[a-z]+)*").fullmatch, line.split()[1:])
+        options = {"[REQUEST]": request, "[ITEM]": item}
+        more = [text for word, text in options.items() if word in line]
+        written = set(re.findall(r"--[a-z][a-z-]+", "".join([line, *more])))
         told = set(re.findall(r"--[a-z][a-z-]+", cli(*words, "--help").out))
         assert written - {"--pool"} == told - {"--pool"} - everywhere, line
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.unit.cli_runner import Cli, finish, kill_leftovers, start
-from tests.unit.fake_api import ACTIVE, PREPARING, QUEUED, Answer, FakeApi, lease, problem
+from tests.unit.fake_api import ACTIVE, PREPARING, QUEUED, Answer, FakeApi, lease, leased, problem
 
 
 @pytest.fixture
@@ -45,6 +45,23 @@ def test_ls_shows_a_line_for_each_lease(api: FakeApi, cli: Cli) -> None:
     assert lines[0][1:5] == ["alice", lines[0][2], "lab/r1", "a b c [31m"]
     assert lines[0][2].startswith("active until 2999-01-05T10:00:00Z (in ")
     assert lines[1][2:4] == ["queued, position 2: needs 1 of lab, 0 free", "1 lab"]
+
+
+def test_ls_shows_grace_the_next_heartbeat_and_only_what_a_lease_still_has(api: FakeApi, cli: Cli) -> None:
+    replaced = {"resources": [leased("r1", "released"), leased("r2")]}
+    have(
+        api,
+        {**ACTIVE, "in_grace": True, "expires_at": "2026-01-05T10:00:00Z"},
+        {**PREPARING, **replaced, "queue": {"position": 1, "reason": "needs 1 of lab, 0 free", "eta": None}},
+        {**ACTIVE, **replaced, "heartbeat_by": "2026-01-05T10:00:30Z"},
+    )
+
+    lines = [line.split("\t") for line in cli("ls").out.splitlines()]
+
+    assert [line[3] for line in lines] == ["lab/r1", "lab/r2", "lab/r2"]
+    assert lines[0][2] == "active, in grace since 2026-01-05T10:00:00Z"
+    assert lines[1][2] == "preparing, position 1: needs 1 of lab, 0 free"
+    assert lines[2][2].endswith(", heartbeat by 2026-01-05T10:00:30Z")
 
 
 @pytest.mark.parametrize(

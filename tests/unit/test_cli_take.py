@@ -53,6 +53,16 @@ def test_waiting_shows_place_reason_stage_and_attempt(api: FakeApi, cli: Cli) ->
     assert outcome.out.startswith("lab/r1\n")
 
 
+def test_waiting_shows_what_a_lease_that_waits_in_no_queue_waits_for(api: FakeApi, cli: Cli) -> None:
+    repair = {"position": 0, "reason": "lab/r1 waits for its repair: wipe: exit status 1", "eta": None}
+    api.way = [{**PREPARING, "resources": [leased("r1", "broken")], "queue": repair}, ACTIVE]
+
+    assert cli("take", "lab").err.splitlines()[:2] == [
+        "lease 1: preparing: lab/r1 waits for its repair: wipe: exit status 1",
+        "lease 1: lab/r1: broken",
+    ]
+
+
 def test_json_is_the_apis_lease_with_its_delivery_and_nothing_else_is_said(api: FakeApi, cli: Cli) -> None:
     api.way = [QUEUED, ACTIVE]
 
@@ -82,6 +92,11 @@ ITEMS: list[tuple[list[str], list[dict[str, Any]]]] = [
         ],
     ),
     (["-i", '{"pool": "lab", "params": {"os": "a,b"}}'], [{"pool": "lab", "params": {"os": "a,b"}}]),
+    (
+        ["lab", "--role", "bastion", "--skip", "wipe", "--skip", "provision"],
+        [{"pool": "lab", "count": 1, "role": "bastion", "skip": ["wipe", "provision"]}],
+    ),
+    (["-i", "pool=lab,skip=wipe,skip=validate"], [{"pool": "lab", "count": 1, "skip": ["wipe", "validate"]}]),
 ]
 
 
@@ -109,6 +124,9 @@ def test_options_say_how(api: FakeApi, cli: Cli) -> None:
     [
         [],
         ["-n", "2"],
+        ["--skip", "wipe"],
+        ["--role", "bastion"],
+        ["--skip", "wipe", "--item", "pool=vm"],
         ["lab", "-n", "0"],
         ["lab", "--for", "4 hours"],
         ["lab", "--timeout", "soon"],

@@ -70,7 +70,12 @@ def test_a_request_carries_token_key_body_and_how_long_to_wait() -> None:
     script = Script(ok(status=201))
 
     script.client().submit(
-        [{"pool": "lab", "count": 2}], duration="4h", cc=["bob"], wait="active", timeout=timedelta(seconds=1.5)
+        [{"pool": "lab", "count": 2}],
+        duration="4h",
+        cc=["bob"],
+        heartbeat="5m",
+        wait="active",
+        timeout=timedelta(seconds=1.5),
     )
 
     assert str(script.sent.url) == "http://lab.example:8700/v1/leases?wait=active&timeout=2"
@@ -80,6 +85,7 @@ def test_a_request_carries_token_key_body_and_how_long_to_wait() -> None:
         "items": [{"pool": "lab", "count": 2}],
         "duration": "4h",
         "cc": ["bob"],
+        "heartbeat": "5m",
     }
     assert script.sent.extensions["timeout"]["read"] > 2
 
@@ -95,6 +101,14 @@ CALLS: list[tuple[Callable[[Client], Any], str, str, Any]] = [
         None,
     ),
     (lambda c: c.extend("7", by="2h"), "POST", "/v1/leases/7/extend", {"by": "2h"}),
+    (lambda c: c.heartbeat("7"), "POST", "/v1/leases/7/heartbeat", None),
+    (
+        lambda c: c.add("7", [{"pool": "lab", "skip": ["wipe"]}]),
+        "POST",
+        "/v1/leases/7/resources",
+        {"items": [{"pool": "lab", "skip": ["wipe"]}]},
+    ),
+    (lambda c: c.give_back("7", "lab", "r1"), "DELETE", "/v1/leases/7/resources/lab/r1", None),
     (lambda c: c.release("7"), "POST", "/v1/leases/7/release", None),
     (lambda c: c.cancel("7"), "POST", "/v1/leases/7/cancel", None),
     (lambda c: c.delivery("7"), "GET", "/v1/leases/7/delivery", None),
@@ -253,6 +267,9 @@ def test_an_unreachable_api_is_named_in_a_sentence() -> None:
         lambda c: c.lease("7"),
         lambda c: c.submit([{"pool": "lab"}]),
         lambda c: c.extend("7", by="1h"),
+        lambda c: c.add("7", [{"pool": "lab"}]),
+        lambda c: c.give_back("7", "lab", "r1"),
+        lambda c: c.heartbeat("7"),
         lambda c: c.release("7"),
         lambda c: c.cancel("7"),
         lambda c: c.put_pool("lab", {}),
@@ -327,6 +344,29 @@ def test_waiting_outlives_a_restart_of_the_api() -> None:
     script = Script(ok(lease(7, **QUEUED)), trouble, trouble, ok(lease(7, **ACTIVE)))
 
     assert script.client(patience=timedelta(0)).wait_for("7", "active")["state"] == "active"
+
+
+def test_waiting_goes_on_after_a_long_sleep_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    slept = 0.0
+
+    def asleep(_: httpx.Request) -> httpx.Response:
+        nonlocal slept
+        slept += 3600
+        raise httpx.ReadError("reset")
+
+    clock = time.monotonic
+    monkeypatch.setattr(time, "monotonic", lambda: clock() + slept)
+    script = Script(ok(lease(7, **QUEUED)), asleep, ok(lease(7, **ACTIVE)))
+
+    assert script.client().wait_for("7", "active")["state"] == "active"
+
+
+def test_waiting_ends_when_the_api_stays_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("leasehold.client.OUTAGE", timedelta(seconds=1.5))
+    script = Script(ok(lease(7, **QUEUED)), httpx.ConnectError("refused"))
+
+    with pytest.raises(Unavailable):
+        script.client(patience=timedelta(0)).wait_for("7", "active")
 
 
 def test_waiting_does_not_begin_with_an_api_that_is_not_there() -> None:

@@ -10,12 +10,13 @@ from temporalio.worker import Replayer
 
 from workflows.lease import LeaseWorkflow
 from workflows.recycle import RecycleWorkflow
+from workflows.sweep import ReconcileWorkflow, SweepWorkflow
 
 HISTORIES = sorted((Path(__file__).parents[1] / "histories").glob("*.json"))
 
 
-def test_there_are_histories_of_leases_and_recyclings() -> None:
-    assert {path.name.split("-")[0] for path in HISTORIES} == {"lease", "recycle"}
+def test_there_are_histories_of_every_kind() -> None:
+    assert {path.name.split("-")[0] for path in HISTORIES} == {"lease", "recycle", "sweep", "reconcile"}
 
 
 @pytest.fixture(params=HISTORIES, ids=lambda path: path.stem)
@@ -25,4 +26,5 @@ def history(request: pytest.FixtureRequest) -> WorkflowHistory:
 
 
 async def test_a_running_workflow_survives_the_change(history: WorkflowHistory) -> None:
-    await Replayer(workflows=[LeaseWorkflow, RecycleWorkflow]).replay_workflow(history)
+    kinds = [LeaseWorkflow, RecycleWorkflow, SweepWorkflow, ReconcileWorkflow]
+    await Replayer(workflows=kinds).replay_workflow(history)
