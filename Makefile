@@ -5,7 +5,7 @@ BIN := .venv/bin
 ARGS ?=
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help setup demo up test check bench chaos lock clean temporal test-server
+.PHONY: help setup demo up test check bench kills chaos lock clean temporal test-server
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +31,9 @@ check: .venv/ready ## style, types, import rules, and the description of the con
 
 bench: .venv/ready temporal ## measure, beside the targets
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+kills: .venv/ready temporal ## kill -9 at every commit that the service makes, one after the other; some minutes
+	@$(BIN)/python -m tests tests/e2e/test_kills.py -m long $(ARGS)
 
 chaos: .venv/ready temporal ## five minutes of leases while processes are killed at random; ARGS=--help
 	@$(BIN)/python -m tests.chaos $(ARGS)

@@ -53,6 +53,7 @@ def test_a_process_that_outlives_its_hook_would_be_noticed(nursery: Nursery, tmp
         lane.play(lives_on)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(600)
 def test_no_kill_at_any_commit_breaks_a_lease(orders: list[Order], nursery: Nursery, tmp_path: Path) -> None:
     """After each one, every lease has ended as its story says, and everything that was lent has come back.

@@ -232,6 +232,6 @@ NOT_REACHED: Mapping[str, str] = {
     **dict.fromkeys(("open_pass", "close_pass", "recycle_again", "check_temporal", "rebuild", "prune"), _SWEEP),
     **dict.fromkeys(("create", "revoke", "used"), _TOKENS),
     "outbox_failed": "made where Temporal does not answer: one note, which the next delivery outdates",
-    "give_slots": "made for a recycling that somebody has terminated in Temporal",
+    "forget": "made for a workflow that is closed and no lease's: a recycling that somebody has terminated in Temporal",
 }
 """Writing methods of the ports that no scenario comes to, and why that is right."""
