@@ -88,7 +88,7 @@ class _Teller:
 
     def tell_lease_preparing(self, event: Event) -> Line:
         self._note(event, "granted")
-        what = f"granted {', '.join(event['data'].get('resources', ()))}"
+        what = f"granted {_resources(event)}"
         if "number" in event["data"]:
             return Line(at=event["at"], text=f"{self._requested(event)}; {what}")
         return Line(at=event["at"], text=f"{what}{self._after(event, 'queued', ' in the queue')}")
@@ -106,6 +106,30 @@ class _Teller:
         until = exact(event["data"].get("expires_at"))
         text = f"delivered{self._after(event, 'granted', ' of preparation')}; lent until {until}"
         return Line(at=event["at"], text=text, mood=Mood.GOOD)
+
+    def tell_lease_replaced(self, event: Event) -> Line:
+        return Line(at=event["at"], text=f"granted {_resources(event)} in the stead of what failed")
+
+    def tell_lease_blocked(self, event: Event) -> Line:
+        return Line(at=event["at"], text=f"waits{_why(event)}", mood=Mood.BUSY)
+
+    def tell_lease_grown(self, event: Event) -> Line:
+        return Line(at=event["at"], text=f"given {_resources(event)} more{_by(event)}")
+
+    def tell_lease_shrunk(self, event: Event) -> Line:
+        return Line(at=event["at"], text=f"{self._place(event)}given back{_by(event)}")
+
+    def tell_lease_resource_ready(self, event: Event) -> Line:
+        return Line(at=event["at"], text=f"{self._place(event)}delivered", mood=Mood.GOOD)
+
+    def tell_lease_expiring(self, event: Event) -> Line:
+        left = span(event["data"].get("left_s", 0))
+        text = f"warned: it ends at {exact(event['data'].get('expires_at'))}, in {left}"
+        return Line(at=event["at"], text=text, mood=Mood.BUSY)
+
+    def tell_lease_grace(self, event: Event) -> Line:
+        text = f"expired, and can be extended until {exact(event['data'].get('until'))}"
+        return Line(at=event["at"], text=text, mood=Mood.BUSY)
 
     def tell_lease_extended(self, event: Event) -> Line:
         return Line(at=event["at"], text=f"extended{_by(event)} until {exact(event['data'].get('expires_at'))}")
@@ -227,6 +251,10 @@ def _run(run: Run) -> tuple[str, Mood]:
 
 def _where(event: Event) -> str:
     return "/".join(filter(None, (event["pool"], event["resource"])))
+
+
+def _resources(event: Event) -> str:
+    return ", ".join(event["data"].get("resources", ()))
 
 
 def _by(event: Event) -> str:

@@ -354,6 +354,7 @@ class TestGivingBack:
 
         assert await told(new) == ["host02", "host03"]
         assert await told(gone) == ["host01", "host02", "host03"]
+        await lab.store.activate("a", (new.held,))
         await lab.close("a")
         assert await told(await lab.recycling("host02")) == ["host01", "host02", "host03"]
 

@@ -116,7 +116,41 @@ def told(outcome: Outcome) -> list[str]:
     return [line.partition("\t")[2] for line in lines]
 
 
+HELD = [
+    event(1, "09:00:00", "lease_preparing", actor="alice", data={"number": 1, "resources": ["lab/r1"]}),
+    event(2, "09:01:00", "lease_blocked", **R1, reason="lab/r1: no worker has begun wipe for a minute"),
+    event(3, "09:02:00", "resource_broken", **R1, reason="wipe: exit status 3"),
+    event(4, "09:02:00", "lease_replaced", data={"resources": ["lab/r2"]}),
+    event(5, "09:03:00", "lease_active", data={"expires_at": "2026-01-05T10:03:00+00:00"}),
+    event(6, "09:04:00", "lease_grown", actor="bob", data={"resources": ["lab/r1", "lab/r3"]}),
+    event(7, "09:05:00", "lease_resource_ready", **R1),
+    event(8, "09:06:00", "lease_shrunk", **R1, actor="bob"),
+    event(9, "09:33:00", "lease_expiring", data={"expires_at": "2026-01-05T10:03:00+00:00", "left_s": 1800}),
+    event(10, "10:03:00", "lease_grace", data={"until": "2026-01-05T10:18:00+00:00"}),
+    event(11, "10:10:00", "lease_extended", actor="policy", data={"expires_at": "2026-01-05T12:00:00+00:00"}),
+    event(12, "11:00:00", "lease_ended", reason="no heartbeat came in time", data={"outcome": "lost"}),
+]
+
+
 class TestALease:
+    def test_what_happens_while_it_is_held_and_before_in_words(self, api: FakeApi, cli: Cli) -> None:
+        have(api, {**ENDED, "outcome": "lost"}, HELD)
+
+        assert told(cli("show", "1")) == [
+            "requested by alice: 1 lab; granted lab/r1",
+            "waits: lab/r1: no worker has begun wipe for a minute",
+            "lab/r1: broken: wipe: exit status 3",
+            "granted lab/r2 in the stead of what failed",
+            "delivered after 3m of preparation; lent until 2026-01-05T10:03:00Z",
+            "given lab/r1, lab/r3 more by bob",
+            "lab/r1: delivered",
+            "lab/r1: given back by bob",
+            "warned: it ends at 2026-01-05T10:03:00Z, in 30m",
+            "expired, and can be extended until 2026-01-05T10:18:00Z",
+            "extended by policy until 2026-01-05T12:00:00Z",
+            "lost after 1h 57m: no heartbeat came in time",
+        ]
+
     def test_its_story_from_the_request_to_the_recycling(self, api: FakeApi, cli: Cli) -> None:
         have(api, {**ENDED, "description": "nightly", "cc": ["bob"]}, EVENTS, RUNS)
         api.printed["23"] = b"[lab/r1 provision#1 stdout] installing\n[lab/r1 provision#1 stderr] no\x1b[2Jdisk\n"
