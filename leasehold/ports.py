@@ -571,7 +571,7 @@ class LogStore(Protocol):
         """Add a piece of output."""
         ...
 
-    async def read(self, lease: str, after: int = 0, limit: int = 200, only: LogFilter = ...) -> list[LogChunk]:
+    async def read(self, lease: str, after: int = 0, limit: int = 50, only: LogFilter = ...) -> list[LogChunk]:
         """The pieces of a lease's log, or of a part of it, after one of them, oldest first."""
         ...
 

@@ -59,7 +59,7 @@ class SqlLogStore:
 
         await self._database.write(add)
 
-    async def read(self, lease: str, after: int = 0, limit: int = 200, only: LogFilter = _EVERYTHING) -> list[LogChunk]:
+    async def read(self, lease: str, after: int = 0, limit: int = 50, only: LogFilter = _EVERYTHING) -> list[LogChunk]:
         """The pieces of a lease's log, or of a part of it, after one of them, oldest first."""
 
         def find(connection: Connection) -> list[LogChunk]:
