@@ -75,6 +75,7 @@ class Gateway:
         except WorkflowAlreadyStartedError:
             return None
         except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):
+            _check_not_cancelled()
             # The call may have been lost before it started anything: make sure.
             await self._start(request)
             return None
@@ -148,6 +149,7 @@ class Gateway:
         except WorkflowUpdateFailedError as error:
             raise _translated(error) from None
         except (TimeoutError, WorkflowUpdateRPCTimeoutOrCancelledError):
+            _check_not_cancelled()
             raise Unavailable("no worker answers; it may still be done: ask for the lease") from None
         except RPCError as error:
             if error.status is RPCStatusCode.NOT_FOUND:
@@ -258,6 +260,13 @@ class Gateway:
 
     def _handle(self, lease: str) -> WorkflowHandle[LeaseWorkflow, str]:
         return self._client.get_workflow_handle_for(LeaseWorkflow.run, lease)
+
+
+def _check_not_cancelled() -> None:
+    """Raise `CancelledError` where the caller went away: Temporal's client tells of it with an error of its own."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 async def _repeated(update: Callable[[], Awaitable[Answer]]) -> Answer:

@@ -135,7 +135,7 @@ class Stack:
     async def ended(self, lease: Json) -> Json:
         """A lease once it has ended."""
         found = await self.get(lease, wait="ended", timeout=PATIENCE_S)
-        assert found["state"] == "ended"
+        assert found["state"] == "ended", found
         return found
 
     async def steer(self, lease: Json, call: str, body: Any = None, **headers: str) -> httpx.Response:
