@@ -23,6 +23,8 @@ MOST_GROWTH_MIB = 64
 
 For each run it may keep a result of 64 KiB and what of 1 MiB of log the database has not taken yet.
 """
+PAGE_CACHES_MIB = 64
+"""Who reads logs fills SQLite's page caches, up to 32 MiB for each connection that is in use at once."""
 MOST_LOG_MIB = 8
 
 # Written down by each process, because one can hide from every other search: a changed environment, another group.
@@ -167,7 +169,8 @@ def test_the_worst_hooks_are_contained_all_at_once(stack: Stack, lab: Lab) -> No
         logs = {name: b"".join(lab.client.log(lease["id"])).decode() for name, lease in leases.items()}
 
     for name, peak in peaks.items():
-        assert peak.most - peak.before < MOST_GROWTH_MIB, (name, peak.before, peak.most)
+        most = MOST_GROWTH_MIB + (PAGE_CACHES_MIB if name == "API" else 0)
+        assert peak.most - peak.before < most, (name, peak.before, peak.most)
     assert size_of_logs(stack) - logs_before < MOST_LOG_MIB
     for name, evil in HOOKS.items():
         check_outcome(lab, pools[name], evil, ended[name])
@@ -192,7 +195,8 @@ def check_outcome(lab: Lab, pool: str, evil: Evil, lease: Lease) -> None:
         assert resource["state"] == "leased"
         return
     assert lease["outcome"] == "failed"
-    assert lease["error"] == {"code": "stage_failed", "detail": f"{pool}/r0: {evil.reason}"}
+    detail = f"{pool}/r0: {evil.reason}; there is no other resource to take its place"
+    assert lease["error"] == {"code": "stage_failed", "detail": detail}
     assert {end["reason"] for end in ends} == {evil.reason.partition(": ")[2]}
     assert resource["state"] == "broken"
     assert resource["broken"] is not None
