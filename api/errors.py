@@ -67,40 +67,61 @@ def _json_reason(found: Mapping[str, Any], body: object) -> str:
     return str(reason)
 
 
+def is_unconnected(error: RuntimeError) -> bool:
+    """Whether Temporal's client says that it has never reached Temporal, for which it has no error of its own."""
+    return str(error).startswith("Failed client connect")
+
+
 def install(app: FastAPI) -> None:
     """Have every error answered in the one shape."""
+    for kind, handler in _HANDLERS.items():
+        app.add_exception_handler(kind, handler)
 
-    @app.exception_handler(LeaseholdError)
-    async def on_own(_request: Request, error: LeaseholdError) -> JSONResponse:
-        return answer(error)
 
-    @app.exception_handler(RequestValidationError)
-    async def on_validation(request: Request, error: RequestValidationError) -> JSONResponse:
-        sent = request.headers.get("content-type", "").partition(";")[0].strip()
-        return answer(from_validation(error, sent))
+async def _on_own(_request: Request, error: Any) -> JSONResponse:
+    return answer(error)
 
-    @app.exception_handler(HTTPException)
-    async def on_http(_request: Request, error: HTTPException) -> JSONResponse:
-        own: LeaseholdError
-        if error.status_code == 404:
-            own = NotFound("there is nothing at this address")
-        elif error.status_code == 405:
-            own = _MethodNotAllowed("this address does not take this method")
-        elif error.status_code == 400:
-            own = Malformed("the body cannot be read as JSON in UTF-8")
-        else:
-            own = LeaseholdError(str(error.detail))
-        return answer(own)
 
-    @app.exception_handler(RPCError)
-    async def on_temporal(_request: Request, error: RPCError) -> JSONResponse:
-        log.error("Temporal does not answer: %s", error)
-        return answer(Unavailable("Temporal does not answer"))
+async def _on_validation(request: Request, error: Any) -> JSONResponse:
+    sent = request.headers.get("content-type", "").partition(";")[0].strip()
+    return answer(from_validation(error, sent))
 
-    @app.exception_handler(Exception)
-    async def on_bug(_request: Request, error: Exception) -> JSONResponse:
-        log.exception("a bug", exc_info=error)
-        return answer(LeaseholdError("Leasehold failed; its log says why"))
+
+async def _on_http(_request: Request, error: Any) -> JSONResponse:
+    own: LeaseholdError
+    if error.status_code == 404:
+        own = NotFound("there is nothing at this address")
+    elif error.status_code == 405:
+        own = _MethodNotAllowed("this address does not take this method")
+    elif error.status_code == 400:
+        own = Malformed("the body cannot be read as JSON in UTF-8")
+    else:
+        own = LeaseholdError(str(error.detail))
+    return answer(own)
+
+
+async def _on_temporal(_request: Request, error: Exception) -> JSONResponse:
+    log.error("Temporal does not answer: %s", error)
+    return answer(Unavailable("Temporal does not answer"))
+
+
+async def _on_runtime(request: Request, error: Any) -> JSONResponse:
+    return await (_on_temporal if is_unconnected(error) else _on_bug)(request, error)
+
+
+async def _on_bug(_request: Request, error: Exception) -> JSONResponse:
+    log.exception("a bug", exc_info=error)
+    return answer(LeaseholdError("Leasehold failed; its log says why"))
+
+
+_HANDLERS = {
+    LeaseholdError: _on_own,
+    RequestValidationError: _on_validation,
+    HTTPException: _on_http,
+    RPCError: _on_temporal,
+    RuntimeError: _on_runtime,
+    Exception: _on_bug,
+}
 
 
 def refusal(plain: dict[str, Any]) -> LeaseholdError:

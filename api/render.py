@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -206,19 +207,24 @@ def alert(alert: Alert) -> dict[str, Any]:
     return {"key": alert.key, "since": time(alert.since), "detail": alert.detail}
 
 
-def delivery(delivery: Delivery) -> dict[str, Any]:
-    """What one resource's `deliver` printed: as text where it is some, and always as bytes."""
+def delivery(lease: str, delivered: Sequence[Delivery]) -> dict[str, Any]:
+    """What was delivered for each resource of a lease, and what is shared by all."""
+    return {
+        "lease": lease,
+        "resources": [
+            {"pool": one.pool, "name": one.name, "role": one.role, **_data(one.data)} for one in delivered if one.name
+        ],
+        "shared": [{"pool": one.pool, **_data(one.data)} for one in delivered if not one.name],
+    }
+
+
+def _data(printed: bytes) -> dict[str, str | None]:
+    """What a hook printed: as text where it is some, and always as bytes."""
     try:
-        text: str | None = delivery.data.decode()
+        text: str | None = printed.decode()
     except UnicodeDecodeError:
         text = None
-    return {
-        "pool": delivery.pool,
-        "name": delivery.name,
-        "role": delivery.role,
-        "data": text,
-        "data_base64": b64encode(delivery.data).decode(),
-    }
+    return {"data": text, "data_base64": b64encode(printed).decode()}
 
 
 def scopes(scopes: Scopes) -> dict[str, Any]:

@@ -361,10 +361,14 @@ class ReconcileAnswer(BaseModel):
 
 
 class DeliveryAnswer(BaseModel):
-    """What the holder needs to connect: `data` is the text, or null where the bytes are none."""
+    """What the holder needs to connect: `data` is the text, or null where the bytes are none.
+
+    `shared` is what hooks for the whole lease delivered, one for each pool that has such a hook.
+    """
 
     lease: str
     resources: list[dict[str, Any]]
+    shared: list[dict[str, Any]]
 
 
 class ScopesAnswer(BaseModel):

@@ -127,11 +127,20 @@ class Delivered(TypedDict):
     data_base64: str
 
 
+class Shared(TypedDict):
+    """What the holder needs to connect that is no single resource's, as a pool's hook for the whole lease says."""
+
+    pool: str
+    data: str | None
+    data_base64: str
+
+
 class Delivery(TypedDict):
     """The access data of a lease. A secret."""
 
     lease: str
     resources: list[Delivered]
+    shared: list[Shared]
 
 
 class Event(TypedDict):

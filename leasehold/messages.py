@@ -284,10 +284,15 @@ class BrokenResource:
 
 @dataclass(frozen=True, kw_only=True)
 class BrokenInLease:
-    """Resources that failed their stages while a lease was being prepared."""
+    """Resources that failed their stages while a lease was being prepared.
+
+    `dropped` were added to an active lease that goes on without them, for this `reason`, which is none of their faults.
+    """
 
     lease: str
-    broken: tuple[BrokenResource, ...]
+    broken: tuple[BrokenResource, ...] = ()
+    dropped: tuple[HeldResource, ...] = ()
+    reason: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -198,6 +198,11 @@ class Policy:
             return self.on_release
         return (StageName.RELEASE, *(PREPARE_AHEAD if self.prepare is Prepare.AHEAD else ()))
 
+    @property
+    def prepares_ahead(self) -> bool:
+        """Whether a resource that is free has gone through its stages: an `on_release` may leave some out."""
+        return self.prepare is Prepare.AHEAD and set(PREPARE_AHEAD) <= {*self.after_release}
+
 
 @dataclass(frozen=True, kw_only=True)
 class PoolSpec:
@@ -340,7 +345,10 @@ class Lease:
 
 @dataclass(frozen=True, kw_only=True)
 class Delivery:
-    """What the holder needs to connect to one resource: the bytes that its `deliver` hook printed."""
+    """What the holder needs to connect to one resource: the bytes that its `deliver` hook printed.
+
+    Without a name it is for all resources of the lease: what a hook for the whole lease printed.
+    """
 
     pool: str
     name: str

@@ -126,7 +126,8 @@ class Hooks:
                 last=last,
                 holds=target.holds,
             )
-            async with self._slot(hook.limit, f"{target.pool}/{target.resource}/{stage}/{hook.index}/{attempt}"):
+            run = f"{target.pool}/{target.resource}/{target.epoch}/{stage}/{hook.index}/{attempt}"
+            async with self._slot(hook.limit, run):
                 if self.stopping:
                     break
                 report = await self._execute(order, target, f"{target.name} attempt {attempt} of {hook.attempts}")

@@ -178,14 +178,14 @@ class LeaseWorkflow:
         broken = self._preparing.broken()
         if broken:
             self._nudged = False
-            return await self._report(standing, broken)
+            return await self._report(standing, BrokenInLease(lease=self._request.lease, broken=broken))
         if self._nudged:
             self._nudged = False
             return await steps.step(Allocation.read_grants, self._ref)
         return standing
 
-    async def _report(self, standing: Admitted, broken: tuple[BrokenResource, ...]) -> Admitted:
-        now = await steps.step(Allocation.report_broken, BrokenInLease(lease=self._request.lease, broken=broken))
+    async def _report(self, standing: Admitted, order: BrokenInLease) -> Admitted:
+        now = await steps.step(Allocation.report_broken, order)
         if now.refusal is None:
             return now
         self._fail(now.refusal)
@@ -215,7 +215,7 @@ class LeaseWorkflow:
             return False
         if failure:
             if isinstance(failure, list):
-                await self._report(standing, tuple(failure))
+                await self._report(standing, BrokenInLease(lease=self._request.lease, broken=tuple(failure)))
             else:
                 await self._give_up(standing, Refusal(code="stage_failed", detail=failure))
             self._nudged = True
@@ -235,9 +235,9 @@ class LeaseWorkflow:
         if self._state != "active":
             self._fail(refusal)
             return
-        new = [claim.held for claim in standing.claims if not claim.ready]
-        broken = [BrokenResource(pool=h.pool, resource=h.resource, epoch=h.epoch, reason=refusal.detail) for h in new]
-        self._preparing.follow(await self._report(standing, tuple(broken)))
+        new = tuple(claim.held for claim in standing.claims if not claim.ready)
+        order = BrokenInLease(lease=self._request.lease, dropped=new, reason=refusal.detail)
+        self._preparing.follow(await self._report(standing, order))
 
     def _grow(self, standing: Admitted) -> None:
         """Let what an active lease has go through its stages, beside all else, as far as it has not yet."""

@@ -66,8 +66,9 @@ class Preparing:
         return all(way.done() and not _failed(way) for way in self._ways.values())
 
     def broken(self) -> tuple[BrokenResource, ...]:
-        """What failed since this was asked last; raise what went wrong otherwise."""
-        new = [held for held, way in self._ways.items() if held not in self._told and _failed(way)]
+        """What failed since this was asked last; raise what went wrong otherwise, once nothing else is to be told."""
+        failed = [held for held, way in self._ways.items() if held not in self._told and _failed(way)]
+        new = [held for held in failed if self._ways[held].exception() is None] or failed
         self._told.update(new)
         results = [self._ways[held].result() for held in new]
         return tuple(result for result in results if result is not None)

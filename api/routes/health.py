@@ -9,6 +9,7 @@ from fastapi.responses import JSONResponse
 from temporalio.service import RPCError
 
 from api import render
+from api.errors import is_unconnected
 from api.services import Services, services
 from leasehold.errors import Unavailable
 from leasehold.model import Alert
@@ -38,7 +39,9 @@ async def readyz(service: Service) -> Response:
         checks["database"] = False
     try:
         checks["worker"] = await service.gateway.has_worker()
-    except RPCError:
+    except (RPCError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not is_unconnected(error):
+            raise
         checks["temporal"] = checks["worker"] = False
     ready = all(checks.values())
     body = {"ready": ready, **checks, "alerts": [render.alert(alert) for alert in alerts]}

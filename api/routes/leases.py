@@ -303,5 +303,4 @@ async def show_delivery(found: Found, service: Service) -> Response:
         raise NotDelivered("the lease has not been admitted yet")
     delivered = await service.store.delivery(found.id)
     headers = {"Cache-Control": "no-store"}
-    body = {"lease": found.id, "resources": [render.delivery(d) for d in delivered]}
-    return JSONResponse(body, headers=headers)
+    return JSONResponse(render.delivery(found.id, delivered), headers=headers)

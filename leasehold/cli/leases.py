@@ -117,10 +117,10 @@ def wait(
 
 def delivery(
     lease: options.LeaseRef,
-    resource: Annotated[str | None, typer.Argument(metavar="POOL/NAME", help="The data of this one alone.")] = None,
+    resource: Annotated[str | None, typer.Argument(metavar="POOL[/NAME]", help="The data of this one alone.")] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Print what is needed to connect; with POOL/NAME the bytes of that resource, exactly."""
+    """Print what is needed to connect; with POOL/NAME the bytes of that resource, with POOL those for all, exactly."""
     with connect() as client:
         delivered = client.delivery(lease)
     if as_json:
@@ -128,11 +128,11 @@ def delivery(
     elif resource is None:
         print_delivery(delivered)
     else:
-        for one in delivered["resources"]:
-            if resource_name(one) == resource:
-                print_bytes(base64.b64decode(one["data_base64"]))
-                return
-        raise NotFound(f"lease {lease} has no resource {resource}")
+        printed = {shared["pool"]: shared["data_base64"] for shared in delivered["shared"]}
+        printed |= {resource_name(one): one["data_base64"] for one in delivered["resources"]}
+        if resource not in printed:
+            raise NotFound(f"lease {lease} has no resource {resource}")
+        print_bytes(base64.b64decode(printed[resource]))
 
 
 def extend(

@@ -117,7 +117,7 @@ class _Teller:
         return Line(at=event["at"], text=f"given {_resources(event)} more{_by(event)}")
 
     def tell_lease_shrunk(self, event: Event) -> Line:
-        return Line(at=event["at"], text=f"{self._place(event)}given back{_by(event)}")
+        return Line(at=event["at"], text=f"{self._place(event)}given back{_by(event)}{_why(event)}")
 
     def tell_lease_resource_ready(self, event: Event) -> Line:
         return Line(at=event["at"], text=f"{self._place(event)}delivered", mood=Mood.GOOD)

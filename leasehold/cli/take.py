@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from leasehold.answers import Delivery, Lease
+from leasehold.answers import Delivered, Delivery, Lease, Shared
 from leasehold.cli import options
 from leasehold.cli.claim import Claim
 from leasehold.cli.connect import connect
@@ -108,12 +108,19 @@ def _print_delivered(lease: Lease, delivery: Delivery, as_json: bool) -> None:
 
 
 def print_delivery(delivery: Delivery) -> None:
-    """Print each resource, and below it, indented, its access data."""
+    """Print each resource, and below it, indented, its access data; then what is for all of them."""
     for resource in delivery["resources"]:
         say(resource_name(resource))
-        data = resource["data"]
-        for line in (f"base64:{resource['data_base64']}" if data is None else data).splitlines():
-            say(f"  {line}")
+        _print_data(resource)
+    for shared in delivery["shared"]:
+        say(f"{shared['pool']}, for the whole lease")
+        _print_data(shared)
+
+
+def _print_data(printed: Delivered | Shared) -> None:
+    data = printed["data"]
+    for line in (f"base64:{printed['data_base64']}" if data is None else data).splitlines():
+        say(f"  {line}")
 
 
 def _give_back(claim: Claim) -> None:

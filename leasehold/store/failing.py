@@ -26,7 +26,8 @@ def report(tx: Tx, order: BrokenInLease) -> Admitted:
     rows = {(grant.pool, grant.resource, grant.epoch): grant for grant in granting.open_rows(tx, order.lease)}
     failed = [(rows[key], b) for b in order.broken if (key := (b.pool, b.resource, b.epoch)) in rows]
     if row.state == LeaseState.ACTIVE:
-        _drop(tx, failed)
+        dropped = [rows[key] for held in order.dropped if (key := (held.pool, held.resource, held.epoch)) in rows]
+        _shrink(tx, failed, dropped, order.reason)
         return holding.standing(tx.connection, order.lease, tx.now)
     try:
         _carry_on(tx, row, failed)
@@ -46,9 +47,15 @@ class _Hopeless(Exception):
     """The lease cannot go on; says why where the failed stage itself does not."""
 
 
-def _drop(tx: Tx, failed: list[tuple[Row[Any], BrokenResource]]) -> None:
+def _shrink(tx: Tx, failed: list[tuple[Row[Any], BrokenResource]], dropped: list[Row[Any]], reason: str) -> None:
+    """Take what failed, and what is `dropped` for a `reason` of the lease's own, out of an active lease."""
     for grant, broken in failed:
         granting.close(tx, [grant], {(broken.pool, broken.resource): broken.reason}, was_active=True)
+    for grant in dropped:
+        about = {"pool": grant.pool, "resource": grant.resource, "actor": "leasehold", "reason": reason}
+        events.record(tx, "lease_shrunk", lease=grant.lease, **about)
+    if dropped:
+        matching.match(tx, granting.close(tx, dropped, {}, was_active=True))
 
 
 def _carry_on(tx: Tx, lease: Row[Any], failed: list[tuple[Row[Any], BrokenResource]]) -> None:

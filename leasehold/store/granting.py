@@ -9,7 +9,7 @@ from sqlalchemy import Row, insert, select, update
 
 from leasehold.allocation import Award
 from leasehold.messages import Claim
-from leasehold.model import PREPARE, Item, PoolSpec, Prepare, ResourceState, StageName
+from leasehold.model import PREPARE, Item, PoolSpec, ResourceState, StageName
 from leasehold.store import claims, moves, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
@@ -57,7 +57,7 @@ def grant(tx: Tx, lease: str, principal: str, items: Mapping[int, Item], award: 
 
 def _due(tx: Tx, resource: Row[Any], spec: PoolSpec, item: Item, principal: str) -> list[StageName]:
     """The stages that a resource has to go through for a lease."""
-    ahead = spec.policy.prepare is Prepare.AHEAD and resource.prepared == specs.prepared_digest(spec)
+    ahead = spec.policy.prepares_ahead and resource.prepared == specs.prepared_digest(spec)
     stages = (StageName.DELIVER,) if ahead else PREPARE
     skipped = set(item.skip)
     if StageName.WIPE in skipped and _last_holder(tx, resource) != principal:

@@ -15,7 +15,6 @@ from leasehold.model import (
     Change,
     Inventory,
     PoolSpec,
-    Prepare,
     ResourceSpec,
     ResourceState,
     StageName,
@@ -147,7 +146,7 @@ def _give_to_waiting(tx: Tx, resource: Row[Any], grant: Row[Any]) -> None:
 def _prepare_ahead(tx: Tx, pool: str) -> None:
     """Send what is free and not prepared as the pool's settings say through its stages, where it prepares ahead."""
     spec_id, spec = specs.in_force(tx.connection, pool)
-    if spec.policy.prepare is not Prepare.AHEAD:
+    if not spec.policy.prepares_ahead:
         return
     mark = specs.prepared_digest(spec)
     stale = select(t.resources).where(

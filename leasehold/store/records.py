@@ -29,6 +29,7 @@ from leasehold.model import (
 from leasehold.ports import Availability, KnownRequest, LeaseFilter, ResourceFilter
 from leasehold.store import facts, matching, refused, specs
 from leasehold.store import tables as t
+from leasehold.store.tables import LEASE_WIDE
 
 _LEASES = select(t.leases, t.heartbeats.c.by.label("heartbeat_by")).outerjoin(
     t.heartbeats, t.heartbeats.c.lease == t.leases.c.id
@@ -334,7 +335,7 @@ def queue(connection: Connection, pool: str) -> list[Lease]:
 
 
 def delivery(connection: Connection, lease_id: str) -> list[Delivery]:
-    """What a lease's holder needs to connect to what the lease has, or had when it was over.
+    """What a lease's holder needs to connect to what the lease has, or had when it was over; last what all share.
 
     Raises `NotDelivered` before the lease was active.
     """
@@ -345,7 +346,9 @@ def delivery(connection: Connection, lease_id: str) -> list[Delivery]:
     if found.state not in OVER:
         mine.append(t.grants.c.closed_at.is_(None))
     rows = connection.execute(select(t.grants).where(*mine).order_by(t.grants.c.id))
-    return [Delivery(pool=row.pool, name=row.resource, role=row.role, data=row.data or b"") for row in rows]
+    own = [Delivery(pool=row.pool, name=row.resource, role=row.role, data=row.data or b"") for row in rows]
+    rows = connection.execute(select(t.shared).where(t.shared.c.lease == found.id).order_by(t.shared.c.pool))
+    return own + [Delivery(pool=row.pool, name=LEASE_WIDE, role=None, data=row.data) for row in rows]
 
 
 def request(connection: Connection, lease_id: str) -> KnownRequest | None:

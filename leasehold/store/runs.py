@@ -6,11 +6,11 @@ from dataclasses import asdict, fields
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, exists, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, exists, insert, select, update
 
 from leasehold.errors import StaleEpoch, Unavailable
 from leasehold.messages import Claim, HeldResource, HookReport, Recycled, RunHook, recycle_id
-from leasehold.model import PREPARE_AHEAD, LeaseState, Prepare, ResourceState, Run
+from leasehold.model import LeaseState, ResourceState, Run
 from leasehold.ports import Begun, Place, RunFilter
 from leasehold.store import events, limiters, matching, moves, specs
 from leasehold.store import tables as t
@@ -173,12 +173,20 @@ def finish(tx: Tx, order: RunHook, run: int, report: HookReport, secret: bytes |
     about = {"attempt": order.attempt, "hook": order.hook, "run": run, "ok": report.ok, "seconds": _seconds(row, tx)}
     _event(tx, order, "stage_ended", about, reason=None if report.ok else report.detail)
     _show(tx, order, None, None)
+    if secret is not None and order.resource == LEASE_WIDE:
+        _share(tx, order, secret)
     changes: dict[str, Any] = {} if secret is None else {"data": secret}
     if report.ok and order.last and tx.execute(_STATE, {"lease": order.lease}).scalar() == LeaseState.PREPARING:
         # What was added to an active lease is ready once all that came with it is.
         changes["ready_at"] = tx.now
     if changes:
         tx.execute(update(t.grants).where(*_GRANT_OF).values(changes), {**_place(order), "lease_": order.lease})
+
+
+def _share(tx: Tx, order: RunHook, secret: bytes) -> None:
+    """Keep what a hook for the whole lease delivered, instead of what one of its pool delivered before."""
+    tx.execute(delete(t.shared).where(t.shared.c.lease == order.lease, t.shared.c.pool == order.pool))
+    tx.execute(insert(t.shared).values(lease=order.lease, pool=order.pool, data=secret))
 
 
 def stop(tx: Tx, order: RunHook, run: int) -> None:
@@ -212,9 +220,7 @@ def recycled(tx: Tx, done: Recycled) -> None:
 def _prepared(tx: Tx, claim: Claim) -> str | None:
     """How a resource was prepared ahead by its recycling, if its pool does that."""
     spec = specs.load(tx.connection, {claim.spec})[claim.spec]
-    if spec.policy.prepare is not Prepare.AHEAD or not set(PREPARE_AHEAD) <= {*spec.policy.after_release}:
-        return None
-    return specs.prepared_digest(spec)
+    return specs.prepared_digest(spec) if spec.policy.prepares_ahead else None
 
 
 def _event(tx: Tx, order: RunHook, kind: str, data: dict[str, Any], reason: str | None = None) -> None:

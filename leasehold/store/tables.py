@@ -237,6 +237,14 @@ waits = Table(
 )
 Index("ix_waits_pool", waits.c.pool)
 
+shared = Table(
+    "shared",
+    metadata,
+    Column("lease", String(64), ForeignKey("leases.id"), primary_key=True),
+    Column("pool", String(128), primary_key=True),
+    _column("data", LargeBinary, comment="A secret: what a deliver hook for the whole lease printed"),
+)
+
 heartbeats = Table(
     "heartbeats",
     metadata,

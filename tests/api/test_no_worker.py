@@ -11,11 +11,13 @@ from dataclasses import dataclass, replace
 import httpx
 import pytest
 import pytest_asyncio
+from temporalio.client import Client
 
 from api.app import create_app
 from api.gateway import Gateway
 from tests.api.stack import PATIENCE_S, URL, Json, Stack, caller, fail
 from tests.api.streams import events, stream
+from tests.servers import free_port
 from worker.wiring import build_worker
 
 
@@ -314,3 +316,13 @@ async def test_without_a_worker_the_service_is_not_ready(alone: Alone) -> None:
     answer = await alone.http.get("/readyz")
     assert answer.status_code == 503, fail(answer)
     assert answer.json() == {"ready": False, "database": True, "temporal": True, "worker": False, "alerts": []}
+
+
+async def test_an_api_that_has_never_reached_temporal_says_so(stack: Stack) -> None:
+    nobody = await Client.connect(f"127.0.0.1:{free_port()}", lazy=True)
+    services = replace(stack.services, gateway=Gateway(nobody, "nowhere"))
+    async with caller(create_app(services)) as http:
+        ready = await http.get("/readyz")
+        submitted = await http.post("/v1/leases", json={"items": [{"pool": "any"}]})
+    assert (ready.status_code, ready.json()["temporal"], ready.json()["database"]) == (503, False, True)
+    assert (submitted.status_code, submitted.json()["code"]) == (503, "unavailable")

@@ -60,6 +60,19 @@ class TestDelivery:
         await stack.get(lease, wait="active", timeout=PATIENCE_S)
         assert [d["data"] for d in await self.show(stack, lease)] == [f"{SECRET}\n"] * 2
 
+    async def test_what_a_hook_for_the_whole_lease_prints_is_shared(self, stack: Stack) -> None:
+        wide = {"run": 'echo "vlan of $LEASEHOLD_NUMBER"', "scope": "lease"}
+        one, other = await stack.pool(2, deliver=wide), await stack.pool(1, deliver={"run": "echo own"})
+        answer = await stack.post(
+            {"items": [{"pool": one, "count": 2}, {"pool": other}]}, wait="active", timeout=PATIENCE_S
+        )
+        lease = answer.json()
+        assert sorted(d["data"] for d in await self.show(stack, lease)) == ["", "", "own\n"]
+        (shared,) = (await stack.http.get(f"/v1/leases/{lease['id']}/delivery")).json()["shared"]
+        said = f"vlan of {lease['number']}\n"
+        assert (shared["pool"], shared["data"], b64decode(shared["data_base64"]).decode()) == (one, said, said)
+        assert said not in await log(stack, lease)
+
     async def test_a_queued_lease_has_nothing_yet(self, stack: Stack) -> None:
         pool = await stack.pool(1)
         await stack.take(pool)

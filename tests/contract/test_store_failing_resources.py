@@ -8,7 +8,7 @@ import pytest
 
 from leasehold.errors import ResourceUnknown
 from leasehold.messages import AddResources, Admitted, BrokenInLease, BrokenResource, Claim
-from leasehold.model import Item, OnFailure, Outcome, Policy, Prepare
+from leasehold.model import Item, OnFailure, Outcome, Policy, Prepare, StageName
 from tests.contract.store_lab import Lab, file, hosts, spec
 
 HOLD = Policy(on_failure=OnFailure.HOLD)
@@ -109,6 +109,15 @@ async def test_an_offline_resource_is_not_prepared_ahead(lab: Lab) -> None:
     await lab.pool("r640", 1, "wipe", policy=Policy(prepare=Prepare.AHEAD))
 
     assert await lab.states() == {"host01": "free"}, "nobody wipes what an operator has put aside"
+
+
+async def test_a_pool_whose_leases_end_without_all_stages_prepares_nothing_ahead(lab: Lab) -> None:
+    await lab.pool("r640", 1, "wipe", "provision", policy=Policy(prepare=Prepare.AHEAD, on_release=(StageName.WIPE,)))
+
+    assert await lab.states() == {"host01": "free"}
+    admitted = await lab.submit("one")
+
+    assert [stage.stage for stage in admitted.claims[0].stages] == ["wipe", "provision"]
 
 
 async def test_a_replacement_from_any_pool_is_found_behind_others_that_wait_for_something_else(lab: Lab) -> None:

@@ -107,6 +107,7 @@ class FakeApi:
         self.delivered = [
             {"pool": "lab", "name": "r1", "role": None, "data": "url\nkey\n", "data_base64": "dXJsCmtleQo="}
         ]
+        self.shared: list[dict[str, Any]] = []
         self.events: list[dict[str, Any]] = []
         self.runs: list[dict[str, Any]] = []
         self.printed: dict[str, bytes] = {}
@@ -188,7 +189,7 @@ class FakeApi:
             case []:
                 return self._wait(found, query)
             case ["delivery"]:
-                return Answer(200, {"lease": found["id"], "resources": self.delivered})
+                return Answer(200, {"lease": found["id"], "resources": self.delivered, "shared": self.shared})
             case ["events" | "runs" as what]:
                 return self._happened(what, query)
             case ["log"]:

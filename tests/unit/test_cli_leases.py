@@ -129,6 +129,14 @@ def test_delivery_prints_what_is_needed_to_connect(api: FakeApi, cli: Cli) -> No
     assert cli("delivery", "1", "lab/r3").status == 1
 
 
+def test_delivery_prints_what_all_resources_share(api: FakeApi, cli: Cli) -> None:
+    have(api, ACTIVE)
+    api.shared.append({"pool": "lab", "data": "vlan 7\n", "data_base64": "dmxhbiA3Cg=="})
+
+    assert cli("delivery", "1").out == "lab/r1\n  url\n  key\nlab, for the whole lease\n  vlan 7\n"
+    assert cli("delivery", "1", "lab").out == "vlan 7\n"
+
+
 def test_delivered_bytes_are_printed_exactly(api: FakeApi, cli: Cli) -> None:
     have(api, ACTIVE)
     api.delivered[0] |= {"data": None, "data_base64": "AP8K"}

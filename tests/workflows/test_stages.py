@@ -7,8 +7,8 @@ from datetime import timedelta
 
 import pytest
 
-from leasehold.messages import Steer
-from leasehold.model import Hook, LeaseState, Outcome, Policy, Prepare, Scope, StageName
+from leasehold.messages import AddResources, Steer
+from leasehold.model import Hook, Item, LeaseState, Outcome, Policy, Prepare, Scope, StageName
 from leasehold.ports import HookCall
 from tests.workflows.lab import Lab
 from workflows import hooks
@@ -43,6 +43,20 @@ async def test_a_lease_whose_own_stage_fails_fails_and_no_resource_is_to_blame(l
     assert error is not None
     assert (error.code, error.detail) == ("stage_failed", "p, for the whole lease: validate: exit status 1")
     await lab.until_all_free()
+
+
+async def test_an_active_lease_whose_own_stage_fails_goes_on_without_what_was_added(lab: Lab) -> None:
+    await lab.pool(2, hooks={"configure": [ONCE]}, release=1)
+    handle = await lab.submit()
+    await lab.until(handle, LeaseState.ACTIVE)
+    lab.driver.script = lambda call: int(call.env["LEASEHOLD_RESOURCE"] == "")
+
+    await handle.execute_update(LeaseWorkflow.add, AddResources(items=(Item(pool="p"),), actor="me", request="more"))
+    await lab.until_event(handle, "lease_shrunk")
+    await lab.driver.until_started("release", "r1")
+    await lab.until_state("r1", "free")
+
+    assert (await lab.record(handle)).state is LeaseState.ACTIVE
 
 
 async def test_a_running_stage_for_the_lease_is_stopped_by_a_cancel(lab: Lab) -> None:
