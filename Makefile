@@ -19,7 +19,7 @@ up: .venv/ready temporal ## run the whole service here: Temporal, worker, API; C
 	@exec $(BIN)/python scripts/up.py
 
 test: setup ## all tests, with coverage; a part of them with ARGS="tests/unit -k grant"
-	@$(BIN)/python -m tests --cov $(ARGS)
+	@$(BIN)/python -m tests --cov --numprocesses auto --dist worksteal $(ARGS)
 
 check: .venv/ready ## style, types, import rules, and the description of the containers
 	$(BIN)/ruff check .

@@ -7,15 +7,15 @@ import sys
 
 import pytest
 
+from tests.skipping import Missed
+
 
 def main() -> int:
     """Run the tests; say last which of them failed, or else what could not be tested here."""
-    status = int(pytest.main(sys.argv[1:]))
-    # Not before: coverage measures only what is imported after it began.
-    from tests import postgres
-
-    if postgres.missing and status == 0:
-        print(f"\nNOT TESTED on PostgreSQL: {postgres.missing}.")
+    missed = Missed()
+    status = int(pytest.main(sys.argv[1:], plugins=[missed]))
+    if missed.reason and status == 0:
+        print(f"\nNOT TESTED on PostgreSQL: {missed.reason}.")
         print("Install PostgreSQL, or name a server: LEASEHOLD_TEST_POSTGRES=postgresql://user:password@host/database")
     return status
 

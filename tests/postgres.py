@@ -18,10 +18,7 @@ import pytest
 from sqlalchemy import URL, make_url
 
 from leasehold.store import migrate
-from tests import servers
-
-missing = ""
-"""Why there was no PostgreSQL for a test that wanted it."""
+from tests import servers, skipping
 
 _START_S = 60
 _USERS = ("postgres", "nobody")
@@ -128,12 +125,10 @@ def needed() -> bool:
 
 
 def complain(error: Missing) -> NoReturn:
-    """Fail or skip the test that asked for PostgreSQL, and remember why."""
-    global missing
-    missing = str(error)
+    """Fail or skip the test that asked for PostgreSQL."""
     if needed():
         pytest.fail(f"PostgreSQL is required (LEASEHOLD_REQUIRE_POSTGRES=1): {error}", pytrace=False)
-    pytest.skip(f"no PostgreSQL: {error}")
+    skipping.without_postgres(error)
 
 
 @contextmanager

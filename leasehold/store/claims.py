@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, func, select
+from sqlalchemy import Connection, Row, bindparam, select
 
 from leasehold.messages import Claim, WidePlan
 from leasehold.model import PREPARE, PoolSpec, Scope, StageName
@@ -18,8 +18,12 @@ _SOUND = (
     & (t.resources.c.name == t.grants.c.resource)
     & (t.resources.c.epoch == t.grants.c.epoch)
 )
-_CLAIMED = select(t.grants).join(t.resources, _SOUND).where(*_OPEN).order_by(t.grants.c.id)
-_HELD = select(func.count()).select_from(t.grants).where(*_OPEN)
+_HELD = (
+    select(t.grants, t.resources.c.epoch.is_not(None).label("is_sound"))
+    .outerjoin(t.resources, _SOUND)
+    .where(*_OPEN)
+    .order_by(t.grants.c.id)
+)
 
 
 def claim(grant: Row[Any], spec: PoolSpec) -> Claim:
@@ -35,17 +39,12 @@ def claim(grant: Row[Any], spec: PoolSpec) -> Claim:
     )
 
 
-def of(connection: Connection, lease: str) -> tuple[Claim, ...]:
-    """What a lease holds and can use."""
-    rows = connection.execute(_CLAIMED, {"lease": lease}).all()
-    loaded = specs.load(connection, {row.spec for row in rows})
-    return tuple(claim(row, loaded[row.spec]) for row in rows)
-
-
-def broken(connection: Connection, lease: str, sound: tuple[Claim, ...]) -> int:
-    """How many of a lease's resources are in quarantine, of which it has the `sound` ones."""
-    held: int = connection.execute(_HELD, {"lease": lease}).scalar_one()
-    return held - len(sound)
+def of(connection: Connection, lease: str) -> tuple[tuple[Claim, ...], int]:
+    """What a lease holds and can use, and how many more it has that are in quarantine."""
+    rows = connection.execute(_HELD, {"lease": lease}).all()
+    sound = [row for row in rows if row.is_sound]
+    loaded = specs.load(connection, {row.spec for row in sound})
+    return tuple(claim(row, loaded[row.spec]) for row in sound), len(rows) - len(sound)
 
 
 def wide(connection: Connection, claims: tuple[Claim, ...]) -> tuple[WidePlan, ...]:

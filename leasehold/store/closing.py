@@ -53,7 +53,9 @@ def _release(tx: Tx, order: CloseLease, state: LeaseState, changes: dict[str, An
         reason=order.reason,
         data={name: changes[name] for name in ("outcome", "error") if name in changes},
     )
-    heartbeats.end(tx, order.lease)
+    if not order.stopped:
+        # Nobody waits for a sign of its holder any more, though its hooks are still being stopped.
+        heartbeats.end(tx, order.lease)
     broken = {(b.pool, b.resource): b.reason for b in order.broken}
     # The grants are closed before any cleaning: a stuck hook must not block the holder's next lease.
     rows = granting.open_rows(tx, order.lease)

@@ -66,6 +66,10 @@ class Tx:
         return self.connection.dialect.name == "postgresql"
 
 
+MEMO = "memo"
+"""Where, in its connection's `info`, a writing transaction may keep what it has read and nobody changes."""
+
+
 class Database:
     """An engine for writing, one for reading, and the threads that use them."""
 
@@ -96,6 +100,7 @@ class Database:
 
         def work() -> R:
             with _nothing_quoted(), self.reader.connect() as connection:
+                connection.info.pop(MEMO, None)
                 return what(connection, *args, **kwargs)
 
         return await asyncio.get_running_loop().run_in_executor(self._reading, work)
@@ -116,6 +121,7 @@ class Database:
 
     def _begin(self, connection: Connection) -> datetime:
         """Take the lock where the database needs to be told, and ask it for the time."""
+        connection.info[MEMO] = {}
         self.lock(connection)
         return self.now(connection)
 

@@ -15,7 +15,7 @@ from leasehold.messages import recycle_id
 from leasehold.model import OVER, PREPARE_AHEAD, Alert, LeaseState, ResourceState
 from leasehold.ports import OpenLease
 from leasehold.rebuilding import Books, Census, Holding, Rebuilt, Suspension
-from leasehold.store import alerts, events, facts, limiters, matching, moves, outbox, rebuilding, specs
+from leasehold.store import alerts, events, facts, limiters, matching, moves, outbox, rebuilding, runs, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Database, Tx, Undone
 
@@ -164,6 +164,7 @@ def close_pass(tx: Tx, order: ClosePass) -> tuple[PassReport, list[Alert]]:
     if suspended is None and settled.get(AlertKey.TEMPORAL_CHANGED) is None:
         passes += 1
         facts.put(tx, SWEEP, {"passes": passes, "number": number, "at": tx.now.isoformat()})
+        runs.close_abandoned(tx)
     if order.hourly:
         facts.put(tx, HOUR, _hour(tx))
     standing = alerts.standing(tx.connection)

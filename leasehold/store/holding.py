@@ -50,12 +50,12 @@ def standing(connection: Connection, lease: str, now: datetime) -> Admitted:
     """How a lease stands, and what it holds."""
     row = lease_row(connection, lease)
     state = LeaseState(row.state)
-    mine = claims.of(connection, lease)
+    mine, broken = claims.of(connection, lease)
     applied = policies(connection, lease)
     return Admitted(
         state=state,
         claims=mine,
-        missing=len(row.missing or ()) + claims.broken(connection, lease, mine),
+        missing=len(row.missing or ()) + broken,
         wide=claims.wide(connection, mine),
         left_s=_preparation_left(row, applied, now),
         held=held(row, applied, now) if state is LeaseState.ACTIVE else None,

@@ -20,6 +20,10 @@ from leasehold.store.tables import LEASE_WIDE
 KILL_GRACE = timedelta(seconds=30)
 """How long after its timeout a hook may still be alive, at worst: SIGTERM, SIGKILL and a slow machine."""
 
+_TOLD_WITHIN = timedelta(minutes=10)
+"""How long after its deadline a run's end may still be recorded by its worker: a database may have been away."""
+_MOST_ABANDONED = 100
+
 LOST, STOPPED = "lost", "stopped"
 """How a run ended without a result of the hook: with its worker, or because it was asked to. It consumes no attempt."""
 
@@ -133,18 +137,29 @@ def _close_dead(tx: Tx, held: HeldResource, place: Place) -> None:
         earlier = Place(**{name: getattr(row, name) for name in _PLACE})
         if not place.clears(earlier) and row.deadline > tx.now:
             raise Unavailable(f"{row.stage} on {row.host} may run until {row.deadline:%H:%M:%S}")
-        why = "its worker went away"
-        tx.execute(_END, {"id_": row.id, "ended_at": tx.now, "ending": LOST, "code": None, "detail": why})
-        about = {name: getattr(row, name) for name in ("stage", "attempt", "hook", "host")}
-        events.record(
-            tx,
-            "stage_lost",
-            lease=row.lease or None,
-            pool=row.pool,
-            resource=row.resource or None,
-            reason=why,
-            data={**about, "run": row.id, "seconds": _seconds(row, tx)},
-        )
+        _lose(tx, row)
+
+
+def close_abandoned(tx: Tx) -> None:
+    """Close the runs of which nobody told how they ended, and which cannot go on: nothing need ever run there again."""
+    past = select(t.runs).where(t.runs.c.ended_at.is_(None), t.runs.c.deadline < tx.now - _TOLD_WITHIN)
+    for row in tx.execute(past.order_by(t.runs.c.id).limit(_MOST_ABANDONED)).all():
+        _lose(tx, row)
+
+
+def _lose(tx: Tx, run: Row[Any]) -> None:
+    why = "its worker went away"
+    tx.execute(_END, {"id_": run.id, "ended_at": tx.now, "ending": LOST, "code": None, "detail": why})
+    about = {name: getattr(run, name) for name in ("stage", "attempt", "hook", "host")}
+    events.record(
+        tx,
+        "stage_lost",
+        lease=run.lease or None,
+        pool=run.pool,
+        resource=run.resource or None,
+        reason=why,
+        data={**about, "run": run.id, "seconds": _seconds(run, tx)},
+    )
 
 
 def _seconds(row: Row[Any], tx: Tx) -> float:

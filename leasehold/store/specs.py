@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Text, cast, insert, select
 from leasehold.messages import PlannedHook, PlannedStage
 from leasehold.model import PREPARE_AHEAD, Item, PoolSpec, Scope, StageName
 from leasehold.store import tables as t
-from leasehold.store.engine import Tx
+from leasehold.store.engine import MEMO, Tx
 
 _SPEC = TypeAdapter(PoolSpec)
 _ITEMS = TypeAdapter(tuple[Item, ...])
@@ -63,11 +63,12 @@ def keep(tx: Tx, spec: PoolSpec) -> int:
 
 
 def load(connection: Connection, ids: set[int]) -> dict[int, PoolSpec]:
-    """Specs by id."""
-    if not ids:
-        return {}
-    rows = connection.execute(select(t.specs.c.id, SPEC_TEXT.label("text")).where(t.specs.c.id.in_(ids)))
-    return {row.id: from_text(row.text) for row in rows}
+    """Specs by id. A writing transaction reads each once: what a number stands for changes only between copies."""
+    known: dict[int, PoolSpec] = connection.info.get(MEMO, {})
+    if new := ids - known.keys():
+        rows = connection.execute(select(t.specs.c.id, SPEC_TEXT.label("text")).where(t.specs.c.id.in_(new)))
+        known.update({row.id: from_text(row.text) for row in rows})
+    return {number: known[number] for number in ids if number in known}
 
 
 def of_pools(connection: Connection, pools: set[str]) -> dict[str, PoolSpec]:

@@ -13,7 +13,7 @@ from leasehold.errors import LeaseUnknown, Unavailable
 from leasehold.healing import AlertKey, ClosePass, DeadRecycling, Identity, Mark, Opened
 from leasehold.messages import LeaseView, ResourceView
 from leasehold.model import Item, LeaseState, Outcome
-from leasehold.ports import OpenLease
+from leasehold.ports import OpenLease, RunFilter
 from leasehold.rebuilding import Books, Census, Holding, Rebuilt, Told
 from leasehold.store import tables as t
 from tests.contract.store_lab import NINE, OK, Lab, request, run_of
@@ -94,6 +94,21 @@ class TestPasses:
         assert await lab.store.healing.check_temporal(other, accept=True) is None
         assert await standing(lab) == []
         assert (await lab.store.healing.open_pass(other, None)).changed is None
+
+    async def test_a_run_of_which_nobody_ever_told_how_it_ended_is_closed(self, lab: Lab) -> None:
+        # Given a hook whose worker died, and a resource that no hook ever runs on again.
+        await lab.pool("r640", 1, "wipe")
+        (claim,) = (await lab.submit("a")).claims
+        await lab.begin("a", claim)
+        await lab.close("a", Outcome.CANCELLED)
+        await make_pass(lab)
+        assert [run.ending for run in await lab.store.runs(RunFilter(lease="a"))] == [None], "it may be alive"
+
+        lab.clock.forward(hours=1)
+        await make_pass(lab)
+
+        assert [run.ending for run in await lab.store.runs(RunFilter(lease="a"))] == ["lost"]
+        assert "stage_lost" in [event.kind for event in await lab.store.events(lease="a")]
 
     async def test_an_alert_is_logged_when_it_is_raised_and_then_once_an_hour(self, lab: Lab) -> None:
         told = []
