@@ -69,7 +69,7 @@ def test_json_is_the_apis_lease_with_the_delivery_of_what_was_added(api: FakeApi
     outcome = cli("add", "1", "lab", "--json")
 
     printed = json.loads(outcome.out)
-    assert printed.pop("delivery") == {"lease": "lease-1", "resources": api.delivered[1:]}
+    assert printed.pop("delivery") == {"lease": "lease-1", "resources": api.delivered[1:], "shared": []}
     assert printed == api.leases["lease-1"]
     assert outcome.err == ""
 

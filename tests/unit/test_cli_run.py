@@ -71,7 +71,7 @@ def test_the_command_is_told_of_its_resource(api: FakeApi) -> None:
 
     assert told.pop("LEASEHOLD_TOKEN")
     assert json.loads(told.pop("LEASEHOLD_RESOURCES")) == ACTIVE["resources"]
-    assert json.loads(told.pop("LEASEHOLD_DELIVERY")) == {"lease": "lease-1", "resources": api.delivered}
+    assert json.loads(told.pop("LEASEHOLD_DELIVERY")) == {"lease": "lease-1", "resources": api.delivered, "shared": []}
     assert told == {
         "LEASEHOLD_URL": api.url,
         "LEASEHOLD_LEASE": "lease-1",

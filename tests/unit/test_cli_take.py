@@ -69,7 +69,7 @@ def test_json_is_the_apis_lease_with_its_delivery_and_nothing_else_is_said(api: 
     outcome = cli("take", "lab", "--json")
 
     printed = json.loads(outcome.out)
-    assert printed.pop("delivery") == {"lease": "lease-1", "resources": api.delivered}
+    assert printed.pop("delivery") == {"lease": "lease-1", "resources": api.delivered, "shared": []}
     assert printed == {**api.leases["lease-1"], "token": "lease-token"}
     assert outcome.err == ""
 
