@@ -27,7 +27,7 @@ from leasehold.model import (
     ResourceState,
 )
 from leasehold.ports import Availability, KnownRequest, LeaseFilter, ResourceFilter
-from leasehold.store import facts, matching, refused, specs
+from leasehold.store import facts, lanes, matching, refused, specs
 from leasehold.store import tables as t
 from leasehold.store.tables import LEASE_WIDE
 
@@ -165,7 +165,7 @@ def _reason(connection: Connection, row: Row[Any], ahead: int) -> str:
     parts = [f"nothing is granted until an operator has run leasehold reconcile: {suspended}"] if suspended else []
     items = specs.items_from_json(row.wanted)
     if row.missing is not None:
-        items = tuple(matching.missing(items, row.missing).values())
+        items = tuple(lanes.missing(items, row.missing).values())
     for item in items:
         where = item.pool or "any pool"
         counted = _states(connection, item.pool)
