@@ -207,6 +207,17 @@ def test_without_any_worker_requests_are_kept_and_then_served(parts: Parts, lab:
     until(lambda: states(lab, leases) == ["ended"] * 3, "all were served")
 
 
+def test_a_worker_whose_database_does_not_answer_can_be_stopped(parts: Parts, lab: Lab, callers: Callers) -> None:
+    pool, keys = lab.pool(), [uuid.uuid4().hex]
+    with closing(sqlite3.connect(parts.data / "leasehold.db", isolation_level=None)) as database:
+        until(lambda: database.execute("BEGIN IMMEDIATE"), "the database is locked")
+        (lease,) = submitted(callers, pool, keys)
+        parts["worker"].stop()
+    parts["worker"].start()
+
+    until(lambda: states(lab, [lease]) == ["active"], "what was not written down is done by the next worker")
+
+
 def submitted(callers: Callers, pool: str, keys: list[str]) -> list[str]:
     """Ask for a lease with each key, and return their ids: none is admitted yet."""
     asked = [callers.call("POST", "/leases", wanted(pool), key) for key in keys]
