@@ -38,6 +38,11 @@ def run(serve: Callable[[Settings], Awaitable[None]]) -> NoReturn:
     except Exception:
         logging.getLogger("leasehold").exception("cannot go on")
         status = 1
+    leave(status)
+
+
+def leave(status: int) -> NoReturn:
+    """End the process now, whatever still runs in it."""
     logging.shutdown()
     sys.stdout.flush()
     sys.stderr.flush()

@@ -15,6 +15,7 @@ from functools import partial
 
 from temporalio.client import Client
 from temporalio.service import RPCError
+from temporalio.worker import Worker
 
 from activities.drivers.command import CommandDriver
 from activities.drivers.http import HttpDriver
@@ -35,6 +36,8 @@ from worker.wiring import build_site_worker, build_worker
 log = logging.getLogger("worker")
 
 KILL_GRACE = timedelta(seconds=5)
+STOPPED_WITHIN = timedelta(seconds=15)
+"""Longer than a hook may take to die, and shorter than service managers wait."""
 _RECONNECT_S = 0.5
 
 
@@ -55,16 +58,16 @@ async def run(settings: Settings, site: str | None = None) -> None:
         async with CommandDriver(lock_folder=locks, kill_grace=KILL_GRACE) as command:
             drivers: dict[str, Driver] = {"command": command, "http": HttpDriver(locks, KILL_GRACE)}
             if site is not None:
-                async with build_site_worker(client, store, logs, drivers, site, place=place):
-                    await _until(stopped, f"working for site {site}")
+                worker = build_site_worker(client, store, logs, drivers, site, place=place)
+                await _work(worker, stopped, f"working for site {site}")
                 return
             order = SweepOrder(grace_s=settings.sweep_grace.total_seconds())
             beside = [
                 asyncio.create_task(Relay(store, client, TASK_QUEUE).run()),
                 asyncio.create_task(schedule.keep(client, TASK_QUEUE, settings.sweep_every, order)),
             ]
-            async with build_worker(client, store, logs, drivers, place=place, build=settings.build):
-                await _until(stopped, "working")
+            worker = build_worker(client, store, logs, drivers, place=place, build=settings.build)
+            await _work(worker, stopped, "working")
             for task in beside:
                 task.cancel()
                 with suppress(asyncio.CancelledError):
@@ -74,10 +77,22 @@ async def run(settings: Settings, site: str | None = None) -> None:
         logs.close()
 
 
-async def _until(stopped: asyncio.Event, doing: str) -> None:
-    log.info(doing)
-    await stopped.wait()
-    log.info("stopping")
+async def _work(worker: Worker, stopped: asyncio.Event, doing: str) -> None:
+    """Work until stopped, and then until what was begun is done, or for as long as a service manager waits.
+
+    Ends the process where a step cannot be written down: others will do it, and hooks die with their worker.
+    """
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(worker.run())
+        log.info(doing)
+        await stopped.wait()
+        log.info("stopping")
+        try:
+            async with asyncio.timeout(STOPPED_WITHIN.total_seconds()):
+                await worker.shutdown()
+        except TimeoutError:
+            log.warning("stopping with steps that could not be written down: they are done by another worker, or later")
+            process.leave(0)
 
 
 async def _connect(settings: Settings, store: SqlStore, stopped: asyncio.Event) -> Client | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -33,13 +33,14 @@ class Caller:
             raise CallFailed(f"{method} {path}: {answer.status} {text[:300]!r}")
         return json.loads(text)
 
-    def pool(self, name: str, resources: int, **more: Any) -> None:
-        """Make a pool of resources r0, r1, … with something to filter by."""
+    def pool(self, name: str, resources: int, limits: Mapping[str, int] | None = None, **more: Any) -> None:
+        """Make a pool of resources r0, r1, … with something to filter by, and the limiters that its hooks name."""
         made = [
             {"name": f"r{i}", "properties": {"model": f"m{i % 7}", "disks": [{"type": "nvme", "size": i % 5}]}}
             for i in range(resources)
         ]
-        self.call("POST", "/apply", {"name": name, "pools": [{"name": name, "resources": made, **more}]})
+        pool = {"name": name, "resources": made, **more}
+        self.call("POST", "/apply", {"name": name, "limits": limits or {}, "pools": [pool]})
 
     def take(self, pool: str, count: int = 1, wait: bool = True, **more: Any) -> str:
         """Take resources of a pool and return the lease's id, once it is active unless told not to wait."""

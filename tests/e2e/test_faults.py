@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import signal
+import sqlite3
 import time
 import uuid
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -115,17 +117,39 @@ def readiness(parts: Parts) -> dict[str, bool]:
     return ready
 
 
+@contextmanager
+def stands_still(parts: Parts, name: str) -> Iterator[None]:
+    """Stop a process until the block ends, at a moment at which it has not locked the database for all others."""
+
+    def stopped() -> bool:
+        parts[name].signal(signal.SIGSTOP)
+        with closing(sqlite3.connect(parts.data / "leasehold.db", timeout=0.5, isolation_level=None)) as database:
+            try:
+                database.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                parts[name].signal(signal.SIGCONT)
+                return False
+        return True
+
+    until(stopped, f"{name} stands still")
+    try:
+        yield
+    finally:
+        parts[name].signal(signal.SIGCONT)
+
+
 def test_a_request_that_was_cut_off_and_repeated_is_one_lease(parts: Parts, lab: Lab, callers: Callers) -> None:
     """The API is killed after it has sent the request to Temporal, and before it answers."""
     pool, key = lab.pool(2), uuid.uuid4().hex
-    parts["worker"].signal(signal.SIGSTOP)
     running = "WorkflowType='lease' AND ExecutionStatus='Running'"
-    before = parts.temporal("workflow", "count", "--query", running)
-    cut_off = callers.call("POST", "/leases?wait=active", wanted(pool), key)
-    until(lambda: parts.temporal("workflow", "count", "--query", running) != before, "the lease's workflow is there")
-    restart(parts, "api")
-    assert isinstance(cut_off.result(), httpx.TransportError)
-    parts["worker"].signal(signal.SIGCONT)
+    with stands_still(parts, "worker"):
+        before = parts.temporal("workflow", "count", "--query", running)
+        cut_off = callers.call("POST", "/leases?wait=active", wanted(pool), key)
+        until(
+            lambda: parts.temporal("workflow", "count", "--query", running) != before, "the lease's workflow is there"
+        )
+        restart(parts, "api")
+        assert isinstance(cut_off.result(), httpx.TransportError)
 
     first = lease_of(callers.ask("POST", "/leases?wait=active", wanted(pool), key))
     second = lease_of(callers.ask("POST", "/leases?wait=active", wanted(pool), key))
@@ -181,6 +205,17 @@ def test_without_any_worker_requests_are_kept_and_then_served(parts: Parts, lab:
             if lab.client.lease(lease)["state"] == "active":
                 lab.client.release(lease)
     until(lambda: states(lab, leases) == ["ended"] * 3, "all were served")
+
+
+def test_a_worker_whose_database_does_not_answer_can_be_stopped(parts: Parts, lab: Lab, callers: Callers) -> None:
+    pool, keys = lab.pool(), [uuid.uuid4().hex]
+    with closing(sqlite3.connect(parts.data / "leasehold.db", isolation_level=None)) as database:
+        until(lambda: database.execute("BEGIN IMMEDIATE"), "the database is locked")
+        (lease,) = submitted(callers, pool, keys)
+        parts["worker"].stop()
+    parts["worker"].start()
+
+    until(lambda: states(lab, [lease]) == ["active"], "what was not written down is done by the next worker")
 
 
 def submitted(callers: Callers, pool: str, keys: list[str]) -> list[str]:
