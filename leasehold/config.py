@@ -157,9 +157,6 @@ class PolicyFile(Strict):
     at_once: QuotaFile = Field(default=QuotaFile(), description="What all owners together may have of it at once")
     per_lease: int | None = Field(default=None, ge=1, le=1_000_000, description="The most resources of it in one lease")
     over_quota: OverQuota = Field(default=OverQuota.QUEUE, description="A request beyond a quota waits, or is refused")
-    queue_timeout: Duration | None = Field(
-        default=None, description="A request that waits for longer fails; a request may say less"
-    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

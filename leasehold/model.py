@@ -215,7 +215,6 @@ class Policy:
     at_once: Quota = Quota()
     per_lease: int | None = None
     over_quota: OverQuota = OverQuota.QUEUE
-    queue_timeout: timedelta | None = None
 
     @property
     def has_quota(self) -> bool:

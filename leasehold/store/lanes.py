@@ -126,6 +126,12 @@ def heads(connection: Connection) -> list[Waiting]:
     return [_waiting(row) for row in connection.execute(_HEADS)]
 
 
+def of(connection: Connection, lease: str) -> Waiting | None:
+    """A lease as it waits, if it does."""
+    row = connection.execute(_WAITING.where(_Q.lease == lease)).one_or_none()
+    return None if row is None else _waiting(row)
+
+
 def first_of(connection: Connection, lane: int) -> Waiting | None:
     """Who is first in a lane by now."""
     query = _WAITING.where(_Q.lane == lane).order_by(_Q.priority.desc(), _Q.number).limit(1)
