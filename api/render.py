@@ -12,7 +12,7 @@ from urllib.parse import quote
 from leasehold import durations
 from leasehold.access import Scopes, Token
 from leasehold.messages import SubmitLease
-from leasehold.model import Alert, Change, Delivery, Event, Hook, Item, Lease, Pool, PoolSpec, Resource, Run
+from leasehold.model import Alert, Change, Delivery, Event, Hook, Item, Lease, Pool, PoolSpec, Quota, Resource, Run
 from leasehold.ports import Availability
 
 
@@ -164,9 +164,11 @@ def _hook(hook: Hook) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Durations as people write them, alone or in a list."""
+    """Durations as people write them, alone or in a list, and quotas."""
     if isinstance(value, tuple):
         return [_plain(one) for one in value]
+    if isinstance(value, Quota):
+        return asdict(value)
     return durations.render(value) if isinstance(value, timedelta) else value
 
 

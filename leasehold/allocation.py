@@ -1,7 +1,8 @@
 """Who gets what next: pure, and the only place that decides it.
 
-The order is priority, then arrival (the number). A request is served whole or not at all; one that cannot be served
-yet lets those behind it pass.
+Who waits comes in an order: priority, fair share where a pool asks for it, arrival. A request is served whole or not at
+all. One that cannot be served yet lets those behind it pass, but only so many of them, and only for so long: then what
+becomes free is held for it until it is complete.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Protocol
 
 from leasehold import selector
 from leasehold.model import Item
@@ -40,12 +41,31 @@ class Candidate:
         return (self.pool, self.name)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class Waiter:
-    """A lease that waits, or asks for the first time."""
+    """A lease that waits, or asks for the first time.
+
+    `passes` is how many that are behind it may yet be served before it; `serve` counts them down, and tells by `award`
+    what it gets. `is_blocked` says that nothing has become free since it was looked at in vain.
+    """
 
     lease: str
     items: Sequence[Item]
+    passes: int = 0
+    is_blocked: bool = False
+    award: Award | None = None
+
+
+class Stock(Protocol):
+    """What is free, as much of it as matters, without what is taken or held."""
+
+    def free_for(self, waiter: Waiter) -> Sequence[Candidate]:
+        """What suits items of a waiter, in order of preference: at least as much as it can use of each kind."""
+        ...
+
+    def take(self, candidates: Iterable[Candidate]) -> None:
+        """Leave these out from now on."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,21 +88,42 @@ def suits(item: Item, candidate: Candidate, conditions: Sequence[Condition] | No
     )
 
 
-def serve(waiting: Iterable[Waiter], free: Sequence[Candidate]) -> Iterator[Award]:
-    """Yield what each waiter gets, in the order in which they wait, until nothing is left.
+def serve(waiting: Iterable[Waiter], stock: Stock) -> Iterator[Award]:
+    """Yield what each waiter gets, in the order in which they wait.
 
-    `free` is in order of preference: the first that suits is taken, unless another item of the same request needs it
-    more.
+    One that cannot be served lets others pass as often as its `passes` say; then all that it could use is held for it.
     """
-    left = {candidate.key: candidate for candidate in free}
+    blocked: list[Waiter] = []
     for waiter in waiting:
-        if not left:
-            return
-        chosen = assign(waiter.items, list(left.values()))
+        chosen = None if waiter.is_blocked else assign(waiter.items, stock.free_for(waiter))
         if chosen is not None:
-            for candidate in (c for group in chosen for c in group):
-                del left[candidate.key]
-            yield Award(lease=waiter.lease, resources=chosen)
+            taken = [candidate for group in chosen for candidate in group]
+            stock.take(taken)
+            waiter.award = Award(lease=waiter.lease, resources=chosen)
+            _pass(blocked, taken, stock)
+            yield waiter.award
+        elif waiter.passes > 0:
+            blocked.append(waiter)
+        else:
+            _hold(waiter, stock)
+
+
+def _pass(blocked: list[Waiter], taken: Sequence[Candidate], stock: Stock) -> None:
+    """Count for those who are blocked that somebody behind them got what they could have used."""
+    for waiter in [one for one in blocked if _could_use(one, taken)]:
+        waiter.passes -= 1
+        if waiter.passes <= 0:
+            blocked.remove(waiter)
+            _hold(waiter, stock)
+
+
+def _could_use(waiter: Waiter, candidates: Sequence[Candidate]) -> bool:
+    return any(suits(item, candidate) for item in waiter.items for candidate in candidates)
+
+
+def _hold(waiter: Waiter, stock: Stock) -> None:
+    """Keep from all others what a waiter can use of what is free."""
+    stock.take([candidate for group in most(waiter.items, stock.free_for(waiter)) for candidate in group])
 
 
 def shortage(items: Sequence[Item], free: Sequence[Candidate]) -> str:
@@ -95,6 +136,19 @@ def shortage(items: Sequence[Item], free: Sequence[Candidate]) -> str:
 def assign(items: Sequence[Item], free: Sequence[Candidate]) -> list[list[Candidate]] | None:
     """Choose distinct resources for all items together, or None if there is no such choice.
 
+    `free` is in order of preference: the first that suits is taken, unless another item of the same request needs it
+    more.
+    """
+    if sum(item.count for item in items) > len(free):
+        return None
+    chosen = most(items, free)
+    complete = all(len(group) == item.count for group, item in zip(chosen, items, strict=True))
+    return chosen if complete else None
+
+
+def most(items: Sequence[Item], free: Sequence[Candidate]) -> list[list[Candidate]]:
+    """Choose distinct resources for all items together, as many as there can be.
+
     Items may overlap, so a greedy choice could miss one that exists. Resources that suit the same items are alike, so
     it is a small flow problem, from items to kinds of resources, solved by shortest augmenting paths (Edmonds and
     Karp 1972).
@@ -104,13 +158,31 @@ def assign(items: Sequence[Item], free: Sequence[Candidate]) -> list[list[Candid
     for index, item in enumerate(items):
         for _ in range(item.count):
             if not _place(index, kinds, given):
-                return None
+                break
     chosen: list[list[Candidate]] = [[] for _ in items]
     for kind, candidates in kinds.items():
         left = iter(candidates)
         for index in kind:
             chosen[index] += islice(left, given[kind, index])
     return chosen
+
+
+def capability(candidate: Candidate) -> tuple[int, int, list[float]]:
+    """How much a resource is good for, to be compared: its tags, its properties, and how large those are."""
+    leaves = sorted(_leaves(candidate.properties, ""), key=lambda leaf: leaf[0])
+    sizes = [float(value) for _, value in leaves if isinstance(value, int | float) and not isinstance(value, bool)]
+    return len(candidate.tags), len(leaves), sizes
+
+
+def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, below in value.items():
+            yield from _leaves(below, f"{path}.{key}")
+    elif isinstance(value, list | tuple):
+        for below in value:
+            yield from _leaves(below, path)
+    else:
+        yield path, value
 
 
 def _kinds(items: Sequence[Item], free: Sequence[Candidate]) -> dict[Kind, list[Candidate]]:

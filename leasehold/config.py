@@ -37,9 +37,11 @@ from leasehold.model import (
     Hook,
     Inventory,
     OnFailure,
+    OverQuota,
     Policy,
     PoolSpec,
     Prepare,
+    Quota,
     ResourceSpec,
     Scope,
     StageName,
@@ -110,6 +112,13 @@ Stage = Annotated[
 ]
 
 
+class QuotaFile(Strict):
+    """How much there may be at once."""
+
+    leases: int | None = Field(default=None, ge=1, le=1_000_000)
+    resources: int | None = Field(default=None, ge=1, le=1_000_000)
+
+
 class PolicyFile(Strict):
     """What the pool allows."""
 
@@ -134,6 +143,20 @@ class PolicyFile(Strict):
         " deliver",
     )
     keep_logs: Duration = Field(default=KEEP_LOGS, description="Then what its hooks printed is deleted")
+    fair_share: bool = Field(
+        default=False, description="At the same priority who holds least goes first, then who was served longest ago"
+    )
+    overtakes: int = Field(
+        default=16, ge=0, le=1_000_000, description="How many later requests may be served before a blocked one"
+    )
+    starve_after: Duration = Field(
+        default=timedelta(hours=1),
+        description="Who has waited so long is overtaken no more: what it needs is held for it",
+    )
+    per_owner: QuotaFile = Field(default=QuotaFile(), description="What each owner may have of the pool at once")
+    at_once: QuotaFile = Field(default=QuotaFile(), description="What all owners together may have of it at once")
+    per_lease: int | None = Field(default=None, ge=1, le=1_000_000, description="The most resources of it in one lease")
+    over_quota: OverQuota = Field(default=OverQuota.QUEUE, description="A request beyond a quota waits, or is refused")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -146,6 +169,7 @@ class PolicyFile(Strict):
         """The policy it describes."""
         plain = {name: getattr(self, name) for name in type(self).model_fields}
         plain["warn_before"] = tuple(sorted(self.warn_before, reverse=True))
+        plain |= {name: Quota(**getattr(self, name).model_dump()) for name in ("per_owner", "at_once")}
         plain["on_release"] = None if self.on_release is None else tuple(self.on_release)
         return Policy(**plain)
 

@@ -149,6 +149,10 @@ class Unsatisfiable(Invalid):
     code, title = "unsatisfiable", "The pool can never serve this request"
 
 
+class QuotaExceeded(LeaseholdError):
+    code, title, status = "over_quota", "The policy allows no more at once", 403
+
+
 class Unavailable(LeaseholdError):
     code, title, status = "unavailable", "Try again shortly", 503
 

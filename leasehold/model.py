@@ -170,6 +170,21 @@ class Hook:
     limit: str | None = None
 
 
+class OverQuota(StrEnum):
+    """What becomes of a request while its owner's quota, or the pool's, is used up."""
+
+    QUEUE = "queue"
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quota:
+    """How many leases, and how many resources of one pool, there may be at once; None is no limit."""
+
+    leases: int | None = None
+    resources: int | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Policy:
     """What a pool allows. A limit of None is no limit but `LONGEST`.
@@ -190,6 +205,21 @@ class Policy:
     prepare_timeout: timedelta = timedelta(hours=2)
     on_release: tuple[StageName, ...] | None = None
     keep_logs: timedelta = KEEP_LOGS
+    fair_share: bool = False
+    """Whether, at the same priority, who holds least goes first, and then who was served longest ago."""
+    overtakes: int = 16
+    """How many later requests may be served before one that is blocked, of what it could have used."""
+    starve_after: timedelta = timedelta(hours=1)
+    """Who has waited so long is overtaken no more."""
+    per_owner: Quota = Quota()
+    at_once: Quota = Quota()
+    per_lease: int | None = None
+    over_quota: OverQuota = OverQuota.QUEUE
+
+    @property
+    def has_quota(self) -> bool:
+        """Whether any grant has to be counted."""
+        return self.per_owner != Quota() or self.at_once != Quota()
 
     @property
     def after_release(self) -> tuple[StageName, ...]:

@@ -9,13 +9,14 @@ from datetime import datetime, timedelta
 from sqlalchemy import bindparam, insert, select, update
 
 from leasehold import allocation, durations, model
-from leasehold.allocation import Candidate, Waiter
-from leasehold.errors import DurationRefused, Fault, LeaseholdError, Unsatisfiable
+from leasehold.allocation import Candidate
+from leasehold.errors import DurationRefused, Fault, LeaseholdError, QuotaExceeded, Unsatisfiable
 from leasehold.messages import AdmitLease, Admitted, Refusal, SubmitLease
 from leasehold.model import Item, LeaseState, PoolSpec
 from leasehold.store import events, granting, heartbeats, holding, matching, refused, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
+from leasehold.store.lanes import LAST, Waiting
 
 _REQUEST = select(t.requests).where(t.requests.c.lease == bindparam("lease"))
 _NEXT_NUMBER = (
@@ -52,11 +53,22 @@ def admit(tx: Tx, order: AdmitLease, run_id: str) -> Admitted:
 
 def _admit(tx: Tx, request: SubmitLease, submitted_at: datetime, run_id: str) -> Admitted:
     duration = _duration(tx, request)
-    me = Waiter(lease=request.lease, items=request.items)
-    free = matching.candidates(tx.connection, [me])
-    award = next(allocation.serve([me], free), None)
+    me = Waiting(
+        lease=request.lease,
+        principal=request.principal,
+        owner=request.owner,
+        state=LeaseState.QUEUED,
+        items=dict(enumerate(request.items)),
+        priority=request.priority,
+        number=LAST,
+        since=submitted_at,
+    )
+    offered = matching.offer(tx, me)
+    award = offered.award
     if award is None:
-        check_satisfiable(me, matching.candidates(tx.connection, [me], free=False))
+        check_satisfiable(request.items, matching.everything(tx.connection, request.items))
+        if offered.excess is not None and offered.excess.refused:
+            raise QuotaExceeded(offered.excess.detail)
     every = durations.parse(request.heartbeat) if request.heartbeat else None
     # Nobody waits for it any more: it gets nothing, and ends as soon as its workflow is told.
     lost = every is not None and heartbeats.begin(tx, request.lease, every, submitted_at)
@@ -92,14 +104,14 @@ def _admit(tx: Tx, request: SubmitLease, submitted_at: datetime, run_id: str) ->
         f"lease_{state}",
         lease=request.lease,
         actor=request.owner,
-        reason=None if award else allocation.shortage(request.items, free),
+        reason=None if award else offered.shortage,
         data={"number": number, **about},
     )
     if award is None:
         if not lost:
-            matching.wait(tx, request.lease, request.items)
+            matching.wait(tx, replace(me, number=number))
         return Admitted(state=state)
-    granted = granting.grant(tx, request.lease, request.principal, dict(enumerate(request.items)), award)
+    granted = granting.grant(tx, me, award)
     held = holding.activate_at_once(tx, request.lease, granted)
     if held is not None:
         return Admitted(state=LeaseState.ACTIVE, claims=tuple(replace(c, ready=True) for c in granted), held=held)
@@ -137,12 +149,12 @@ def wanted_specs(tx: Tx, items: Sequence[Item]) -> dict[str, PoolSpec]:
     return found
 
 
-def check_satisfiable(me: Waiter, everything: Sequence[Candidate]) -> None:
+def check_satisfiable(items: Sequence[Item], everything: Sequence[Candidate]) -> None:
     """Raise `Unsatisfiable` where not even all of `everything` could serve the request."""
-    if allocation.assign(me.items, everything) is not None:
+    if allocation.assign(items, everything) is not None:
         return
     faults = []
-    for index, item in enumerate(me.items):
+    for index, item in enumerate(items):
         most = sum(allocation.suits(item, c) for c in everything)
         if most < item.count:
             where = f"pool {item.pool}" if item.pool else "any pool"

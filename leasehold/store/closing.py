@@ -10,7 +10,7 @@ from leasehold import model
 from leasehold.errors import IllegalTransition
 from leasehold.messages import Closed, CloseLease
 from leasehold.model import OVER, LeaseState, Outcome
-from leasehold.store import events, granting, heartbeats, limiters, matching
+from leasehold.store import events, granting, heartbeats, lanes, limiters, matching, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 from leasehold.store.holding import lease_row
@@ -31,8 +31,12 @@ def close(tx: Tx, order: CloseLease) -> Closed:
     if order.error:
         changes["error"] = {"code": order.error.code, "detail": order.error.detail}
     changes |= {"waiting": False, "missing": None}
+    if row.waiting:
+        lanes.leave(tx, order.lease)
     if state is LeaseState.QUEUED:
         _end(tx, order.lease, state, changes, actor=order.actor, reason=order.reason)
+        # What was held for it others may have.
+        matching.match(tx, matching.wanted_pools(specs.items_from_json(row.wanted)))
         return Closed(state=LeaseState.ENDED, outcome=outcome)
     _release(tx, order, state, changes)
     if not order.stopped:

@@ -20,7 +20,7 @@ from leasehold.errors import (
 )
 from leasehold.messages import CloseLease, ExtendLease, Held, Refusal, Tick
 from leasehold.model import LONGEST, Extend, LeaseState, Outcome, Policy
-from leasehold.store import answers, closing, events, holding, matching
+from leasehold.store import answers, closing, events, holding, lanes
 from leasehold.store import tables as t
 from leasehold.store.answers import as_refusal
 from leasehold.store.engine import Tx
@@ -100,11 +100,12 @@ def _is_claimed(tx: Tx, lease: str) -> bool:
         .where(t.grants.c.lease == lease, t.grants.c.closed_at.is_(None))
     ).all()
     mine = [Candidate(pool=r.pool, name=r.name, tags=frozenset(r.tags), properties=r.properties) for r in rows]
-    for batch in matching.waiting(tx.connection, {candidate.pool for candidate in mine}):
-        for waiting in batch:
-            if any(allocation.suits(item, candidate) for item in waiting.items.values() for candidate in mine):
-                return True
-    return False
+    return any(
+        allocation.suits(item, candidate)
+        for waiting in lanes.heads(tx.connection)
+        for item in waiting.wishes
+        for candidate in mine
+    )
 
 
 def extend(tx: Tx, lease: str, extension: ExtendLease) -> Held:

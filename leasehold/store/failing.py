@@ -6,13 +6,13 @@ from typing import Any
 
 from sqlalchemy import Row, update
 
-from leasehold.allocation import Waiter
 from leasehold.errors import LeaseholdError
 from leasehold.messages import Admitted, Blocked, BrokenInLease, BrokenResource, CloseLease, Refusal
 from leasehold.model import OVER, LeaseState, OnFailure, Outcome, Policy, ResourceState
-from leasehold.store import admission, closing, events, granting, holding, matching, moves, specs
+from leasehold.store import admission, closing, events, granting, holding, lanes, matching, moves, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
+from leasehold.store.lanes import Waiting
 
 
 def report(tx: Tx, order: BrokenInLease) -> Admitted:
@@ -92,17 +92,24 @@ def _carry_on(tx: Tx, lease: Row[Any], failed: list[tuple[Row[Any], BrokenResour
 def _replace(tx: Tx, lease: Row[Any], places: list[int]) -> None:
     """Let a lease wait, at its place in the queue, for others in the stead of what failed."""
     missing = [*(lease.missing or ()), *places]
-    wanted = matching.missing(specs.items_from_json(lease.wanted), missing)
-    me = Waiter(lease=lease.id, items=tuple(wanted.values()))
+    me = Waiting(
+        lease=lease.id,
+        principal=lease.principal,
+        owner=lease.owner,
+        state=LeaseState(lease.state),
+        items=lanes.missing(specs.items_from_json(lease.wanted), missing),
+        priority=lease.priority,
+        number=lease.number,
+        since=tx.now,
+    )
     try:
-        admission.check_satisfiable(me, matching.candidates(tx.connection, [me], besides=lease.id))
+        admission.check_satisfiable(me.wishes, matching.everything(tx.connection, me.wishes, besides=lease.id))
     except LeaseholdError:
         raise _Hopeless("; there is no other resource to take its place") from None
     values = {"waiting": True, "missing": missing, "replaced": lease.replaced + len(places)}
     tx.execute(update(t.leases).where(t.leases.c.id == lease.id).values(values))
-    matching.leave(tx, lease.id)
-    matching.wait(tx, lease.id, me.items)
-    matching.match(tx, matching.wanted_pools(me.items))
+    matching.wait(tx, me)
+    matching.match(tx, matching.wanted_pools(me.wishes))
 
 
 def blocked(tx: Tx, order: Blocked) -> None:

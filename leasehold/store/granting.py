@@ -13,17 +13,15 @@ from leasehold.model import PREPARE, Item, PoolSpec, ResourceState, StageName
 from leasehold.store import claims, moves, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
+from leasehold.store.lanes import Waiting
 from leasehold.store.tables import LEASE_WIDE
 
 Key = tuple[str, str]
 """A resource: its pool and its name."""
 
 
-def grant(tx: Tx, lease: str, principal: str, items: Mapping[int, Item], award: Award) -> tuple[Claim, ...]:
-    """Record what `award` gives for each of `items`, and return the claims with the stages due.
-
-    `items` are by their place in the lease's request.
-    """
+def grant(tx: Tx, to: Waiting, award: Award) -> tuple[Claim, ...]:
+    """Record what `award` gives for each item that a lease wants, and return the claims with the stages due."""
     pools = {c.pool for group in award.resources for c in group}
     ids = {
         row.name: row.spec
@@ -31,24 +29,25 @@ def grant(tx: Tx, lease: str, principal: str, items: Mapping[int, Item], award: 
     }
     loaded = specs.load(tx.connection, set(ids.values()))
     granted = []
-    for (index, item), group in zip(items.items(), award.resources, strict=True):
+    for (index, item), group in zip(to.items.items(), award.resources, strict=True):
         for candidate in group:
             resource = moves.row_of(tx, candidate.pool, candidate.name)
             assert resource is not None
             spec = loaded[ids[candidate.pool]]
             values: dict[str, Any] = {
-                "lease": lease,
+                "lease": to.lease,
+                "owner": to.owner,
                 "pool": candidate.pool,
                 "resource": candidate.name,
                 "spec": ids[candidate.pool],
                 "item": index,
                 "role": item.role,
-                "due": _due(tx, resource, spec, item, principal),
+                "due": _due(tx, resource, spec, item, to.principal),
                 "granted_at": tx.now,
             }
             # As long as no hook has touched it, it stays as it was prepared.
             values["epoch"] = moves.set_state(
-                tx, resource, ResourceState.LEASED, lease=lease, prepared=resource.prepared
+                tx, resource, ResourceState.LEASED, lease=to.lease, prepared=resource.prepared
             )
             row = tx.execute(insert(t.grants).returning(*t.grants.c), values).one()
             granted.append(claims.claim(row, spec))

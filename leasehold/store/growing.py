@@ -6,8 +6,7 @@ from typing import Any
 
 from sqlalchemy import Row, select, update
 
-from leasehold import allocation
-from leasehold.allocation import Award, Waiter
+from leasehold.allocation import Award
 from leasehold.errors import (
     DurationRefused,
     KeyReused,
@@ -15,14 +14,16 @@ from leasehold.errors import (
     LeaseholdError,
     LeaseNotActive,
     NotFree,
+    QuotaExceeded,
     ResourceUnknown,
 )
 from leasehold.messages import AddResources, Admitted, GiveBack, Refusal
-from leasehold.model import LONGEST, LeaseState
+from leasehold.model import LONGEST, Item, LeaseState
 from leasehold.store import admission, answers, claims, events, granting, holding, matching, outbox, specs
 from leasehold.store import tables as t
 from leasehold.store.answers import as_refusal
 from leasehold.store.engine import Tx
+from leasehold.store.lanes import LAST, Waiting
 
 
 def add(tx: Tx, lease: str, addition: AddResources) -> Admitted:
@@ -42,35 +43,50 @@ def _add(tx: Tx, lease: str, addition: AddResources) -> Refusal | None:
     """Grant a lease more, or return why not."""
     row = holding.lease_row(tx.connection, lease)
     try:
-        award = _award(tx, row, addition)
+        before = specs.items_from_json(row.wanted)
+        me = _wanting(row, dict(enumerate(addition.items, start=len(before))))
+        award = _award(tx, row, me)
     except LeaseholdError as error:
         return as_refusal(error)
-    before = specs.items_from_json(row.wanted)
     wanted = specs.items_to_json((*before, *addition.items))
     tx.execute(update(t.leases).where(t.leases.c.id == lease).values(wanted=wanted))
     events.record(tx, "lease_grown", lease=lease, actor=addition.actor, data=matching.granted_data(award))
-    items = dict(enumerate(addition.items, start=len(before)))
     # The update that asked for it may be lost once this is committed: the workflow is told in any case.
     outbox.signal(tx, lease)
-    granted = granting.grant(tx, lease, row.principal, items, award)
+    granted = granting.grant(tx, me, award)
     if not any(claim.stages for claim in granted) and not claims.wide(tx.connection, granted):
         holding.activate(tx, lease, [claim.held for claim in granted])
     return None
 
 
-def _award(tx: Tx, row: Row[Any], addition: AddResources) -> Award:
+def _wanting(lease: Row[Any], items: dict[int, Item]) -> Waiting:
+    """An active lease that wants these too, behind all who wait at its priority."""
+    return Waiting(
+        lease=lease.id,
+        principal=lease.principal,
+        owner=lease.owner,
+        state=LeaseState(lease.state),
+        items=items,
+        priority=lease.priority,
+        number=LAST,
+        since=lease.created_at,
+    )
+
+
+def _award(tx: Tx, row: Row[Any], me: Waiting) -> Award:
     """What a lease gets; raise what refuses it."""
     if row.state != LeaseState.ACTIVE or row.grace_until is not None:
         how = row.state if row.grace_until is None else "in its grace"
         raise LeaseNotActive(f"lease {row.number} is {how}: only an active lease can be given more")
-    admission.wanted_specs(tx, addition.items)
-    me = Waiter(lease=row.id, items=addition.items)
-    award = next(allocation.serve([me], matching.candidates(tx.connection, [me])), None)
-    if award is None:
-        admission.check_satisfiable(me, matching.candidates(tx.connection, [me], besides=row.id))
+    admission.wanted_specs(tx, me.wishes)
+    offered = matching.offer(tx, me)
+    if offered.award is None:
+        admission.check_satisfiable(me.wishes, matching.everything(tx.connection, me.wishes, besides=row.id))
+        if offered.excess is not None:
+            raise QuotaExceeded(offered.excess.detail)
         raise NotFree("not all of it is free now, and an active lease does not wait")
-    _check_duration(tx, row, award)
-    return award
+    _check_duration(tx, row, offered.award)
+    return offered.award
 
 
 def _check_duration(tx: Tx, lease: Row[Any], award: Award) -> None:

@@ -19,7 +19,7 @@ from leasehold.model import (
     ResourceState,
     StageName,
 )
-from leasehold.store import events, limiters, matching, moves, outbox, specs
+from leasehold.store import catalogue, events, limiters, matching, moves, outbox, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 
@@ -197,6 +197,7 @@ def _put_pool(tx: Tx, spec: PoolSpec, file: str | None, actor: str) -> list[Chan
 def _put_resource(tx: Tx, pool: str, spec: ResourceSpec, file: str | None, actor: str) -> list[Change]:
     row = moves.row_of(tx, pool, spec.name)
     described = {"tags": list(spec.tags), "properties": dict(spec.properties)}
+    kind = catalogue.kind_of(pool, spec.tags, spec.properties)
     if row is None:
         tx.execute(
             insert(t.resources).values(
@@ -206,6 +207,7 @@ def _put_resource(tx: Tx, pool: str, spec: ResourceSpec, file: str | None, actor
                 state=ResourceState.FREE,
                 epoch=moves.epoch(tx, _last_epoch(tx, pool, spec.name)),
                 draining=False,
+                kind=kind,
                 **described,
             )
         )
@@ -214,7 +216,7 @@ def _put_resource(tx: Tx, pool: str, spec: ResourceSpec, file: str | None, actor
     before = {"tags": row.tags, "properties": row.properties}
     if before == described and not row.draining:
         return []
-    _mark(tx, pool, spec.name, {**described, "draining": False})
+    _mark(tx, pool, spec.name, {**described, "kind": kind, "draining": False})
     return [_change(tx, "change", "resource", pool, spec.name, _diff(before, described), actor)]
 
 
@@ -264,6 +266,7 @@ _PAST = {"add": "added", "change": "changed", "drain": "draining"}
 
 def _change(tx: Tx, action: str, kind: str, pool: str, name: str, diff: dict[str, Any], actor: str) -> Change:
     """Leave the event of a change, and return the change."""
+    catalogue.changed(tx)
     resource = name if kind == "resource" else None
     events.record(tx, f"{kind}_{_PAST[action]}", pool=pool, resource=resource, actor=actor, data=diff)
     return Change(action=action, kind=kind, pool=pool, name=name, diff=diff)

@@ -1,34 +1,147 @@
-"""The queue: who waits, for what, and serving them with what is free.
-
-Everything here runs inside a writing transaction, under the allocation lock. Whoever frees a resource calls `match` in
-the same transaction, so that a waiter that could be served never waits.
-"""
+"""Matching: who waits, in the order of service, and what is free. What it grants, it tells through the outbox."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+import heapq
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, delete, exists, insert, select, update
+from sqlalchemy import ColumnElement, Connection, delete, exists, insert, select, update
 
 from leasehold import allocation, model
 from leasehold.allocation import ANY_POOL, Award, Candidate, Waiter
 from leasehold.model import Item, LeaseState, ResourceState
-from leasehold.store import events, facts, granting, holding, outbox, specs
+from leasehold.store import catalogue, events, facts, granting, holding, lanes, outbox, stock
 from leasehold.store import tables as t
+from leasehold.store.catalogue import Catalogue
 from leasehold.store.engine import Tx
+from leasehold.store.lanes import Waiting
+from leasehold.store.shares import Excess, Shares
+from leasehold.store.stock import FreeStock
 
-_GRANTABLE = (
-    t.resources.c.state == ResourceState.FREE,
-    t.resources.c.offline_since.is_(None),
-    ~t.resources.c.draining,
-)
-"""What `ix_resources_grantable` holds."""
+Key = tuple[int, tuple[int, int], int]
+"""By what the order of service is: priority, share, number."""
 
-_FIRST_BATCH, _LAST_BATCH = 4, 256
-"""How many waiters are looked at together: few at first, because what one frees mostly goes to the first."""
+
+def match(tx: Tx, pools: set[str]) -> None:
+    """Serve those who wait for these pools, in their order, with what is free now; nobody while that is suspended."""
+    if facts.suspended(tx.connection) is None:
+        heads = lanes.heads(tx.connection)
+        if heads:
+            _Round(tx, heads, pools).serve()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Offer:
+    """What a request gets, or why it gets nothing now: a quota, or a shortage in words."""
+
+    award: Award | None = None
+    excess: Excess | None = None
+    shortage: str = ""
+
+
+def offer(tx: Tx, newcomer: Waiting) -> Offer:
+    """What a request gets that is not in the queue yet, besides those who are: nothing has become free for them."""
+    if facts.suspended(tx.connection) is not None:
+        return Offer(shortage="nothing is granted now")
+    return _Round(tx, lanes.heads(tx.connection), wanted_pools(newcomer.wishes), newcomer).offer(newcomer)
+
+
+class _Round:
+    """One look at the queue: the first of each lane, the next where one was served."""
+
+    def __init__(self, tx: Tx, heads: Sequence[Waiting], pools: set[str], newcomer: Waiting | None = None) -> None:
+        self._tx = tx
+        self._newcomer = newcomer
+        self._catalogue = catalogue.current(tx.connection)
+        self._shares = Shares(tx.connection, self._catalogue.policies)
+        self._stock = FreeStock(tx.connection, self._catalogue)
+        self._seen: dict[str, tuple[Waiting, Waiter]] = {}
+        if newcomer is not None:
+            heads = [*heads, newcomer]
+        self._line = [(self._key(one), one) for one in _concerned(self._catalogue, heads, pools)]
+        heapq.heapify(self._line)
+
+    def serve(self) -> Award | None:
+        """Grant what can be granted, and return what the newcomer gets, which is not granted yet."""
+        mine: Award | None = None
+        for award in allocation.serve(self._waiters(), self._stock):
+            one, _ = self._seen[award.lease]
+            if one is self._newcomer:
+                mine = award
+            else:
+                _hand_over(self._tx, award, one)
+                self._shares.granted(one.owner)
+        self._note_passes()
+        return mine
+
+    def offer(self, newcomer: Waiting) -> Offer:
+        """What the newcomer gets."""
+        award = self.serve()
+        if award is not None:
+            return Offer(award=award)
+        excess = self._shares.excess(newcomer)
+        if excess is not None:
+            return Offer(excess=excess, shortage=f"over its quota: {excess.detail}")
+        free = self._stock.free_for(Waiter(lease=newcomer.lease, items=newcomer.wishes))
+        return Offer(shortage=allocation.shortage(newcomer.wishes, free))
+
+    def _waiters(self) -> Iterator[Waiter]:
+        while self._line:
+            key, one = heapq.heappop(self._line)
+            if (now := self._key(one)) > key:
+                # Its owner was given something since.
+                heapq.heappush(self._line, (now, one))
+                continue
+            if self._shares.excess(one) is not None:
+                # As it is for all of its owner's behind it, who want the same.
+                continue
+            waiter = self._waiter(one)
+            yield waiter
+            if one is self._newcomer:
+                return
+            if waiter.award is not None and (following := lanes.first_of(self._tx.connection, one.lane)):
+                heapq.heappush(self._line, (self._key(following), following))
+
+    def _waiter(self, one: Waiting) -> Waiter:
+        barred = self._shares.barred(one, self._catalogue.pools(one.wishes))
+        if barred:
+            self._stock.barred[one.lease] = barred
+        is_blocked = self._newcomer is not None and one is not self._newcomer
+        waiter = Waiter(lease=one.lease, items=one.wishes, passes=self._passes(one), is_blocked=is_blocked)
+        self._seen[one.lease] = (one, waiter)
+        return waiter
+
+    def _passes(self, one: Waiting) -> int:
+        """How many may yet be served before it that come behind it."""
+        policies = [
+            self._catalogue.policies[p] for p in self._catalogue.pools(one.wishes) if p in self._catalogue.policies
+        ]
+        waited = self._tx.now - one.since
+        if any(waited >= policy.starve_after for policy in policies):
+            return 0
+        return max(0, min((policy.overtakes for policy in policies), default=0) - one.passed)
+
+    def _note_passes(self) -> None:
+        for one, waiter in self._seen.values():
+            overtaken = self._passes(one) - waiter.passes
+            if overtaken and one is not self._newcomer:
+                lanes.note_passed(self._tx, one.lease, one.passed + overtaken)
+
+    def _key(self, one: Waiting) -> Key:
+        return (-one.priority, self._shares.rank(one.owner, self._catalogue.pools(one.wishes)), one.number)
+
+
+def _concerned(known: Catalogue, heads: Iterable[Waiting], pools: set[str]) -> list[Waiting]:
+    """Those who could be served from these pools, or compete with one of these for others."""
+    wanted = [(one, known.pools(one.wishes)) for one in heads]
+    reached = set(known.policies) if ANY_POOL in pools else set(pools)
+    while True:
+        more = set().union(*(of for _, of in wanted if not reached.isdisjoint(of))) | reached
+        if more == reached:
+            return [one for one, of in wanted if not reached.isdisjoint(of)]
+        reached = more
 
 
 def wanted_pools(items: Iterable[Item]) -> set[str]:
@@ -36,42 +149,43 @@ def wanted_pools(items: Iterable[Item]) -> set[str]:
     return {item.pool or ANY_POOL for item in items}
 
 
-def _plain(item: Item) -> bool:
-    return not (item.match or item.tags or item.names)
+def waits_for(pools: set[str]) -> ColumnElement[bool]:
+    """Whether a lease wants, or wanted until it was cancelled, of any of these pools."""
+    return exists().where(t.waits.c.lease == t.leases.c.id, t.waits.c.pool.in_({*pools, ANY_POOL}))
 
 
-def candidates(
-    connection: Connection, waiters: Sequence[Waiter], *, free: bool = True, besides: str | None = None
-) -> list[Candidate]:
-    """What could serve these waiters, in order of preference: cheap pools first, then by name.
+def wait(tx: Tx, one: Waiting) -> None:
+    """Let a lease wait, for all that it wants or for what is missing."""
+    tx.execute(delete(t.waits).where(t.waits.c.lease == one.lease))
+    tx.execute(insert(t.waits), [{"lease": one.lease, "pool": pool} for pool in sorted(wanted_pools(one.wishes))])
+    lanes.enter(tx, one)
 
-    `free=False` also counts what is in use, broken or offline: all that could ever serve them. `besides` names a lease
-    instead: all that is not broken, and not that lease's. While matching is suspended nothing is free for anybody.
+
+def leave(tx: Tx, lease: str) -> None:
+    """Let a lease wait no more."""
+    tx.execute(delete(t.waits).where(t.waits.c.lease == lease))
+    lanes.leave(tx, lease)
+
+
+def everything(connection: Connection, items: Sequence[Item], *, besides: str | None = None) -> list[Candidate]:
+    """All that could ever serve a request, whoever has it now: of each kind as much as it can use.
+
+    `besides` names a lease, without what is its own, or broken.
     """
-    if free and facts.suspended(connection) is not None:
-        return []
-    items = [item for waiter in waiters for item in waiter.items]
+    if besides is None:
+        known, need = catalogue.current(connection), sum(item.count for item in items)
+        kinds = known.serving(items)
+        if not any(catalogue.is_particular(item) for item in items):
+            return [kind.candidate(f"{n}") for kind in kinds for n in range(min(need, kind.total))]
+    query = select(t.resources).join(t.pools, t.pools.c.name == t.resources.c.pool).where(*_at_all(besides))
     pools = wanted_pools(items)
-    query = (
-        select(t.resources.c.pool, t.resources.c.name, t.resources.c.tags, t.resources.c.properties)
-        .join(t.pools, t.pools.c.name == t.resources.c.pool)
-        .where(*_eligible(free and besides is None, besides))
-        .order_by(t.pools.c.priority, t.resources.c.pool, t.resources.c.name)
-    )
     if ANY_POOL not in pools:
         query = query.where(t.resources.c.pool.in_(pools))
-    if free and besides is None and len(pools) == 1 and all(_plain(item) for item in items):
-        # Every resource of the pool is as good as the next: no need to read them all.
-        query = query.limit(sum(item.count for item in items))
-    return [
-        Candidate(pool=row.pool, name=row.name, tags=frozenset(row.tags), properties=row.properties)
-        for row in connection.execute(query)
-    ]
+    rows = connection.execute(query.order_by(t.pools.c.priority, t.resources.c.pool, t.resources.c.name))
+    return [stock.as_candidate(row) for row in rows]
 
 
-def _eligible(free: bool, besides: str | None) -> Sequence[ColumnElement[bool]]:
-    if free:
-        return _GRANTABLE
+def _at_all(besides: str | None) -> Sequence[ColumnElement[bool]]:
     if besides is None:
         return (~t.resources.c.draining,)
     mine = exists().where(
@@ -81,86 +195,6 @@ def _eligible(free: bool, besides: str | None) -> Sequence[ColumnElement[bool]]:
         t.grants.c.resource == t.resources.c.name,
     )
     return (~t.resources.c.draining, t.resources.c.state != ResourceState.BROKEN, ~mine)
-
-
-def waits_for(pools: set[str]) -> ColumnElement[bool]:
-    """Whether a lease wants, or wanted until it was cancelled, of any of these pools."""
-    return exists().where(t.waits.c.lease == t.leases.c.id, t.waits.c.pool.in_({*pools, ANY_POOL}))
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """A lease in the queue, with what it still wants, by its place in the request."""
-
-    lease: str
-    principal: str
-    state: LeaseState
-    items: Mapping[int, Item]
-
-    @property
-    def waiter(self) -> Waiter:
-        """What allocation needs of it."""
-        return Waiter(lease=self.lease, items=tuple(self.items.values()))
-
-
-def missing(wanted: Sequence[Item], places: Iterable[int]) -> dict[int, Item]:
-    """One more resource for each of these places in a request."""
-    return {place: replace(wanted[place], count=many) for place, many in sorted(Counter(places).items())}
-
-
-def _waits(row: Row[Any]) -> Waiting:
-    wanted = specs.items_from_json(row.wanted)
-    items = dict(enumerate(wanted)) if row.missing is None else missing(wanted, row.missing)
-    return Waiting(lease=row.id, principal=row.principal, state=LeaseState(row.state), items=items)
-
-
-def waiting(connection: Connection, pools: set[str]) -> Iterator[list[Waiting]]:
-    """Who waits for any of these pools, in the order of service, some at a time."""
-    columns = [t.leases.c[name] for name in ("id", "principal", "state", "wanted", "missing", "priority", "number")]
-    queue = (
-        select(*columns)
-        .where(t.leases.c.waiting, waits_for(pools))
-        .order_by(t.leases.c.priority.desc(), t.leases.c.number)
-    )
-    query, size = queue, _FIRST_BATCH
-    while rows := connection.execute(query.limit(size)).all():
-        yield [_waits(row) for row in rows]
-        size = min(size * 4, _LAST_BATCH)
-        priority, number = rows[-1].priority, rows[-1].number
-        query = queue.where(
-            (t.leases.c.priority < priority) | ((t.leases.c.priority == priority) & (t.leases.c.number > number))
-        )
-
-
-def wait(tx: Tx, lease: str, items: Iterable[Item]) -> None:
-    """Put a lease into the queues of the pools that it wants of."""
-    pools = sorted(wanted_pools(items))
-    tx.execute(insert(t.waits), [{"lease": lease, "pool": pool} for pool in pools])
-
-
-def leave(tx: Tx, lease: str) -> None:
-    """Take a lease out of all queues."""
-    tx.execute(delete(t.waits).where(t.waits.c.lease == lease))
-
-
-def match(tx: Tx, pools: set[str]) -> None:
-    """Serve those who wait for these pools, in their order, with what is free now; nobody while that is suspended."""
-    if facts.suspended(tx.connection) is not None:
-        return
-    for batch in waiting(tx.connection, pools):
-        by_lease = {one.lease: one for one in batch}
-        waiters = [one.waiter for one in batch]
-        for award in allocation.serve(waiters, candidates(tx.connection, waiters)):
-            _hand_over(tx, award, by_lease[award.lease])
-        if not _any_free(tx, pools):
-            return
-
-
-def _any_free(tx: Tx, pools: set[str]) -> bool:
-    grantable = select(t.resources.c.name).where(*_GRANTABLE)
-    if ANY_POOL not in pools:
-        grantable = grantable.where(t.resources.c.pool.in_(pools))
-    return tx.execute(grantable.limit(1)).first() is not None
 
 
 def _hand_over(tx: Tx, award: Award, to: Waiting) -> None:
@@ -174,7 +208,7 @@ def _hand_over(tx: Tx, award: Award, to: Waiting) -> None:
         events.record(tx, "lease_replaced", lease=award.lease, data=granted_data(award))
     leave(tx, award.lease)
     tx.execute(update(t.leases).where(t.leases.c.id == award.lease).values(values))
-    granted = granting.grant(tx, award.lease, to.principal, to.items, award)
+    granted = granting.grant(tx, to, award)
     if to.state is LeaseState.QUEUED:
         holding.activate_at_once(tx, award.lease, granted)
     outbox.signal(tx, award.lease)

@@ -12,7 +12,7 @@ from sqlalchemy import Row, bindparam, delete, func, select, update
 from leasehold import model
 from leasehold.messages import Claim, RecycleResource
 from leasehold.model import PoolSpec, ResourceState, StageName
-from leasehold.store import events, outbox, specs
+from leasehold.store import catalogue, events, outbox, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 
@@ -92,6 +92,7 @@ def remove_drained(tx: Tx, resource: Row[Any]) -> None:
 def remove(tx: Tx, pool: str, name: str, *, actor: str | None) -> None:
     """Delete a resource that nobody has, and its pool with the last one if the pool left its file."""
     tx.execute(delete(t.resources).where(t.resources.c.pool == pool, t.resources.c.name == name))
+    catalogue.changed(tx)
     events.record(tx, "resource_removed", pool=pool, resource=name, actor=actor)
     remove_if_empty(tx, pool)
 
@@ -102,4 +103,5 @@ def remove_if_empty(tx: Tx, pool: str) -> None:
     if not left:
         gone = tx.execute(delete(t.pools).where(t.pools.c.name == pool, t.pools.c.draining))
         if gone.rowcount:
+            catalogue.changed(tx)
             events.record(tx, "pool_removed", pool=pool)

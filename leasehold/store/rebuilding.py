@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, func, insert, select, update
 
 from leasehold import allocation, rebuilding
 from leasehold.allocation import Candidate
@@ -369,6 +369,7 @@ class _Writer:
         self._tx.execute(
             insert(t.grants).values(
                 lease=step.lease,
+                owner=self._row(step.lease).owner,
                 pool=held.pool,
                 resource=held.resource,
                 epoch=held.epoch,
@@ -407,7 +408,8 @@ class _Writer:
         self._tx.execute(update(t.leases).where(t.leases.c.id == lease).values(**values))
 
     def _leave_queue(self, lease: str | None) -> None:
-        self._tx.execute(delete(t.waits).where(t.waits.c.lease == lease))
+        assert lease is not None
+        matching.leave(self._tx, lease)
         self._update(lease, waiting=False, missing=None)
 
     def _event(self, step: Step, kind: str, data: dict[str, Any]) -> None:

@@ -27,8 +27,9 @@ from leasehold.model import (
     ResourceState,
 )
 from leasehold.ports import Availability, KnownRequest, LeaseFilter, ResourceFilter
-from leasehold.store import facts, matching, refused, specs
+from leasehold.store import catalogue, facts, lanes, matching, refused, specs
 from leasehold.store import tables as t
+from leasehold.store.shares import Shares
 from leasehold.store.tables import LEASE_WIDE
 
 _LEASES = select(t.leases, t.heartbeats.c.by.label("heartbeat_by")).outerjoin(
@@ -165,12 +166,16 @@ def _reason(connection: Connection, row: Row[Any], ahead: int) -> str:
     parts = [f"nothing is granted until an operator has run leasehold reconcile: {suspended}"] if suspended else []
     items = specs.items_from_json(row.wanted)
     if row.missing is not None:
-        items = tuple(matching.missing(items, row.missing).values())
+        items = tuple(lanes.missing(items, row.missing).values())
     for item in items:
         where = item.pool or "any pool"
         counted = _states(connection, item.pool)
         said = ", ".join(f"{count} {state}" for state, count in sorted(counted.items()))
         parts.append(f"needs {item.count} of {where} ({said or 'which is gone'})")
+    waiting = lanes.of(connection, row.id)
+    excess = Shares(connection, catalogue.current(connection).policies).excess(waiting) if waiting else None
+    if excess is not None:
+        parts.insert(0, f"over its quota: {excess.detail}")
     before = f"; {ahead} {'lease' if ahead == 1 else 'leases'} before it" if ahead else ""
     return "; ".join(parts) + before
 

@@ -64,7 +64,7 @@ def keep(tx: Tx, spec: PoolSpec) -> int:
 
 def load(connection: Connection, ids: set[int]) -> dict[int, PoolSpec]:
     """Specs by id. A writing transaction reads each once: what a number stands for changes only between copies."""
-    known: dict[int, PoolSpec] = connection.info.get(MEMO, {})
+    known: dict[int, PoolSpec] = connection.info.get(MEMO, {}).setdefault("specs", {})
     if new := ids - known.keys():
         rows = connection.execute(select(t.specs.c.id, SPEC_TEXT.label("text")).where(t.specs.c.id.in_(new)))
         known.update({row.id: from_text(row.text) for row in rows})
@@ -110,6 +110,16 @@ def prepared_digest(spec: PoolSpec) -> str:
 def items_to_json(items: tuple[Item, ...]) -> list[dict[str, Any]]:
     """A request's items as plain JSON."""
     return [{**asdict(i), "params": dict(i.params)} for i in items]
+
+
+ITEMS_TEXT = cast(t.leases.c.wanted, Text)
+"""A request's items as text: what `items_from_text` takes."""
+
+
+@lru_cache(maxsize=4096)
+def items_from_text(text: str) -> tuple[Item, ...]:
+    """The items that were stored as this text; each is read once."""
+    return _ITEMS.validate_json(text)
 
 
 def items_from_json(plain: list[dict[str, Any]]) -> tuple[Item, ...]:

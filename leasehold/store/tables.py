@@ -128,6 +128,7 @@ resources = Table(
     _column("draining", Boolean),
     _column("tags", Json),
     _column("properties", Json),
+    _column("kind", BigInteger, comment="Hash of pool, tags and properties: those of one kind are alike"),
     _column("offline_reason", Text, nullable=True),
     _column("offline_by", String(128), nullable=True),
     _column("offline_since", Utc, nullable=True),
@@ -139,6 +140,13 @@ GRANTABLE = "state = 'free' AND offline_since IS NULL AND NOT draining"
 Index(
     "ix_resources_grantable",
     resources.c.pool,
+    resources.c.name,
+    postgresql_where=text(GRANTABLE),
+    sqlite_where=text(GRANTABLE),
+)
+Index(
+    "ix_resources_free",
+    resources.c.kind,
     resources.c.name,
     postgresql_where=text(GRANTABLE),
     sqlite_where=text(GRANTABLE),
@@ -229,6 +237,19 @@ answers = Table(
     comment="Calls that steer a lease: one that comes twice counts once, and is answered alike",
 )
 
+queue = Table(
+    "queue",
+    metadata,
+    Column("lease", String(64), ForeignKey("leases.id"), primary_key=True),
+    _column("lane", BigInteger, comment="Hash of owner and wishes: of those who want the same only the first matters"),
+    _column("owner", String(128)),
+    _column("priority", Integer),
+    _column("number", BigInteger),
+    _column("since", Utc),
+    _column("passed", Integer, comment="How many were served before it that had come later"),
+)
+Index("ix_queue_lane", queue.c.lane, queue.c.priority.desc(), queue.c.number)
+
 waits = Table(
     "waits",
     metadata,
@@ -262,6 +283,7 @@ grants = Table(
     metadata,
     Column("id", Serial, primary_key=True),
     _column("lease", String(64), ForeignKey("leases.id")),
+    _column("owner", String(128)),
     _column("pool", String(128)),
     _column("resource", String(128)),
     _column("epoch", BigInteger),
@@ -286,6 +308,15 @@ Index(
     sqlite_where=text(OPEN),
 )
 Index("ix_grants_lease", grants.c.lease)
+Index("ix_grants_owner", grants.c.pool, grants.c.owner, grants.c.id)
+Index(
+    "ix_grants_held",
+    grants.c.pool,
+    grants.c.owner,
+    grants.c.lease,
+    postgresql_where=text(OPEN),
+    sqlite_where=text(OPEN),
+)
 Index("ix_grants_resource", grants.c.pool, grants.c.resource, grants.c.id)
 
 LEASE_WIDE = ""

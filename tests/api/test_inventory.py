@@ -106,6 +106,13 @@ class TestByHand:
             "prepare": "on_demand",
             "prepare_timeout": "2h",
             "keep_logs": "30d",
+            "fair_share": False,
+            "overtakes": 16,
+            "starve_after": "1h",
+            "per_owner": {"leases": None, "resources": None},
+            "at_once": {"leases": None, "resources": None},
+            "per_lease": None,
+            "over_quota": "queue",
         }
         pool = await stack.pool(2, **settings)
         shown = await get(stack, f"/v1/pools/{pool}")

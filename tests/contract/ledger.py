@@ -11,9 +11,9 @@ from typing import Any
 from sqlalchemy import Connection, Row, select
 
 from leasehold import allocation
-from leasehold.allocation import Waiter
-from leasehold.model import Item
-from leasehold.store import matching, specs
+from leasehold.allocation import Candidate
+from leasehold.model import Item, Policy
+from leasehold.store import catalogue, lanes, matching, specs, stock
 from leasehold.store import tables as t
 from leasehold.store.store import SqlStore
 
@@ -35,6 +35,7 @@ def of(connection: Connection) -> list[str]:
         *_of_waiters(connection),
         *_of_heartbeats(connection, leases),
         *_of_slots(connection, leases),
+        *_of_kinds(connection),
     ]
 
 
@@ -88,26 +89,66 @@ def _of_leases(grants: Any, leases: dict[str, Row[Any]], *, suspended: bool) -> 
 
 
 def _of_waiters(connection: Connection) -> list[str]:
-    """Nobody waits who could be served, and whoever waits is found by the matcher."""
-    rows = connection.execute(select(t.leases).where(t.leases.c.waiting)).all()
-    waiting = [Waiter(lease=row.id, items=_awaited(row)) for row in rows]
-    found = [
-        f"{waiter.lease} waits and could be served"
-        for waiter in waiting
-        if allocation.assign(waiter.items, matching.candidates(connection, [waiter])) is not None
-    ]
+    """Nobody waits who could be served, looked at one after the other; and whoever waits is found by the matcher."""
+    rows = connection.execute(
+        select(t.leases, t.queue.c.passed, t.queue.c.since, t.queue.c.lane)
+        .outerjoin(t.queue, t.queue.c.lease == t.leases.c.id)
+        .where(t.leases.c.waiting)
+        .order_by(t.leases.c.priority.desc(), t.leases.c.number)
+    ).all()
+    queued = set(connection.execute(select(t.queue.c.lease)).scalars())
+    found = [f"in the queue or not: {lease}" for lease in queued ^ {row.id for row in rows}]
+    free = _free(connection)
+    policies = _policies(connection)
+    for row in rows:
+        items = _awaited(row)
+        if row.lane != lanes.lane(row.owner, items):
+            found.append(f"{row.id} is in the wrong lane")
+        named = {item.pool for item in items}
+        mine = list(policies.values()) if None in named else [p for pool, p in policies.items() if pool in named]
+        if any(policy.has_quota or policy.fair_share for policy in mine):
+            continue
+        if allocation.assign(items, free) is not None:
+            found.append(f"{row.id} waits and could be served")
+        if row.passed is not None and row.passed >= min(policy.overtakes for policy in mine):
+            held = {candidate.key for group in allocation.most(items, free) for candidate in group}
+            free = [candidate for candidate in free if candidate.key not in held]
     # Whoever was cancelled in the queue is still known as one who wanted of those pools.
     still = select(t.waits).join(t.leases).where(t.leases.c.state != "ended")
     noted = {(row.lease, row.pool) for row in connection.execute(still)}
-    wanted = {(waiter.lease, pool) for waiter in waiting for pool in matching.wanted_pools(waiter.items)}
+    wanted = {(row.id, pool) for row in rows for pool in matching.wanted_pools(_awaited(row))}
     if not wanted <= noted:
         found.append(f"nobody would look for {wanted - noted} when something is freed")
     return found
 
 
+def _free(connection: Connection) -> list[Candidate]:
+    """All that is free, each resource by itself."""
+    rows = connection.execute(select(t.resources).where(*stock.GRANTABLE)).all()
+    return [stock.as_candidate(row) for row in rows]
+
+
+def _policies(connection: Connection) -> dict[str, Policy]:
+    pools = connection.execute(select(t.pools.c.name, t.pools.c.spec)).all()
+    return {pool.name: specs.load(connection, {pool.spec})[pool.spec].policy for pool in pools}
+
+
+def _of_kinds(connection: Connection) -> list[str]:
+    """Whoever looks for a kind finds all of it, and a grant is counted for its owner."""
+    rows = connection.execute(select(t.resources)).all()
+    found = [
+        f"{row.pool}/{row.name} is of another kind"
+        for row in rows
+        if row.kind != catalogue.kind_of(row.pool, row.tags, row.properties)
+    ]
+    theirs = select(t.grants.c.id).join(t.leases, t.leases.c.id == t.grants.c.lease)
+    wrong = connection.execute(theirs.where(t.grants.c.owner != t.leases.c.owner)).all()
+    return found + [f"grant {row.id} is counted for somebody else" for row in wrong]
+
+
 def _awaited(lease: Row[Any]) -> tuple[Item, ...]:
     wanted = specs.items_from_json(lease.wanted)
-    return wanted if lease.missing is None else tuple(matching.missing(wanted, lease.missing).values())
+    return wanted if lease.missing is None else tuple(lanes.missing(wanted, lease.missing).values())
 
 
 def _of_heartbeats(connection: Connection, leases: dict[str, Row[Any]]) -> list[str]:

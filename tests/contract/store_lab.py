@@ -84,12 +84,13 @@ def request(
     priority: int = 0,
     heartbeat: str | None = None,
     principal: str = "alice-token",
+    owner: str = "alice",
 ) -> SubmitLease:
     """A request whose digest is that of its own words."""
     return SubmitLease(
         lease=lease,
         principal=principal,
-        owner="alice",
+        owner=owner,
         digest=f"digest of {lease}",
         items=items,
         duration=duration,

@@ -128,7 +128,7 @@ class TestApplying:
     async def test_who_waits_is_served_by_what_is_changed(self, lab: Lab) -> None:
         fast = ResourceSpec(name="host01", tags=("fast",))
         await lab.store.apply(file((spec("r640"), [fast, *hosts(1, first=2)])), "operator")
-        await lab.take("a")
+        await lab.take("a", Item(pool="r640", tags=("fast",)))
         await lab.submit("b", Item(pool="r640", tags=("fast",)))
         await apply(lab, (spec("r640"), [fast, ResourceSpec(name="host02", tags=("fast",))]))
         assert await lab.held("b") == ["host02"]

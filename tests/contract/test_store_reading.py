@@ -202,7 +202,7 @@ class TestBriefing:
     async def test_a_hook_is_told_of_its_lease_and_its_resource(self, lab: Lab) -> None:
         made = ResourceSpec(name="host01", tags=("metal",), properties={"nics": [1]})
         await lab.store.apply(file((spec("r640", "wipe", "deliver"), [made, *hosts(1, first=2)])), "operator")
-        items = (Item(pool="r640", role="bastion", params={"os": "rhel9"}), Item(pool="r640"))
+        items = (Item(pool="r640", tags=("metal",), role="bastion", params={"os": "rhel9"}), Item(pool="r640"))
         first, second = (await lab.submit("a", *items)).claims
         await lab.run("a", first, stage=1, secret=b"\xffpassword")
         brief = await lab.store.brief(run_of("a", first, first.stages[0], attempt=2))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import pytest
 from hypothesis import given
@@ -15,6 +15,20 @@ from leasehold.errors import BadFilter
 from leasehold.model import Item
 
 KINDS = ("a", "b", "c")
+
+
+class Shelf:
+    """A stock that knows all there is."""
+
+    def __init__(self, free: Sequence[Candidate]) -> None:
+        self.left = list(free)
+
+    def free_for(self, waiter: Waiter) -> Sequence[Candidate]:
+        return self.left
+
+    def take(self, candidates: Iterable[Candidate]) -> None:
+        gone = {candidate.key for candidate in candidates}
+        self.left = [candidate for candidate in self.left if candidate.key not in gone]
 
 
 def candidate(name: str, *tags: str, pool: str = "r640", **properties: object) -> Candidate:
@@ -124,8 +138,8 @@ def check(items: Sequence[Item], free: Sequence[Candidate], chosen: Sequence[Seq
 def test_waiters_are_served_in_order_each_with_what_those_before_left(
     requests: list[list[Item]], free: list[Candidate]
 ) -> None:
-    waiting = [Waiter(lease=f"lease{n}", items=items) for n, items in enumerate(requests)]
-    awards = list(allocation.serve(waiting, free))
+    waiting = [Waiter(lease=f"lease{n}", items=items, passes=9) for n, items in enumerate(requests)]
+    awards = list(allocation.serve(waiting, Shelf(free)))
     assert [a.lease for a in awards] == sorted(a.lease for a in awards)
     awarded = {award.lease: award.resources for award in awards}
     left = list(free)
@@ -136,3 +150,37 @@ def test_waiters_are_served_in_order_each_with_what_those_before_left(
             check(waiter.items, left, awarded[waiter.lease])
             gone = {c.key for group in awarded[waiter.lease] for c in group}
             left = [c for c in left if c.key not in gone]
+
+
+def served(passes: int, *, free: int = 10) -> list[str]:
+    """Who is served of one that wants 8 of 10 hosts, of which 5 are free, and of six behind it that want one each."""
+    shelf = Shelf([candidate(f"host{n}") for n in range(free)])
+    large = Waiter(lease="large", items=[Item(count=8)], passes=passes)
+    small = [Waiter(lease=f"small{n}", items=[Item()], passes=16) for n in range(6)]
+    return [award.lease for award in allocation.serve([large, *small], shelf)]
+
+
+def test_a_blocked_request_is_passed_as_often_as_it_lets_others_pass() -> None:
+    assert served(passes=2, free=5) == ["small0", "small1"]
+
+
+def test_one_that_lets_nobody_pass_keeps_what_it_needs_and_no_more() -> None:
+    plain, special = [candidate(f"plain{n}") for n in range(3)], [candidate("gpu", "gpu"), candidate("gpu2", "gpu")]
+    head = Waiter(lease="head", items=[Item(tags=("gpu",)), Item(tags=("fpga",))], passes=0)
+    others = [Waiter(lease=name, items=[Item(tags=("gpu",))], passes=16) for name in ("first", "second")]
+    assert [a.lease for a in allocation.serve([head, *others], Shelf([*plain, *special]))] == ["first"]
+
+
+def test_who_wants_something_else_passes_without_being_counted() -> None:
+    head = Waiter(lease="head", items=[Item(tags=("gpu",), count=2)], passes=1)
+    others = [Waiter(lease=f"plain{n}", items=[Item(tags=("plain",))], passes=16) for n in range(3)]
+    free = [candidate("gpu", "gpu"), *(candidate(f"host{n}", "plain") for n in range(3))]
+    assert len(list(allocation.serve([head, *others], Shelf(free)))) == 3
+    assert head.passes == 1
+
+
+def test_the_least_capable_comes_first() -> None:
+    plain = candidate("plain", cores=8)
+    better = [candidate("large", cores=64), candidate("disks", cores=8, disks=[{"size": 1}]), candidate("gpu", "gpu")]
+    assert min([*better, plain], key=allocation.capability) is plain
+    assert allocation.capability(plain) < allocation.capability(better[0]) < allocation.capability(better[1])

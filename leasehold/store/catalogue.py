@@ -1,0 +1,175 @@
+"""The catalogue: which kinds of resources there are, and which of them a request could be served from.
+
+Resources of one pool with the same tags and properties are of one kind, so that a filter is evaluated once for all of
+them. A catalogue is good for as long as the inventory has its stamp; each process keeps the last ones.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import uuid
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, func, select
+
+from leasehold import allocation, selector
+from leasehold.allocation import Candidate
+from leasehold.model import Item, Policy
+from leasehold.store import facts, specs
+from leasehold.store import tables as t
+from leasehold.store.engine import MEMO, Tx
+
+STAMP = "inventory"
+"""The fact that is another one after each change of what there is."""
+
+IDENTIFIERS = frozenset(
+    "asset_tag bmc bmc_address fqdn hostname ip ip_address mac mac_address serial serial_number service_tag"
+    " uuid".split()
+)
+"""Properties that tell one resource from all others like it; a filter on one is evaluated for each resource."""
+
+_KEPT, _SERVING_KEPT = 8, 10_000
+_STAMPED = "stamped"
+"""In a transaction's memo: the inventory has a stamp by which nobody has read it yet."""
+
+Shape = tuple[tuple[str | None, int, tuple[str, ...], tuple[str, ...], tuple[str, ...]], ...]
+
+
+def shape(items: Iterable[Item]) -> Shape:
+    """What allocation looks at of a request: two of one shape can be served by the same resources."""
+    return tuple((item.pool, item.count, item.match, item.tags, item.names) for item in items)
+
+
+def digest(plain: object) -> int:
+    """A number for some plain data, the same in every process and every copy of a database."""
+    text = json.dumps(plain, sort_keys=True, ensure_ascii=False)
+    return int.from_bytes(hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()[:8]) >> 1
+
+
+def kind_of(pool: str, tags: Collection[str], properties: Mapping[str, Any]) -> int:
+    """The kind of a resource."""
+    return digest([pool, sorted(tags), alike(properties)])
+
+
+def alike(value: Any) -> Any:
+    """Properties without identifiers, at any depth."""
+    if isinstance(value, Mapping):
+        return {key: alike(below) for key, below in value.items() if str(key).lower() not in IDENTIFIERS}
+    return [alike(below) for below in value] if isinstance(value, list | tuple) else value
+
+
+def is_particular(item: Item) -> bool:
+    """Whether resources of one kind may differ in whether they suit an item."""
+    return bool(item.names) or any(
+        not IDENTIFIERS.isdisjoint(map(str.lower, selector.parse(text).path)) for text in item.match
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ResourceKind:
+    """Resources that are alike, and how many there are that are not to be removed."""
+
+    id: int
+    pool: str
+    cost: int
+    tags: frozenset[str]
+    properties: Mapping[str, Any]
+    total: int
+
+    def candidate(self, name: str) -> Candidate:
+        """One of them."""
+        return Candidate(pool=self.pool, name=name, tags=self.tags, properties=self.properties)
+
+
+class Catalogue:
+    """All kinds, in order of preference: cheap pools first, then what is good for little else."""
+
+    def __init__(self, kinds: Iterable[ResourceKind], policies: Mapping[str, Policy]) -> None:
+        self.policies = policies
+        self._kinds = sorted(kinds, key=lambda k: (k.cost, allocation.capability(k.candidate("")), k.pool, k.id))
+        self._serving: OrderedDict[Shape, tuple[ResourceKind, ...]] = OrderedDict()
+
+    def serving(self, items: Sequence[Item]) -> tuple[ResourceKind, ...]:
+        """The kinds of which something may suit an item."""
+        wanted = shape(items)
+        found = self._serving.get(wanted)
+        if found is None:
+            # A name, or an identifier, says nothing of a kind.
+            general = [_general(item) for item in items]
+            found = tuple(k for k in self._kinds if any(allocation.suits(i, k.candidate("")) for i in general))
+            self._serving[wanted] = found
+            if len(self._serving) > _SERVING_KEPT:
+                self._serving.popitem(last=False)
+        return found
+
+    def pools(self, items: Sequence[Item]) -> set[str]:
+        """The pools that a request may be served from."""
+        if all(item.pool for item in items):
+            return {item.pool for item in items if item.pool}
+        return set(self.policies)
+
+
+def _general(item: Item) -> Item:
+    """An item without what tells resources of one kind apart."""
+    kept = tuple(text for text in item.match if IDENTIFIERS.isdisjoint(map(str.lower, selector.parse(text).path)))
+    return Item(pool=item.pool, count=item.count, match=kept, tags=item.tags)
+
+
+_catalogues: OrderedDict[str, Catalogue] = OrderedDict()
+
+
+def current(connection: Connection) -> Catalogue:
+    """The catalogue of the inventory as it is."""
+    connection.info.get(MEMO, {}).pop(_STAMPED, None)
+    stamp = facts.get(connection, STAMP)
+    found = _catalogues.get(stamp) if stamp is not None else None
+    if found is None:
+        found = Catalogue(_kinds(connection), _policies(connection))
+        if stamp is not None:
+            _catalogues[stamp] = found
+            while len(_catalogues) > _KEPT:
+                _catalogues.popitem(last=False)
+    return found
+
+
+def changed(tx: Tx) -> None:
+    """Have every process read the inventory anew: it is not what it was."""
+    memo = tx.connection.info[MEMO]
+    if _STAMPED not in memo:
+        facts.put(tx, STAMP, uuid.uuid4().hex)
+        memo[_STAMPED] = True
+
+
+def _kinds(connection: Connection) -> list[ResourceKind]:
+    r = t.resources.c
+    counted = (
+        select(r.kind, r.pool, func.min(r.name).label("name"), func.count().label("total"))
+        .where(~r.draining)
+        .group_by(r.kind, r.pool)
+        .subquery()
+    )
+    query = (
+        select(t.pools.c.priority, counted.c.total, r.kind, r.pool, r.tags, r.properties)
+        .join(counted, (counted.c.pool == r.pool) & (counted.c.name == r.name))
+        .join(t.pools, t.pools.c.name == r.pool)
+    )
+    return [
+        ResourceKind(
+            id=row.kind,
+            pool=row.pool,
+            cost=row.priority,
+            tags=frozenset(row.tags),
+            properties=alike(row.properties),
+            total=row.total,
+        )
+        for row in connection.execute(query)
+    ]
+
+
+def _policies(connection: Connection) -> dict[str, Policy]:
+    query = select(t.pools.c.name, specs.SPEC_TEXT.label("text")).join(t.specs, t.specs.c.id == t.pools.c.spec)
+    return {row.name: specs.from_text(row.text).policy for row in connection.execute(query)}

@@ -1,0 +1,154 @@
+"""The queue: leases that wait, in lanes of those that are of one owner and want the same.
+
+Who is first in its lane stands for all behind it: they could be served no sooner. So the matcher looks at as many as
+there are lanes, however many wait.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
+
+from leasehold.model import Item, LeaseState
+from leasehold.store import catalogue, specs
+from leasehold.store import tables as t
+from leasehold.store.engine import Tx
+
+_Q = t.queue.c
+
+LAST = 2**62
+"""Stands for the number of a lease that has none yet."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Waiting:
+    """A lease in the queue, with what it still wants, by its place in the request."""
+
+    lease: str
+    principal: str
+    owner: str
+    state: LeaseState
+    items: Mapping[int, Item]
+    priority: int
+    number: int
+    since: datetime
+    passed: int = 0
+
+    @property
+    def lane(self) -> int:
+        """In which lane it waits."""
+        return lane(self.owner, self.wishes)
+
+    @property
+    def wishes(self) -> tuple[Item, ...]:
+        """What it still wants, in order."""
+        return tuple(self.items.values())
+
+
+def lane(owner: str, wishes: Iterable[Item]) -> int:
+    """The lane of those who are of one owner and want the same."""
+    return catalogue.digest([owner, catalogue.shape(wishes)])
+
+
+def missing(wanted: Sequence[Item], places: Iterable[int]) -> dict[int, Item]:
+    """One more resource for each of these places in a request."""
+    return {place: replace(wanted[place], count=many) for place, many in sorted(Counter(places).items())}
+
+
+def enter(tx: Tx, one: Waiting) -> None:
+    """Put a lease into the queue, or back to its place with other wishes."""
+    leave(tx, one.lease)
+    tx.execute(
+        insert(t.queue),
+        {
+            "lease": one.lease,
+            "lane": one.lane,
+            "owner": one.owner,
+            "priority": one.priority,
+            "number": one.number,
+            "since": one.since,
+            "passed": one.passed,
+        },
+    )
+
+
+def leave(tx: Tx, lease: str) -> None:
+    """Take a lease out of the queue."""
+    tx.execute(delete(t.queue).where(_Q.lease == lease))
+
+
+def note_passed(tx: Tx, lease: str, passed: int) -> None:
+    """Note how often a lease was overtaken."""
+    tx.execute(update(t.queue).where(_Q.lease == lease).values(passed=passed))
+
+
+_WAITING = select(
+    _Q.lease,
+    _Q.owner,
+    _Q.priority,
+    _Q.number,
+    _Q.since,
+    _Q.passed,
+    t.leases.c.principal,
+    t.leases.c.state,
+    t.leases.c.missing,
+    specs.ITEMS_TEXT.label("wanted"),
+).join(t.leases, t.leases.c.id == _Q.lease)
+
+
+def _heads() -> Any:
+    """The first of each lane, found by leaping from lane to lane in their index."""
+    lanes = select(func.min(_Q.lane).label("lane")).cte("lanes", recursive=True)
+    following = select(func.min(_Q.lane)).where(_Q.lane > lanes.c.lane).correlate(lanes).scalar_subquery()
+    lanes = lanes.union_all(select(following).where(lanes.c.lane.is_not(None)))
+    other = t.queue.alias("other")
+    first = (
+        select(other.c.lease)
+        .where(other.c.lane == lanes.c.lane)
+        .order_by(other.c.priority.desc(), other.c.number)
+        .limit(1)
+        .correlate(lanes)
+        .scalar_subquery()
+    )
+    return _WAITING.join(lanes, _Q.lease == first)
+
+
+_HEADS = _heads()
+
+
+def heads(connection: Connection) -> list[Waiting]:
+    """The first of each lane."""
+    return [_waiting(row) for row in connection.execute(_HEADS)]
+
+
+def of(connection: Connection, lease: str) -> Waiting | None:
+    """A lease as it waits, if it does."""
+    row = connection.execute(_WAITING.where(_Q.lease == lease)).one_or_none()
+    return None if row is None else _waiting(row)
+
+
+def first_of(connection: Connection, lane: int) -> Waiting | None:
+    """Who is first in a lane by now."""
+    query = _WAITING.where(_Q.lane == lane).order_by(_Q.priority.desc(), _Q.number).limit(1)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else _waiting(row)
+
+
+def _waiting(row: Row[Any]) -> Waiting:
+    wanted = specs.items_from_text(row.wanted)
+    return Waiting(
+        lease=row.lease,
+        principal=row.principal,
+        owner=row.owner,
+        state=LeaseState(row.state),
+        items=dict(enumerate(wanted)) if row.missing is None else missing(wanted, row.missing),
+        priority=row.priority,
+        number=row.number,
+        since=row.since,
+        passed=row.passed,
+    )

@@ -1,0 +1,131 @@
+"""What is free, read no further than it matters: a few of each kind, whatever the size of the pool."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from sqlalchemy import Connection, Row, literal, select, union_all
+
+from leasehold.allocation import Candidate, Waiter
+from leasehold.model import Item, ResourceState
+from leasehold.store import tables as t
+from leasehold.store.catalogue import Catalogue, ResourceKind, is_particular
+
+GRANTABLE = (
+    t.resources.c.state == ResourceState.FREE,
+    t.resources.c.offline_since.is_(None),
+    ~t.resources.c.draining,
+)
+"""What `ix_resources_grantable` and `ix_resources_free` hold."""
+
+_MANY = 24
+"""So many kinds are no longer looked up one by one."""
+
+
+class FreeStock:
+    """Free resources, without those that were taken since it was made."""
+
+    def __init__(self, connection: Connection, catalogue: Catalogue) -> None:
+        self._connection = connection
+        self._catalogue = catalogue
+        self._names: dict[int, list[str]] = {}
+        self._complete: set[int] = set()
+        self._gone: set[tuple[str, str]] = set()
+        self.barred: dict[str, frozenset[str]] = {}
+        """Pools from which a lease may take nothing more."""
+
+    def free_for(self, waiter: Waiter) -> Sequence[Candidate]:
+        """See `leasehold.allocation.Stock`."""
+        barred = self.barred.get(waiter.lease, frozenset())
+        kinds = [kind for kind in self._catalogue.serving(waiter.items) if kind.pool not in barred]
+        particular = [item for item in waiter.items if is_particular(item)]
+        if particular:
+            return self._with_particulars(waiter.items, particular, kinds)
+        return self._some(kinds, sum(item.count for item in waiter.items), any_kind=len(waiter.items) == 1)
+
+    def take(self, candidates: Iterable[Candidate]) -> None:
+        """See `leasehold.allocation.Stock`."""
+        self._gone.update(candidate.key for candidate in candidates)
+
+    def _some(self, kinds: Sequence[ResourceKind], need: int, *, any_kind: bool = False) -> list[Candidate]:
+        """As many of each kind as can be needed; of `any_kind`, as many of all together."""
+        found: list[Candidate] = []
+        step = 1 if any_kind and len(kinds) <= _MANY else len(kinds)
+        for start in range(0, len(kinds), step or 1):
+            some = kinds[start : start + step]
+            self._read(some, need)
+            for kind in some:
+                names = [name for name in self._names[kind.id] if (kind.pool, name) not in self._gone]
+                found += map(kind.candidate, names[:need])
+            if any_kind and len(found) >= need:
+                break
+        return found
+
+    def _read(self, kinds: Sequence[ResourceKind], need: int) -> None:
+        """Know at least `need` names of each kind that are not gone, or all there are."""
+        short = [kind for kind in kinds if kind.id not in self._complete and self._left(kind) < need]
+        if len(short) > _MANY:
+            self._read_whole(short)
+        elif short:
+            self._read_some(short, need)
+
+    def _left(self, kind: ResourceKind) -> int:
+        names = self._names.get(kind.id, ())
+        return sum((kind.pool, name) not in self._gone for name in names)
+
+    def _read_some(self, kinds: Sequence[ResourceKind], need: int) -> None:
+        wanted = {kind.id: need + len(self._names.get(kind.id, ())) for kind in kinds}
+        one_by_one = [
+            select(literal(kind).label("kind"), t.resources.c.name)
+            .where(t.resources.c.kind == kind, *GRANTABLE)
+            .order_by(t.resources.c.name)
+            .limit(limit)
+            .subquery()
+            .select()
+            for kind, limit in wanted.items()
+        ]
+        query = one_by_one[0] if len(one_by_one) == 1 else union_all(*one_by_one)
+        names: dict[int, list[str]] = {kind: [] for kind in wanted}
+        for row in self._connection.execute(query):
+            names[row.kind].append(row.name)
+        for kind, found in names.items():
+            self._names[kind] = sorted(found)
+            if len(found) < wanted[kind]:
+                self._complete.add(kind)
+
+    def _read_whole(self, kinds: Sequence[ResourceKind]) -> None:
+        query = select(t.resources.c.kind, t.resources.c.name).where(
+            t.resources.c.pool.in_({kind.pool for kind in kinds}), *GRANTABLE
+        )
+        wanted = {kind.id for kind in kinds}
+        self._names.update({kind: [] for kind in wanted})
+        for row in self._connection.execute(query.order_by(t.resources.c.name)):
+            if row.kind in wanted:
+                self._names[row.kind].append(row.name)
+        self._complete |= wanted
+
+    def _with_particulars(
+        self, items: Sequence[Item], particular: Sequence[Item], kinds: Sequence[ResourceKind]
+    ) -> list[Candidate]:
+        """What items name, or tell by an identifier, as it is; of the rest, some of each kind."""
+        by_kind = {kind.id: kind for kind in kinds}
+        alone = [c for c in map(as_candidate, self._rows(particular, kinds)) if c.key not in self._gone]
+        known = {candidate.key for candidate in alone}
+        need = sum(item.count for item in items)
+        # Some of these may be known already as what they are.
+        rest = self._some(list(by_kind.values()), need + len(known))
+        return [*(c for c in rest if c.key not in known), *alone]
+
+    def _rows(self, particular: Sequence[Item], kinds: Sequence[ResourceKind]) -> Iterable[Row[Any]]:
+        query = select(t.resources).where(t.resources.c.pool.in_({kind.pool for kind in kinds}), *GRANTABLE)
+        if all(item.names for item in particular):
+            query = query.where(t.resources.c.name.in_({name for item in particular for name in item.names}))
+        wanted = {kind.id for kind in kinds}
+        rows = self._connection.execute(query.order_by(t.resources.c.pool, t.resources.c.name)).all()
+        return [row for row in rows if row.kind in wanted]
+
+
+def as_candidate(row: Row[Any]) -> Candidate:
+    """A row of `resources` as allocation sees it."""
+    return Candidate(pool=row.pool, name=row.name, tags=frozenset(row.tags), properties=row.properties)
