@@ -183,7 +183,7 @@ class Anything(RuleBasedStateMachine):
                 self._passed[waiter.id] += sum(self._overtook(one, waiter) for one in new)
         for row in now:
             items = specs.items_from_json(row.wanted)
-            # Others may pass who is over a quota or behind in fairness, or take what one of several items has enough of.
+            # Others may pass who is over a quota, or behind in fairness, or has enough for one of several items.
             if len(items) == 1 and items[0].pool == "plain":
                 assert self._passed[row.id] <= OVERTAKES, f"{row.id} was overtaken {self._passed[row.id]} times"
         self._waiting = now
