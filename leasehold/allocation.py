@@ -8,8 +8,8 @@ becomes free is held for it until it is complete.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Protocol
 
@@ -53,14 +53,16 @@ class Waiter:
     items: Sequence[Item]
     passes: int = 0
     is_blocked: bool = False
+    barred: Collection[str] = ()
+    """Pools from which nothing may come that it wants of any pool."""
     award: Award | None = None
 
 
 class Stock(Protocol):
-    """What is free, as much of it as matters, without what is taken or held."""
+    """What is free, as much of it as matters, without what is taken."""
 
-    def free_for(self, waiter: Waiter) -> Sequence[Candidate]:
-        """What suits items of a waiter, in order of preference: at least as much as it can use of each kind."""
+    def free_for(self, items: Sequence[Item], *, of_each_pool: bool = False) -> Sequence[Candidate]:
+        """What suits any of these, in order of preference: as much as they can use, if asked so of each pool."""
         ...
 
     def take(self, candidates: Iterable[Candidate]) -> None:
@@ -91,39 +93,57 @@ def suits(item: Item, candidate: Candidate, conditions: Sequence[Condition] | No
 def serve(waiting: Iterable[Waiter], stock: Stock) -> Iterator[Award]:
     """Yield what each waiter gets, in the order in which they wait.
 
-    One that cannot be served lets others pass as often as its `passes` say; then all that it could use is held for it.
+    One that cannot be served lets others pass as often as its `passes` say. Then what it could use is held for it: who
+    comes behind it is served only if as much of that is left.
     """
     blocked: list[Waiter] = []
+    held: list[Item] = []
     for waiter in waiting:
-        chosen = None if waiter.is_blocked else assign(waiter.items, stock.free_for(waiter))
+        chosen = None if waiter.is_blocked else _choose(waiter, held, stock)
         if chosen is not None:
             taken = [candidate for group in chosen for candidate in group]
             stock.take(taken)
             waiter.award = Award(lease=waiter.lease, resources=chosen)
-            _pass(blocked, taken, stock)
+            for other in _passed(blocked, taken):
+                held += _hold(other, held, stock)
             yield waiter.award
         elif waiter.passes > 0:
             blocked.append(waiter)
         else:
-            _hold(waiter, stock)
+            held += _hold(waiter, held, stock)
 
 
-def _pass(blocked: list[Waiter], taken: Sequence[Candidate], stock: Stock) -> None:
-    """Count for those who are blocked that somebody behind them got what they could have used."""
-    for waiter in [one for one in blocked if _could_use(one, taken)]:
-        waiter.passes -= 1
-        if waiter.passes <= 0:
-            blocked.remove(waiter)
-            _hold(waiter, stock)
+def _choose(waiter: Waiter, held: Sequence[Item], stock: Stock) -> list[list[Candidate]] | None:
+    """What serves a waiter, and leaves what is held for others."""
+    items = [*waiter.items, *held]
+    barred = [waiter.barred if item.pool is None else () for item in waiter.items]
+    chosen = assign(items, stock.free_for(items, of_each_pool=bool(waiter.barred)), barred)
+    return None if chosen is None else chosen[: len(waiter.items)]
 
 
-def _could_use(waiter: Waiter, candidates: Sequence[Candidate]) -> bool:
-    return any(suits(item, candidate) for item in waiter.items for candidate in candidates)
+def _passed(blocked: list[Waiter], taken: Sequence[Candidate]) -> list[Waiter]:
+    """Count for those who are blocked that somebody behind them got what they could have used.
+
+    Return those who let nobody pass any more.
+    """
+    for waiter in blocked:
+        waiter.passes -= any(suits(item, candidate) for item in waiter.items for candidate in taken)
+    patient = [waiter for waiter in blocked if waiter.passes > 0]
+    others = [waiter for waiter in blocked if waiter.passes <= 0]
+    blocked[:] = patient
+    return others
 
 
-def _hold(waiter: Waiter, stock: Stock) -> None:
-    """Keep from all others what a waiter can use of what is free."""
-    stock.take([candidate for group in most(waiter.items, stock.free_for(waiter)) for candidate in group])
+def _hold(waiter: Waiter, held: Sequence[Item], stock: Stock) -> list[Item]:
+    """As much of what a waiter wants as can be held for it, beside what is held for others."""
+    items = [*held, *waiter.items]
+    return hold(waiter.items, held, stock.free_for(items))
+
+
+def hold(items: Sequence[Item], held: Sequence[Item], free: Sequence[Candidate]) -> list[Item]:
+    """As much of these as there is of what is free, beside what is held: each item with another count."""
+    groups = most([*held, *items], free)[len(held) :]
+    return [replace(item, count=len(group)) for item, group in zip(items, groups, strict=True) if group]
 
 
 def shortage(items: Sequence[Item], free: Sequence[Candidate]) -> str:
@@ -133,27 +153,33 @@ def shortage(items: Sequence[Item], free: Sequence[Candidate]) -> str:
     return "; ".join(f"{i.count} of {i.pool or 'any pool'} wanted, {n} free" for i, n in zip(items, said, strict=True))
 
 
-def assign(items: Sequence[Item], free: Sequence[Candidate]) -> list[list[Candidate]] | None:
+def assign(
+    items: Sequence[Item], free: Sequence[Candidate], barred: Sequence[Collection[str]] = ()
+) -> list[list[Candidate]] | None:
     """Choose distinct resources for all items together, or None if there is no such choice.
+
+    `barred` are pools from which nothing may come, for the first items each.
 
     `free` is in order of preference: the first that suits is taken, unless another item of the same request needs it
     more.
     """
     if sum(item.count for item in items) > len(free):
         return None
-    chosen = most(items, free)
+    chosen = most(items, free, barred)
     complete = all(len(group) == item.count for group, item in zip(chosen, items, strict=True))
     return chosen if complete else None
 
 
-def most(items: Sequence[Item], free: Sequence[Candidate]) -> list[list[Candidate]]:
+def most(
+    items: Sequence[Item], free: Sequence[Candidate], barred: Sequence[Collection[str]] = ()
+) -> list[list[Candidate]]:
     """Choose distinct resources for all items together, as many as there can be.
 
     Items may overlap, so a greedy choice could miss one that exists. Resources that suit the same items are alike, so
     it is a small flow problem, from items to kinds of resources, solved by shortest augmenting paths (Edmonds and
     Karp 1972).
     """
-    kinds = _kinds(items, free)
+    kinds = _kinds(items, free, [*barred, *([()] * (len(items) - len(barred)))])
     given: Counter[tuple[Kind, int]] = Counter()
     for index, item in enumerate(items):
         for _ in range(item.count):
@@ -167,10 +193,10 @@ def most(items: Sequence[Item], free: Sequence[Candidate]) -> list[list[Candidat
     return chosen
 
 
-def capability(candidate: Candidate) -> tuple[int, int, list[float]]:
+def capability(candidate: Candidate) -> tuple[int, int, list[int | float]]:
     """How much a resource is good for, to be compared: its tags, its properties, and how large those are."""
     leaves = sorted(_leaves(candidate.properties, ""), key=lambda leaf: leaf[0])
-    sizes = [float(value) for _, value in leaves if isinstance(value, int | float) and not isinstance(value, bool)]
+    sizes = [value for _, value in leaves if isinstance(value, int | float) and not isinstance(value, bool)]
     return len(candidate.tags), len(leaves), sizes
 
 
@@ -185,12 +211,18 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def _kinds(items: Sequence[Item], free: Sequence[Candidate]) -> dict[Kind, list[Candidate]]:
+def _kinds(
+    items: Sequence[Item], free: Sequence[Candidate], barred: Sequence[Collection[str]]
+) -> dict[Kind, list[Candidate]]:
     """The resources by the items that they suit; those that suit few come first, so that they are taken first."""
     conditions = [[selector.parse(text) for text in item.match] for item in items]
     kinds: dict[Kind, list[Candidate]] = {}
     for candidate in free:
-        kind = tuple(i for i, item in enumerate(items) if suits(item, candidate, conditions[i]))
+        kind = tuple(
+            i
+            for i, item in enumerate(items)
+            if candidate.pool not in barred[i] and suits(item, candidate, conditions[i])
+        )
         if kind:
             kinds.setdefault(kind, []).append(candidate)
     return dict(sorted(kinds.items(), key=lambda pair: len(pair[0])))

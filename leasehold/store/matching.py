@@ -84,7 +84,7 @@ class _Round:
         excess = self._shares.excess(newcomer)
         if excess is not None:
             return Offer(excess=excess, shortage=f"over its quota: {excess.detail}")
-        free = self._stock.free_for(Waiter(lease=newcomer.lease, items=newcomer.wishes))
+        free = self._stock.free_for(newcomer.wishes)
         return Offer(shortage=allocation.shortage(newcomer.wishes, free))
 
     def _waiters(self) -> Iterator[Waiter]:
@@ -106,10 +106,10 @@ class _Round:
 
     def _waiter(self, one: Waiting) -> Waiter:
         barred = self._shares.barred(one, self._catalogue.pools(one.wishes))
-        if barred:
-            self._stock.barred[one.lease] = barred
         is_blocked = self._newcomer is not None and one is not self._newcomer
-        waiter = Waiter(lease=one.lease, items=one.wishes, passes=self._passes(one), is_blocked=is_blocked)
+        waiter = Waiter(
+            lease=one.lease, items=one.wishes, passes=self._passes(one), is_blocked=is_blocked, barred=barred
+        )
         self._seen[one.lease] = (one, waiter)
         return waiter
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, literal, select, union_all
 
-from leasehold.allocation import Candidate, Waiter
+from leasehold.allocation import Candidate
 from leasehold.model import Item, ResourceState
 from leasehold.store import tables as t
 from leasehold.store.catalogue import Catalogue, ResourceKind, is_particular
@@ -32,17 +32,14 @@ class FreeStock:
         self._names: dict[int, list[str]] = {}
         self._complete: set[int] = set()
         self._gone: set[tuple[str, str]] = set()
-        self.barred: dict[str, frozenset[str]] = {}
-        """Pools from which a lease may take nothing more."""
 
-    def free_for(self, waiter: Waiter) -> Sequence[Candidate]:
+    def free_for(self, items: Sequence[Item], *, of_each_pool: bool = False) -> Sequence[Candidate]:
         """See `leasehold.allocation.Stock`."""
-        barred = self.barred.get(waiter.lease, frozenset())
-        kinds = [kind for kind in self._catalogue.serving(waiter.items) if kind.pool not in barred]
-        particular = [item for item in waiter.items if is_particular(item)]
+        kinds = self._catalogue.serving(items)
+        particular = [item for item in items if is_particular(item)]
         if particular:
-            return self._with_particulars(waiter.items, particular, kinds)
-        return self._some(kinds, sum(item.count for item in waiter.items), any_kind=len(waiter.items) == 1)
+            return self._with_particulars(items, particular, kinds)
+        return self._some(kinds, sum(item.count for item in items), any_kind=len(items) == 1 and not of_each_pool)
 
     def take(self, candidates: Iterable[Candidate]) -> None:
         """See `leasehold.allocation.Stock`."""

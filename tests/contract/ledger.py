@@ -98,7 +98,7 @@ def _of_waiters(connection: Connection) -> list[str]:
     ).all()
     queued = set(connection.execute(select(t.queue.c.lease)).scalars())
     found = [f"in the queue or not: {lease}" for lease in queued ^ {row.id for row in rows}]
-    free = _free(connection)
+    free, held = _free(connection), list[Item]()
     policies = _policies(connection)
     for row in rows:
         items = _awaited(row)
@@ -108,11 +108,10 @@ def _of_waiters(connection: Connection) -> list[str]:
         mine = list(policies.values()) if None in named else [p for pool, p in policies.items() if pool in named]
         if any(policy.has_quota or policy.fair_share for policy in mine):
             continue
-        if allocation.assign(items, free) is not None:
+        if allocation.assign([*items, *held], free) is not None:
             found.append(f"{row.id} waits and could be served")
         if row.passed is not None and row.passed >= min(policy.overtakes for policy in mine):
-            held = {candidate.key for group in allocation.most(items, free) for candidate in group}
-            free = [candidate for candidate in free if candidate.key not in held]
+            held += allocation.hold(items, held, free)
     # Whoever was cancelled in the queue is still known as one who wanted of those pools.
     still = select(t.waits).join(t.leases).where(t.leases.c.state != "ended")
     noted = {(row.lease, row.pool) for row in connection.execute(still)}

@@ -219,6 +219,10 @@ class Lab:
         claim = await self.recycling(resource)
         await self.store.recycled(Recycled(lease=lease, claim=claim, broken=broken))
 
+    async def recycled_claim(self, claim: Claim) -> None:
+        """End a recycling, whichever lease came before it."""
+        await self.store.recycled(Recycled(lease="", claim=claim, broken=None))
+
     async def states(self, pool: str = "r640") -> dict[str, str]:
         """The state of each resource of a pool."""
         return {r.name: str(r.state) for r in await self.store.resources(ResourceFilter(pool=pool))}

@@ -23,7 +23,7 @@ class Shelf:
     def __init__(self, free: Sequence[Candidate]) -> None:
         self.left = list(free)
 
-    def free_for(self, waiter: Waiter) -> Sequence[Candidate]:
+    def free_for(self, items: Sequence[Item], *, of_each_pool: bool = False) -> Sequence[Candidate]:
         return self.left
 
     def take(self, candidates: Iterable[Candidate]) -> None:
@@ -169,6 +169,14 @@ def test_one_that_lets_nobody_pass_keeps_what_it_needs_and_no_more() -> None:
     head = Waiter(lease="head", items=[Item(tags=("gpu",)), Item(tags=("fpga",))], passes=0)
     others = [Waiter(lease=name, items=[Item(tags=("gpu",))], passes=16) for name in ("first", "second")]
     assert [a.lease for a in allocation.serve([head, *others], Shelf([*plain, *special]))] == ["first"]
+
+
+def test_what_is_held_is_so_much_and_not_just_these() -> None:
+    # Any of three hosts will do for the head, and the one behind it wants just the one that would be taken first.
+    head = Waiter(lease="head", items=[Item(), Item(tags=("fpga",))], passes=0)
+    choosy = [Waiter(lease=name, items=[Item(names=(name,))], passes=16) for name in ("host0", "host1", "host2")]
+    free = [candidate(f"host{n}") for n in range(3)]
+    assert [a.lease for a in allocation.serve([head, *choosy], Shelf(free))] == ["host0", "host1"]
 
 
 def test_who_wants_something_else_passes_without_being_counted() -> None:

@@ -1,0 +1,265 @@
+"""Anything that may happen, in any order: never lent twice, never beyond a quota, nobody passed over or too often."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+from sqlalchemy import Connection, select
+
+from leasehold import allocation
+from leasehold.allocation import Candidate
+from leasehold.errors import Conflict
+from leasehold.messages import Claim
+from leasehold.model import Item, Outcome, Policy, Quota, ResourceSpec
+from leasehold.store import specs
+from leasehold.store import tables as t
+from tests.contract import ledger
+from tests.contract.store_lab import Lab, file, spec
+from tests.postgres import Postgres
+
+RUNS, STEPS = 200, 50
+OVERTAKES = 1
+PER_OWNER, AT_ONCE = Quota(leases=3, resources=4), Quota(resources=5)
+OWNERS = ("alice", "bob", "carol")
+WISHES = (
+    (Item(pool="plain"),),
+    (Item(pool="plain"),),
+    (Item(pool="plain", count=3),),
+    (Item(pool="plain", count=4),),
+    (Item(pool="plain"),),
+    (Item(pool="plain", count=3),),
+    (Item(pool="plain", tags=("fast",)),),
+    (Item(pool="plain", names=("plain1",)), Item(pool="plain")),
+    (Item(pool="plain", match=("serial=S2",)),),
+    (Item(pool="plain"), Item(pool="limited", count=2)),
+    (Item(pool="limited"),),
+    (Item(pool="limited", count=3),),
+    (Item(pool="fair"),),
+    (Item(pool="fair", count=2),),
+    (Item(),),
+    (Item(tags=("fast",), count=2),),
+)
+NewUrl = Callable[[], Any]
+
+
+class Anything(RuleBasedStateMachine):
+    """Requests, releases, failures, operators; what must hold is looked at after each of them."""
+
+    new_url: NewUrl
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._database = self.new_url()
+        self._lab = Lab(self._database.__enter__())
+        self._runner = asyncio.Runner()
+        self._names: list[str] = []
+        self._passed: Counter[str] = Counter()
+        self._waiting: list[Any] = []
+
+    def run(self, doing: Any) -> Any:
+        """Do something of the lab's."""
+        return self._runner.run(doing)
+
+    @initialize()
+    def pools(self) -> None:
+        policies = {
+            "plain": Policy(overtakes=OVERTAKES),
+            "limited": Policy(overtakes=OVERTAKES, per_owner=PER_OWNER, at_once=AT_ONCE),
+            "fair": Policy(overtakes=OVERTAKES, fair_share=True),
+        }
+        made = [
+            (
+                spec(name, "validate", "release", policy=policy),
+                [
+                    ResourceSpec(
+                        name=f"{name}{n}",
+                        tags=("fast",) if n == 0 else (),
+                        properties={"serial": f"S{n}", "cores": n % 2},
+                    )
+                    for n in range(4 if name != "limited" else 7)
+                ],
+            )
+            for name, policy in policies.items()
+        ]
+        self.run(self._lab.store.apply(file(*made), "operator"))
+
+    @rule(wish=st.sampled_from(WISHES), owner=st.sampled_from(OWNERS), priority=st.sampled_from((0, 0, 0, 1)))
+    def ask(self, wish: tuple[Item, ...], owner: str, priority: int) -> None:
+        name = f"lease{len(self._names)}"
+        admitted = self.run(self._lab.submit(name, *wish, owner=owner, priority=priority))
+        if admitted.refusal is None:
+            self._names.append(name)
+
+    @precondition(lambda self: self.standing("preparing"))
+    @rule(data=st.data())
+    def deliver(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(self.standing("preparing")))
+        if not self.run(self._lab.store.standing(name)).missing:
+            self.run(self._lab.store.activate(name))
+
+    @precondition(lambda self: self.standing("queued", "preparing", "active"))
+    @rule(data=st.data())
+    def end(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(self.standing("queued", "preparing", "active")))
+        self.run(self._lab.close(name, Outcome.RELEASED))
+
+    @precondition(lambda self: self.standing("preparing"))
+    @rule(data=st.data())
+    def fail(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(self.standing("preparing")))
+        claims: tuple[Claim, ...] = self.run(self._lab.store.standing(name)).claims
+        if claims:
+            self.run(self._lab.report(name, data.draw(st.sampled_from(claims))))
+
+    @rule()
+    def clean(self) -> None:
+        """End every recycling."""
+        for resource in self.rows(select(t.resources).where(t.resources.c.state == "recycling")):
+            claim = self.run(self._lab.recycling_of(resource.name))[-1]
+            self.run(self._lab.recycled_claim(claim))
+
+    @rule(pool=st.sampled_from(("plain", "fair")), n=st.integers(0, 3), off=st.booleans())
+    def operate(self, pool: str, n: int, off: bool) -> None:
+        store = self._lab.store
+        self.run(store.offline(pool, f"{pool}{n}", "moved", "op") if off else store.online(pool, f"{pool}{n}", "op"))
+
+    @rule()
+    def repair(self) -> None:
+        for resource in self.rows(select(t.resources).where(t.resources.c.state == "broken")):
+            try:
+                self.run(self._lab.store.repair(resource.pool, resource.name, "op"))
+            except Conflict:
+                pass
+
+    @rule()
+    def let_time_pass(self) -> None:
+        self._lab.clock.forward(minutes=1)
+
+    @invariant()
+    def nothing_is_wrong(self) -> None:
+        assert self.run(ledger.faults(self._lab.store)) == []
+
+    @invariant()
+    def no_quota_is_exceeded(self) -> None:
+        held: Counter[str] = Counter()
+        leases: dict[str, set[str]] = {}
+        for grant in self.rows(select(t.grants).where(t.grants.c.closed_at.is_(None), t.grants.c.pool == "limited")):
+            held[grant.owner] += 1
+            leases.setdefault(grant.owner, set()).add(grant.lease)
+        assert sum(held.values()) <= (AT_ONCE.resources or 0)
+        assert all(many <= (PER_OWNER.resources or 0) for many in held.values()), held
+        assert all(len(names) <= (PER_OWNER.leases or 0) for names in leases.values()), leases
+
+    @invariant()
+    def nobody_is_overtaken_too_often(self) -> None:
+        """Counted anew from what was granted since the last step."""
+        now = self.rows(
+            select(t.leases.c.id, t.leases.c.owner, t.leases.c.priority, t.leases.c.number, t.leases.c.wanted)
+            .where(t.leases.c.waiting, t.leases.c.state == "queued")
+            .order_by(t.leases.c.priority.desc(), t.leases.c.number)
+        )
+        still = {row.id for row in now}
+        new = {row.id for row in self.rows(select(t.leases.c.id).where(t.leases.c.state != "queued"))} - self._granted
+        self._granted |= new
+        for waiter in _first_of_lanes(self._waiting):
+            if waiter.id in still:
+                self._passed[waiter.id] += sum(self._overtook(one, waiter) for one in new)
+        for row in now:
+            items = specs.items_from_json(row.wanted)
+            # Others may pass who is over a quota, or behind in fairness, or has enough for one of several items.
+            if len(items) == 1 and items[0].pool == "plain":
+                assert self._passed[row.id] <= OVERTAKES, f"{row.id} was overtaken {self._passed[row.id]} times"
+        self._waiting = now
+
+    _granted: frozenset[str] | set[str] = frozenset()
+
+    def _overtook(self, lease: str, waiter: Any) -> bool:
+        """Whether a lease that came later, at no higher priority, was given what a waiter could have used."""
+        (row,) = self.rows(select(t.leases).where(t.leases.c.id == lease))
+        if (-row.priority, row.number) < (-waiter.priority, waiter.number):
+            return False
+        given = self.rows(
+            select(t.resources)
+            .join(t.grants, (t.grants.c.pool == t.resources.c.pool) & (t.grants.c.resource == t.resources.c.name))
+            .where(t.grants.c.lease == lease)
+        )
+        candidates = [
+            Candidate(pool=r.pool, name=r.name, tags=frozenset(r.tags), properties=r.properties) for r in given
+        ]
+        wanted = specs.items_from_json(waiter.wanted)
+        return any(allocation.suits(item, candidate) for item in wanted for candidate in candidates)
+
+    def standing(self, *states: str) -> list[str]:
+        """The leases in these states."""
+        found = self.rows(select(t.leases.c.id).where(t.leases.c.state.in_(states)).order_by(t.leases.c.number))
+        return [row.id for row in found]
+
+    def rows(self, query: Any) -> list[Any]:
+        """What a query finds."""
+
+        def read(connection: Connection) -> list[Any]:
+            return list(connection.execute(query).all())
+
+        found: list[Any] = self.run(self._lab.store.database.read(read))
+        return found
+
+    def teardown(self) -> None:
+        self._lab.store.close()
+        self._runner.close()
+        self._database.__exit__(None, None, None)
+
+
+def _first_of_lanes(waiting: list[Any]) -> list[Any]:
+    """Of those of one owner who want the same, the first: only that one is counted for."""
+    firsts: dict[str, Any] = {}
+    for row in waiting:
+        firsts.setdefault(f"{row.owner} {row.wanted}", row)
+    return list(firsts.values())
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def new_url(request: pytest.FixtureRequest, tmp_path: Path, _sqlite_templates: Callable[[str], Path]) -> NewUrl:
+    """Makes databases, each for one run."""
+
+    @contextmanager
+    def sqlite() -> Iterator[str]:
+        path = tmp_path / "main.db"
+        shutil.copy(_sqlite_templates("main"), path)
+        yield f"sqlite:///{path}"
+
+    @contextmanager
+    def postgresql() -> Iterator[str]:
+        server: Postgres = request.getfixturevalue("postgres")
+        url = server.migrated("main")
+        yield url
+        server.give_back("main", url)
+
+    return sqlite if request.param == "sqlite" else postgresql
+
+
+@pytest.mark.timeout(900)
+def test_whatever_happens_in_whatever_order(new_url: NewUrl) -> None:
+    machine = type("Machine", (Anything,), {"new_url": staticmethod(new_url)})
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=RUNS, stateful_step_count=STEPS, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )
