@@ -48,9 +48,11 @@ class FreeStock:
     def _some(self, kinds: Sequence[ResourceKind], need: int, *, any_kind: bool = False) -> list[Candidate]:
         """As many of each kind as can be needed; of `any_kind`, as many of all together."""
         found: list[Candidate] = []
-        step = 1 if any_kind and len(kinds) <= _MANY else len(kinds)
-        for start in range(0, len(kinds), step or 1):
+        # Mostly the first kind has enough; where it has not, more and more of them are looked at together.
+        start, step = 0, 1 if any_kind else len(kinds)
+        while start < len(kinds):
             some = kinds[start : start + step]
+            start, step = start + step, 2 * step
             self._read(some, need)
             for kind in some:
                 names = [name for name in self._names[kind.id] if (kind.pool, name) not in self._gone]
