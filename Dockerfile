@@ -2,7 +2,7 @@
 FROM python:3.11.14-slim-bookworm
 WORKDIR /app
 COPY requirements/service.txt requirements/service.txt
-RUN pip install --no-cache-dir --disable-pip-version-check --require-hashes -r requirements/service.txt
+RUN pip install --no-cache-dir --disable-pip-version-check --require-hashes --no-deps -r requirements/service.txt
 COPY leasehold leasehold
 COPY workflows workflows
 COPY activities activities
