@@ -12,7 +12,22 @@ from urllib.parse import quote
 from leasehold import durations
 from leasehold.access import Scopes, Token
 from leasehold.messages import SubmitLease
-from leasehold.model import Alert, Change, Delivery, Event, Hook, Item, Lease, Pool, PoolSpec, Quota, Resource, Run
+from leasehold.model import (
+    Alert,
+    Change,
+    Delivery,
+    Event,
+    Hook,
+    Item,
+    Lease,
+    Offline,
+    Paused,
+    Pool,
+    PoolSpec,
+    Quota,
+    Resource,
+    Run,
+)
 from leasehold.ports import Availability
 
 
@@ -96,19 +111,24 @@ def item(item: Item) -> dict[str, Any]:
 
 def resource(resource: Resource) -> dict[str, Any]:
     """A resource as the API shows it."""
-    offline, broken = resource.offline, resource.broken
+    broken = resource.broken
     return {
         "pool": resource.pool,
         "name": resource.name,
         "state": resource.state,
         "stage": resource.stage,
-        "offline": {"reason": offline.reason, "by": offline.by, "since": time(offline.since)} if offline else None,
+        "offline": mark(resource.offline),
         "broken": {"reason": broken.reason, "since": time(broken.since)} if broken else None,
         "lease": resource.lease,
         "epoch": resource.epoch,
         "tags": resource.tags,
         "properties": resource.properties,
     }
+
+
+def mark(mark: Offline | Paused | None) -> dict[str, Any] | None:
+    """What an operator marked something with."""
+    return {"reason": mark.reason, "by": mark.by, "since": time(mark.since)} if mark else None
 
 
 def available(found: Availability, count: int) -> dict[str, Any]:
@@ -131,6 +151,7 @@ def pool(pool: Pool) -> dict[str, Any]:
         **spec(pool.spec),
         "file": pool.file,
         "draining": pool.draining,
+        "paused": mark(pool.paused),
         "total": pool.total,
         "free": pool.free,
         "states": pool.states,

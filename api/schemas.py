@@ -182,7 +182,7 @@ class ExtendBody(Strict):
 
 
 class OfflineBody(Strict):
-    """Why a resource goes offline."""
+    """Why a resource goes offline, or a pool is paused."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "PSU replaced on Monday"}]})
 

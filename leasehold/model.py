@@ -290,6 +290,15 @@ class Offline:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Paused:
+    """An operator's mark on a pool: nothing of it is granted until it is resumed."""
+
+    reason: str
+    by: str
+    since: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class Broken:
     """The service's own quarantine of a resource that failed."""
 
@@ -393,6 +402,7 @@ class Pool:
     spec: PoolSpec
     file: str | None
     draining: bool
+    paused: Paused | None
     total: int
     free: int
     states: Mapping[str, int]

@@ -359,6 +359,10 @@ class Store(Protocol):
         """Deliver a lease whose resources are all ready, or those of an active lease that became `ready` since."""
         ...
 
+    async def wake(self, lease: str) -> Admitted:
+        """Do what is due for a lease that waits: let its reservation begin, or end its patience."""
+        ...
+
     async def tick(self, order: Tick) -> Held:
         """Do what is due for an active lease: warn, extend it, begin its grace, end it."""
         ...
@@ -472,6 +476,14 @@ class Store(Protocol):
 
     async def online(self, pool: str, name: str, actor: str) -> None:
         """Take the mark back."""
+        ...
+
+    async def pause(self, pool: str, reason: str, actor: str) -> None:
+        """Let a pool lend nothing for now; raises `PoolUnknown`."""
+        ...
+
+    async def resume(self, pool: str, actor: str) -> None:
+        """Let a pool lend again; raises `PoolUnknown`."""
         ...
 
     async def repair(self, pool: str, name: str, actor: str) -> None:

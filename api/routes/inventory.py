@@ -103,6 +103,22 @@ async def show_queue(name: str, service: Service) -> Response:
     return JSONResponse({"items": [service.leases.lease(x) for x in waiting], "next_cursor": None})
 
 
+@router.post("/pools/{pool}/pause")
+@allow(OPERATE)
+async def pause_pool(pool: str, body: OfflineBody, caller: Caller, service: Service) -> Response:
+    """Let a pool lend nothing for now: holders keep what they have, and whoever names the pool waits."""
+    await service.store.pause(pool, body.reason, caller.name)
+    return JSONResponse(render.pool((await service.store.pools(pool))[0]))
+
+
+@router.post("/pools/{pool}/resume")
+@allow(OPERATE)
+async def resume_pool(pool: str, caller: Caller, service: Service) -> Response:
+    """Let a paused pool lend again."""
+    await service.store.resume(pool, caller.name)
+    return JSONResponse(render.pool((await service.store.pools(pool))[0]))
+
+
 @router.get("/resources", response_model=ListAnswer)
 @allow(READ)
 async def list_resources(

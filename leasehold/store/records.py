@@ -20,6 +20,7 @@ from leasehold.model import (
     LeaseState,
     Offline,
     Outcome,
+    Paused,
     Pool,
     Problem,
     QueuePlace,
@@ -130,7 +131,7 @@ def _lease(connection: Connection, row: Row[Any], resources: tuple[LeasedResourc
         queue=_place(connection, row),
         priority=row.priority,
         created_at=row.created_at,
-        start_at=None,
+        start_at=row.start_at,
         active_at=row.active_at,
         expires_at=row.expires_at,
         in_grace=row.grace_until is not None and state is LeaseState.ACTIVE,
@@ -321,6 +322,7 @@ def pools(connection: Connection, name: str | None = None) -> list[Pool]:
                 spec=specs.from_text(row.text),
                 file=row.file,
                 draining=row.draining,
+                paused=_paused(row),
                 total=sum(states.values()),
                 free=states.get(ResourceState.FREE, 0),
                 states=states,
@@ -328,6 +330,12 @@ def pools(connection: Connection, name: str | None = None) -> list[Pool]:
             )
         )
     return found
+
+
+def _paused(row: Row[Any]) -> Paused | None:
+    if row.paused_since is None:
+        return None
+    return Paused(reason=row.paused_reason, by=row.paused_by, since=row.paused_since)
 
 
 def queue(connection: Connection, pool: str) -> list[Lease]:

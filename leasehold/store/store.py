@@ -112,6 +112,9 @@ class SqlStore:
     async def activate(self, lease: str, ready: tuple[HeldResource, ...] = ()) -> Held:
         return await self._write(holding.activate, lease, ready)
 
+    async def wake(self, lease: str) -> Admitted:
+        return await self._write(deadlines.wake, lease)
+
     async def tick(self, order: Tick) -> Held:
         return await self._write(deadlines.tick, order)
 
@@ -223,6 +226,12 @@ class SqlStore:
 
     async def online(self, pool: str, name: str, actor: str) -> None:
         await self._write(inventory.online, pool, name, actor)
+
+    async def pause(self, pool: str, reason: str, actor: str) -> None:
+        await self._write(inventory.pause, pool, reason, actor)
+
+    async def resume(self, pool: str, actor: str) -> None:
+        await self._write(inventory.resume, pool, actor)
 
     async def repair(self, pool: str, name: str, actor: str) -> None:
         await self._write(inventory.repair, pool, name, actor)
