@@ -24,6 +24,7 @@ from leasehold.model import (
     Paused,
     Pool,
     PoolSpec,
+    QueuePlace,
     Quota,
     Resource,
     Run,
@@ -55,11 +56,7 @@ class Leases:
             "description": lease.description,
             "items": [item(i) for i in lease.items],
             "resources": [asdict(r) for r in lease.resources],
-            "queue": (
-                {"position": lease.queue.position, "reason": lease.queue.reason, "eta": time(lease.queue.eta)}
-                if lease.queue
-                else None
-            ),
+            "queue": queue(lease.queue) if lease.queue else None,
             "priority": lease.priority,
             "ticket": None,
             "created_at": time(lease.created_at),
@@ -90,7 +87,7 @@ class Leases:
             "priority": request.priority,
             "ticket": None,
             "created_at": time(started_at),
-            "start_at": None,
+            "start_at": time(request.start_at),
             "active_at": None,
             "expires_at": None,
             "in_grace": False,
@@ -102,6 +99,21 @@ class Leases:
 
     def _url(self, lease: str, run_id: str) -> str:
         return f"{self._workflows}/{quote(lease, safe='')}/{run_id}/history"
+
+
+def queue(place: QueuePlace) -> dict[str, Any]:
+    """Where a waiting lease stands; `alternatives` is null where nobody asked for them."""
+    others = place.alternatives
+    return {
+        "position": place.position,
+        "reason": place.reason,
+        "eta": time(place.eta),
+        "alternatives": (
+            None
+            if others is None
+            else [{"detail": one.detail, "items": [item(i) for i in one.items]} for one in others]
+        ),
+    }
 
 
 def item(item: Item) -> dict[str, Any]:
@@ -133,7 +145,13 @@ def mark(mark: Offline | Paused | None) -> dict[str, Any] | None:
 
 def available(found: Availability, count: int) -> dict[str, Any]:
     """What a new request for `count` resources could get now."""
-    missing = f"{count} wanted, {found.free} of {found.total} free" if found.free < count else None
+    parts = [f"{pool} is paused: {why}" for pool, why in found.paused.items()]
+    if found.free < count:
+        parts.insert(0, f"{count} wanted, {found.free} of {found.total} free")
+    if found.promised:
+        first = min(promise.begins_at for promise in found.promised)
+        parts.append(f"{len(found.promised)} promised to reservations, the first from {time(first)}")
+    missing = "; ".join(parts) if found.free < count else None
     reason = f"nothing is granted: {found.suspended}" if found.suspended else missing
     return {
         "open": reason is None,
@@ -142,6 +160,7 @@ def available(found: Availability, count: int) -> dict[str, Any]:
         "total": found.total,
         "next_free_at": time(found.next_free_at),
         "resources": [resource(r) for r in found.resources],
+        "promised": [{**asdict(p), "begins_at": time(p.begins_at), "ends_at": time(p.ends_at)} for p in found.promised],
     }
 
 

@@ -29,6 +29,9 @@ Barred = Collection[str | Key]
 ANY_POOL = "*"
 """Stands for the pool of an item that names none."""
 
+_SOME = 5
+"""So much of what there is is told."""
+
 _FEW = 100
 """So many free resources are counted to say what is missing."""
 
@@ -112,6 +115,21 @@ def suits(item: Item, candidate: Candidate, conditions: Sequence[Condition] | No
         and candidate.tags.issuperset(item.tags)
         and selector.satisfies(conditions, candidate.properties)
     )
+
+
+def unknown(item: Item, candidates: Sequence[Candidate]) -> list[tuple[str, list[str]]]:
+    """What of an item's wishes none of these satisfies at all, each with some of what there is instead."""
+    found: list[tuple[str, list[str]]] = []
+    for text in item.match:
+        condition = selector.parse(text)
+        if not any(selector.satisfies([condition], candidate.properties) for candidate in candidates):
+            there = {value for c in candidates for value in selector.values(condition.path, c.properties)}
+            found.append((text, sorted(there)[:_SOME]))
+    tags = {tag for candidate in candidates for tag in candidate.tags}
+    found += [(f"tag {tag}", sorted(tags)[:_SOME]) for tag in item.tags if tag not in tags]
+    names = {candidate.name for candidate in candidates}
+    found += [(f"resource {name}", []) for name in item.names if name not in names]
+    return found
 
 
 def serve(waiting: Iterable[Waiter], stock: Stock) -> Iterator[Award]:

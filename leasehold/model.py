@@ -339,12 +339,25 @@ class LeasedResource:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Alternative:
+    """A request that could be granted at once, in words, and as items to ask for."""
+
+    detail: str
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class QueuePlace:
-    """Where a waiting lease stands: the first has position 1."""
+    """Where a waiting lease stands: the first has position 1.
+
+    `eta` is when it will be active, as far as that can be foreseen; `alternatives`, where they were asked for, are what
+    could be had at once instead.
+    """
 
     position: int
     reason: str
     eta: datetime | None = None
+    alternatives: tuple[Alternative, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -357,8 +357,12 @@ class LeaseWorkflow:
             # Signals come from anywhere, and no database may choke on what they say.
             actor = steer.actor.replace("\0", "")[:_LONGEST_ACTOR]
             reason = None if steer.reason is None else steer.reason.replace("\0", "")[:_LONGEST_REASON]
+            error = None
+            if steer.forced:
+                # The holder is to see who it was.
+                error = Refusal(code="ended_by_operator", detail=": ".join(filter(None, (f"ended by {actor}", reason))))
             self._ending = CloseLease(
-                lease=self._request.lease, outcome=outcome, actor=actor, stopped=False, reason=reason
+                lease=self._request.lease, outcome=outcome, actor=actor, stopped=False, reason=reason, error=error
             )
 
     def _adopt_end(self) -> None:

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import bindparam, insert, select, update
 
-from leasehold import allocation, durations, model
+from leasehold import allocation, durations, model, reasons
 from leasehold.allocation import Candidate
 from leasehold.errors import DurationRefused, Fault, Invalid, LeaseholdError, QuotaExceeded, Unsatisfiable
 from leasehold.messages import AdmitLease, Admitted, Refusal, SubmitLease
@@ -191,15 +191,15 @@ def wanted_specs(tx: Tx, items: Sequence[Item]) -> dict[str, PoolSpec]:
 
 
 def check_satisfiable(items: Sequence[Item], everything: Sequence[Candidate]) -> None:
-    """Raise `Unsatisfiable` where not even all of `everything` could serve the request."""
+    """Raise `Unsatisfiable` where not even all of `everything` could serve the request, and say why it could not."""
     if allocation.assign(items, everything) is not None:
         return
     faults = []
     for index, item in enumerate(items):
         most = sum(allocation.suits(item, c) for c in everything)
         if most < item.count:
-            where = f"pool {item.pool}" if item.pool else "any pool"
-            detail = f"{item.count} wanted, and there are just {most} such resources in {where}"
-            faults.append(Fault(path=f"items[{index}]", code="too_many", detail=detail))
+            there = [c for c in everything if item.pool in (None, c.pool)]
+            detail = reasons.no_such(item, most, allocation.unknown(item, there))
+            faults.append(Fault(path=f"items[{index}]", code="too_many" if most else "no_match", detail=detail))
     detail = faults[0].detail if faults else "the items together want more than there is"
     raise Unsatisfiable(detail, faults or [Fault(path="items", code="too_many", detail=detail)])

@@ -88,9 +88,7 @@ class ResourceKind:
 class Catalogue:
     """All kinds, in order of preference: cheap pools first, then what is good for little else."""
 
-    def __init__(
-        self, kinds: Iterable[ResourceKind], specs: Mapping[str, PoolSpec], paused: Mapping[str, str]
-    ) -> None:
+    def __init__(self, kinds: Iterable[ResourceKind], specs: Mapping[str, PoolSpec], paused: Mapping[str, str]) -> None:
         self.specs = specs
         self.policies = {name: spec.policy for name, spec in specs.items()}
         self.paused = paused

@@ -177,16 +177,10 @@ def _move_end(tx: Tx, row: Row[Any], policies: Sequence[Policy], expires_at: dat
 
 
 def _extended(tx: Tx, row: Row[Any], policies: Sequence[Policy], extension: ExtendLease) -> datetime:
+    """Until when a lease lasts after an extension; raise what refuses it."""
     if row.state != LeaseState.ACTIVE:
         raise _not_active(row)
-    if extension.until is None:
-        if extension.by is None:
-            raise Invalid("an extension says by how long, or until when")
-        expires_at: datetime = row.expires_at + durations.parse(extension.by)
-    else:
-        expires_at = extension.until
-        if expires_at.tzinfo is None:
-            raise Invalid("a time needs its zone: 2026-01-05T18:00:00Z")
+    expires_at = _wanted_end(row, extension)
     if expires_at <= tx.now:
         raise Invalid("a lease can only be extended into the future")
     limit, total = holding.longest(policies), _total(policies)
@@ -194,12 +188,29 @@ def _extended(tx: Tx, row: Row[Any], policies: Sequence[Policy], extension: Exte
         raise DurationRefused(f"then {durations.render(limit)} or more would be left, and no more is allowed at once")
     if expires_at - row.active_at > total:
         raise DurationRefused(f"then the lease would last longer than the {durations.render(total)} allowed in total")
+    if expires_at > row.expires_at:
+        _check_may_keep(tx, row, policies, expires_at)
+    return expires_at
+
+
+def _wanted_end(row: Row[Any], extension: ExtendLease) -> datetime:
+    if extension.until is None:
+        if extension.by is None:
+            raise Invalid("an extension says by how long, or until when")
+        end: datetime = row.expires_at + durations.parse(extension.by)
+        return end
+    if extension.until.tzinfo is None:
+        raise Invalid("a time needs its zone: 2026-01-05T18:00:00Z")
+    return extension.until
+
+
+def _check_may_keep(tx: Tx, row: Row[Any], policies: Sequence[Policy], expires_at: datetime) -> None:
+    """Raise `ExtensionRefused` where a lease may not keep what it has for longer, or not for so long."""
     wills = {policy.extend for policy in policies}
-    if expires_at > row.expires_at and Extend.NEVER in wills:
+    if Extend.NEVER in wills:
         raise ExtensionRefused("leases of this pool cannot be extended")
-    if expires_at > row.expires_at and Extend.WHILE_UNCLAIMED in wills and _is_claimed(tx, row.id):
+    if Extend.WHILE_UNCLAIMED in wills and _is_claimed(tx, row.id):
         raise ExtensionRefused("somebody waits for what the lease has")
     promised = reservations.limit(tx, row.id, catalogue.current(tx.connection))
-    if promised is not None and expires_at > max(row.expires_at, promised.until):
+    if promised is not None and expires_at > promised.until:
         raise ExtensionRefused(promised.detail)
-    return expires_at

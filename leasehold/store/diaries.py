@@ -90,6 +90,11 @@ def free_at(row: Row[Any], history: History, now: datetime) -> datetime | None:
     if row.state == LeaseState.ACTIVE:
         end: datetime = row.grace_until or row.expires_at + history.grace(row.pool)
     else:
-        preparing = max(row.granted_at + history.preparing(row.pool), now)
-        end = preparing + timedelta(seconds=row.duration_s) + history.grace(row.pool)
+        end = active_until(row, history, now) + history.grace(row.pool)
     return max(end, now + _NEVER_LATE) + cleaning
+
+
+def active_until(row: Any, history: History, now: datetime) -> datetime:
+    """When the time of a lease will be over that is being prepared."""
+    ready: datetime = max(row.granted_at + history.preparing(row.pool), now)
+    return ready + timedelta(seconds=row.duration_s)

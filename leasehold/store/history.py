@@ -28,8 +28,8 @@ _RUNS = (
 class History:
     """How long it takes to prepare and to clean a resource of a pool; nothing where no hook ever ran.
 
-    `of` says which of the last durations counts: `statistics.median` for what is to be expected, `max` for what is to be
-    relied on.
+    `of` says which of the last durations counts: `statistics.median` for what is to be expected, `max` for what is to
+    be relied on.
     """
 
     def __init__(

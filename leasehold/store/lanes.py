@@ -7,13 +7,14 @@ there are lanes, however many wait.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, delete, exists, func, insert, select, update
 
+from leasehold.allocation import ANY_POOL
 from leasehold.model import Item, LeaseState
 from leasehold.store import catalogue, specs
 from leasehold.store import tables as t
@@ -53,6 +54,15 @@ class Waiting:
     def wishes(self) -> tuple[Item, ...]:
         """What it still wants, in order."""
         return tuple(self.items.values())
+
+
+@dataclass(frozen=True)
+class Ahead:
+    """How many leases of one owner have a higher priority, the same, and the same and came earlier."""
+
+    higher: int
+    equal: int
+    earlier: int
 
 
 def lane(owner: str, wishes: Iterable[Item], alone: str | None = None) -> int:
@@ -134,9 +144,36 @@ def heads(connection: Connection) -> list[Waiting]:
     return [_waiting(row) for row in connection.execute(_HEADS)]
 
 
-def all_of(connection: Connection, most: int = 1000) -> list[Waiting]:
-    """All who wait, the first in the queue first, but no more than so many."""
-    query = _WAITING.order_by(_Q.priority.desc(), _Q.number).limit(most)
+def first(connection: Connection, pools: Collection[str], most: int) -> list[Waiting]:
+    """Of those who want of these pools the first by priority and number, but no more than so many; no reservations."""
+    query = _WAITING.where(_Q.start_at.is_(None), wants_of(pools))
+    return [_waiting(row) for row in connection.execute(query.order_by(_Q.priority.desc(), _Q.number).limit(most))]
+
+
+def wants_of(pools: Collection[str]) -> ColumnElement[bool]:
+    """Whether one in the queue may be served from any of these pools."""
+    return exists().where(t.waits.c.lease == _Q.lease, t.waits.c.pool.in_({*pools, ANY_POOL}))
+
+
+def ahead(connection: Connection, one: Waiting, pools: Collection[str]) -> dict[str, Ahead]:
+    """How many want of these pools beside one who waits, by owner."""
+    same = _Q.priority == one.priority
+    query = (
+        select(
+            _Q.owner,
+            func.count().filter(_Q.priority > one.priority).label("higher"),
+            func.count().filter(same).label("equal"),
+            func.count().filter(same, _Q.number < one.number).label("earlier"),
+        )
+        .where(_Q.start_at.is_(None), wants_of(pools))
+        .group_by(_Q.owner)
+    )
+    return {row.owner: Ahead(row.higher, row.equal, row.earlier) for row in connection.execute(query)}
+
+
+def reservations(connection: Connection) -> list[Waiting]:
+    """The reservations that have not been granted, those that begin first before others."""
+    query = _WAITING.where(_Q.start_at.is_not(None)).order_by(_Q.start_at, _Q.number)
     return [_waiting(row) for row in connection.execute(query)]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,6 +15,7 @@ from leasehold.allocation import ANY_POOL, Award, Candidate, Waiter, Want
 from leasehold.errors import NotReservable
 from leasehold.forecast import Forecast
 from leasehold.model import Item, LeaseState, ResourceState
+from leasehold.ports import Promise
 from leasehold.store import catalogue, events, facts, granting, holding, lanes, order, outbox, reservations, stock
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
@@ -34,12 +35,27 @@ def match(tx: Tx, pools: set[str]) -> None:
             round_.mend()
 
 
-def held_back(connection: Connection, now: datetime, pools: set[str]) -> tuple[list[Want], Promises]:
-    """What is held, of what is free now, for those whom nobody may pass any more; and what is promised."""
-    heads = lanes.heads(connection)
-    tx = Tx(connection, now)
-    round_ = _Round(tx, heads, pools)
-    return round_.held_back(), round_.promises
+class Spare:
+    """What is free for a new request now: read, and nothing written."""
+
+    def __init__(self, connection: Connection, now: datetime, pools: set[str]) -> None:
+        self._round = _Round(Tx(connection, now), lanes.heads(connection), pools)
+        self._held = self._round.held_back()
+
+    def choose(self, one: Waiting) -> Sequence[Sequence[Candidate]] | None:
+        """What a request could have, beside what is held for others and what is promised."""
+        return self._round.choose(one, self._held)
+
+    def promised(self, duration: timedelta | None) -> list[Promise]:
+        """What is promised before one who took it now would have given it back."""
+        return self._round.promises.before(duration)
+
+    def left(self, free: Sequence[Candidate], promised: Collection[allocation.Key]) -> Sequence[Candidate]:
+        """What of this is left beside what is held for others, to one who may not have what is promised."""
+        if not self._held:
+            return [candidate for candidate in free if candidate.key not in promised]
+        wish = Want(item=Item(count=len(free)), barred=promised)
+        return allocation.most([*self._held, wish], free)[-1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,6 +146,14 @@ class _Round:
     def held_back(self) -> list[Want]:
         """What is held for those who wait."""
         return allocation.held_back(self._waiters(), self._stock)
+
+    def choose(self, one: Waiting, held: Sequence[Want]) -> Sequence[Sequence[Candidate]] | None:
+        """What a request could have beside what is held, if nobody else were served."""
+        if self._shares.excess(one) is not None or order.paused(one, self._catalogue) is not None:
+            return None
+        wants = [*self._waiter(one).wants, *held]
+        chosen = allocation.assign(wants, self._stock.free_for(wants))
+        return None if chosen is None else chosen[: len(one.items)]
 
     def offer(self, newcomer: Waiting) -> Offer:
         """What the newcomer gets."""

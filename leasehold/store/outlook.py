@@ -16,7 +16,7 @@ from leasehold.store.history import History
 from leasehold.store.lanes import Waiting
 from leasehold.store.shares import Shares
 
-_FARTHEST = 200
+FARTHEST = 200
 """So many that wait are foretold: beyond them it is guessing."""
 
 
@@ -47,10 +47,18 @@ class Line:
             not_before=one.start_at,
         )
 
-    def waiting(self, pools: set[str]) -> list[Waiting]:
-        """Who waits for these pools, or competes for others with one who does; no reservations that begin later."""
-        now = [one for one in lanes.all_of(self._connection) if not order.is_upcoming(one, self.now)]
-        return sorted(order.concerned(self.known, now, pools), key=self.rank)
+    def due(self, pools: set[str]) -> list[Waiting]:
+        """The reservations of these pools whose time has come."""
+        return [
+            one
+            for one in lanes.reservations(self._connection)
+            if not order.is_upcoming(one, self.now) and not pools.isdisjoint(self.known.pools(one.wishes))
+        ]
+
+    def waiting(self, pools: set[str], most: int = FARTHEST) -> list[Waiting]:
+        """Who waits to be served from these pools, so many of the first, in the order of service."""
+        first = lanes.first(self._connection, pools, most)
+        return sorted([*self.due(pools), *first], key=self.rank)
 
     def rank(self, one: Waiting) -> order.Rank:
         """Where it stands in the line."""
@@ -64,7 +72,7 @@ class Line:
         self, waiting: Sequence[Waiting], also: Sequence[Item] = (), *, without: Collection[str] = ()
     ) -> tuple[Outlook, dict[str, Forecast]]:
         """Foretell these, in this order; what is left after them, for `also` too, is in the outlook."""
-        foretold = [one for one in waiting[:_FARTHEST] if not self.is_held_up(one)]
+        foretold = [one for one in waiting[:FARTHEST] if not self.is_held_up(one)]
         wanted = {catalogue.shape([item]): item for item in (*(i for one in foretold for i in one.wishes), *also)}
         books = diaries.read(
             self._connection, self.known, list(wanted.values()), self.history, self.now, without=without

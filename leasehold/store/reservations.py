@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Row, delete, insert, select
@@ -17,6 +17,7 @@ from leasehold.allocation import Key
 from leasehold.errors import NotReservable
 from leasehold.forecast import Forecast
 from leasehold.model import ResourceState
+from leasehold.ports import Promise
 from leasehold.store import diaries, events
 from leasehold.store import tables as t
 from leasehold.store.catalogue import Catalogue
@@ -37,7 +38,7 @@ def promise(tx: Tx, one: Waiting, known: Catalogue) -> Forecast:
     assert one.start_at is not None
     line = Line(tx.connection, tx.now, max, known)
     claimant = line.claimant(one)
-    outlook, _ = line.foretell(line.waiting(line.known.pools(one.wishes)), one.wishes)
+    outlook, _ = line.foretell(line.waiting(known.pools(one.wishes)), one.wishes)
     found = outlook.at(claimant, one.start_at)
     if found is None:
         later = outlook.earliest(claimant)
@@ -87,7 +88,8 @@ class Promises:
         self._history = History(tx.connection, known.specs, max)
         # Each reservation is at the head of its own lane.
         any_ = any(one.start_at is not None for one in heads)
-        self._rows: Sequence[Row[Any]] = tx.execute(select(t.promises)).all() if any_ else ()
+        numbered = select(t.promises, t.leases.c.number).join(t.leases, t.leases.c.id == _P.lease)
+        self._rows: Sequence[Row[Any]] = tx.execute(numbered.order_by(_P.begins)).all() if any_ else ()
 
     def barring(self, one: Waiting) -> frozenset[Key]:
         """The resources that are promised to others before a lease would have given them back, served now."""
@@ -97,6 +99,18 @@ class Promises:
         mine = {(row.pool, row.resource) for row in self._rows if row.lease == one.lease}
         theirs = {(row.pool, row.resource) for row in self._rows if row.lease != one.lease and row.begins < end}
         return frozenset(theirs - mine)
+
+    def before(self, duration: timedelta | None) -> list[Promise]:
+        """What is promised before one who took it now would have given it back, by default or after a duration."""
+        found = []
+        for row in self._rows:
+            spec = self._known.specs.get(row.pool)
+            lasts = duration or (spec.policy.default_duration if spec else timedelta(0))
+            if row.begins < self._now + self._history.occupying([row.pool], lasts):
+                found.append(
+                    Promise(lease=row.number, pool=row.pool, name=row.resource, begins_at=row.begins, ends_at=row.ends)
+                )
+        return found
 
 
 def mend(tx: Tx, upcoming: Sequence[Waiting], known: Catalogue) -> None:
@@ -108,7 +122,7 @@ def mend(tx: Tx, upcoming: Sequence[Waiting], known: Catalogue) -> None:
     for one in sorted(upcoming, key=lambda one: (one.start_at or tx.now, one.number)):
         if one.lease not in broken:
             continue
-        outlook, _ = line.foretell(line.waiting(line.known.pools(one.wishes)), one.wishes, without={one.lease})
+        outlook, _ = line.foretell(line.waiting(known.pools(one.wishes)), one.wishes, without={one.lease})
         assert one.start_at is not None
         found = outlook.at(line.claimant(one), one.start_at)
         if found is not None:

@@ -40,9 +40,7 @@ def upgrade() -> None:
         )
     with op.batch_alter_table("queue") as batch_op:
         batch_op.add_column(
-            sa.Column(
-                "start_at", sa.DateTime(timezone=True), nullable=True, comment="A reservation: not served before"
-            )
+            sa.Column("start_at", sa.DateTime(timezone=True), nullable=True, comment="A reservation: not served before")
         )
     op.create_table(
         "promises",
