@@ -18,7 +18,7 @@ from sqlalchemy import Connection, func, select
 
 from leasehold import allocation, selector
 from leasehold.allocation import Candidate
-from leasehold.model import Item, Policy
+from leasehold.model import Item, PoolSpec
 from leasehold.store import facts, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import MEMO, Tx
@@ -88,8 +88,10 @@ class ResourceKind:
 class Catalogue:
     """All kinds, in order of preference: cheap pools first, then what is good for little else."""
 
-    def __init__(self, kinds: Iterable[ResourceKind], policies: Mapping[str, Policy]) -> None:
-        self.policies = policies
+    def __init__(self, kinds: Iterable[ResourceKind], in_force: Mapping[str, tuple[int, PoolSpec]]) -> None:
+        self.in_force = in_force
+        """The settings of each pool, with their id."""
+        self.policies = {pool: spec.policy for pool, (_, spec) in in_force.items()}
         self._kinds = sorted(kinds, key=lambda k: (k.cost, allocation.capability(k.candidate("")), k.pool, k.id))
         self._serving: OrderedDict[Shape, tuple[ResourceKind, ...]] = OrderedDict()
 
@@ -128,7 +130,7 @@ def current(connection: Connection) -> Catalogue:
     stamp = facts.get(connection, STAMP)
     found = _catalogues.get(stamp) if stamp is not None else None
     if found is None:
-        found = Catalogue(_kinds(connection), _policies(connection))
+        found = Catalogue(_kinds(connection), specs.all_in_force(connection))
         if stamp is not None:
             _catalogues[stamp] = found
             while len(_catalogues) > _KEPT:
@@ -168,8 +170,3 @@ def _kinds(connection: Connection) -> list[ResourceKind]:
         )
         for row in connection.execute(query)
     ]
-
-
-def _policies(connection: Connection) -> dict[str, Policy]:
-    query = select(t.pools.c.name, specs.SPEC_TEXT.label("text")).join(t.specs, t.specs.c.id == t.pools.c.spec)
-    return {row.name: specs.from_text(row.text).policy for row in connection.execute(query)}

@@ -82,6 +82,8 @@ class Tx:
                     self.finish()
         finally:
             self._later.clear()
+            # What was read may have been undone.
+            self.connection.info[MEMO].clear()
 
     @property
     def execute(self) -> Callable[..., Any]:
@@ -126,7 +128,6 @@ class Database:
 
         def work() -> R:
             with _nothing_quoted(), self.reader.connect() as connection:
-                connection.info.pop(MEMO, None)
                 return what(connection, *args, **kwargs)
 
         return await asyncio.get_running_loop().run_in_executor(self._reading, work)
@@ -141,8 +142,11 @@ class Database:
         def work() -> tuple[R, Tx]:
             with _nothing_quoted(), self.writer.begin() as connection:
                 tx = Tx(connection, self._begin(connection))
-                result = what(tx, *args, **kwargs)
-                tx.finish()
+                try:
+                    result = what(tx, *args, **kwargs)
+                    tx.finish()
+                finally:
+                    connection.info.pop(MEMO, None)
                 return result, tx
 
         return await asyncio.get_running_loop().run_in_executor(self._writing, work)

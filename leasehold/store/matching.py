@@ -124,10 +124,12 @@ class _Round:
         return max(0, min((policy.overtakes for policy in policies), default=0) - one.passed)
 
     def _note_passes(self) -> None:
+        passed: dict[str, int] = {}
         for one, waiter in self._seen.values():
             overtaken = self._passes(one) - waiter.passes
             if overtaken and one is not self._newcomer:
-                lanes.note_passed(self._tx, one.lease, one.passed + overtaken)
+                passed[one.lease] = one.passed + overtaken
+        lanes.note_passed(self._tx, passed)
 
     def _key(self, one: Waiting) -> Key:
         return (-one.priority, self._shares.rank(one.owner, self._catalogue.pools(one.wishes)), one.number)
@@ -155,8 +157,7 @@ def waits_for(pools: set[str]) -> ColumnElement[bool]:
 
 
 def wait(tx: Tx, one: Waiting) -> None:
-    """Let a lease wait, for all that it wants or for what is missing."""
-    tx.execute(delete(t.waits).where(t.waits.c.lease == one.lease))
+    """Let a lease wait that does not wait yet, for all that it wants or for what is missing."""
     tx.execute(insert(t.waits), [{"lease": one.lease, "pool": pool} for pool in sorted(wanted_pools(one.wishes))])
     lanes.enter(tx, one)
 
@@ -207,10 +208,11 @@ def _hand_over(tx: Tx, award: Award, to: Waiting) -> None:
     else:
         events.record(tx, "lease_replaced", lease=award.lease, data=granted_data(award))
     leave(tx, award.lease)
-    tx.execute(update(t.leases).where(t.leases.c.id == award.lease).values(values))
+    served = update(t.leases).where(t.leases.c.id == award.lease).values(values).returning(t.leases.c.duration_s)
+    duration_s: int = tx.execute(served).scalar_one()
     granted = granting.grant(tx, to, award)
     if to.state is LeaseState.QUEUED:
-        holding.activate_at_once(tx, award.lease, granted)
+        holding.activate_at_once(tx, award.lease, granted, duration_s)
     outbox.signal(tx, award.lease)
 
 
