@@ -12,7 +12,7 @@ from leasehold import allocation, durations, model, reasons
 from leasehold.errors import DurationRefused, Fault, Invalid, LeaseholdError, QuotaExceeded, Unsatisfiable
 from leasehold.messages import AdmitLease, Admitted, Refusal, SubmitLease
 from leasehold.model import LONGEST, Item, LeaseState, PoolSpec
-from leasehold.store import events, granting, heartbeats, holding, matching, refused, specs
+from leasehold.store import catalogue, events, granting, heartbeats, holding, matching, refused, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 from leasehold.store.lanes import LAST, Waiting
@@ -123,7 +123,7 @@ def _admit(tx: Tx, request: SubmitLease, submitted_at: datetime, run_id: str, *,
             matching.wait(tx, replace(me, number=number), offered.promise)
         return Admitted(state=state, wait_s=holding.waiting_left(start_at, wait_until, tx.now))
     granted = granting.grant(tx, me, award)
-    held = holding.activate_at_once(tx, request.lease, granted)
+    held = holding.activate_at_once(tx, request.lease, granted, duration)
     if held is not None:
         return Admitted(state=LeaseState.ACTIVE, claims=tuple(replace(c, ready=True) for c in granted), held=held)
     return holding.standing(tx.connection, request.lease, tx.now)
@@ -173,10 +173,8 @@ def _duration(tx: Tx, request: SubmitLease) -> timedelta:
 
 def wanted_specs(tx: Tx, items: Sequence[Item]) -> dict[str, PoolSpec]:
     """The specs of the pools that items can be served from; raise `Unsatisfiable` where one is not there."""
-    named = {item.pool for item in items if item.pool}
-    if any(item.pool is None for item in items):
-        named |= set(tx.execute(select(t.pools.c.name)).scalars())
-    found = specs.of_pools(tx.connection, named)
+    known = catalogue.current(tx.connection)
+    found = {pool: known.in_force[pool][1] for pool in known.pools(items) if pool in known.in_force}
     faults = [
         Fault(path=f"items[{i}].pool", code="pool_unknown", detail=f"there is no pool {item.pool}")
         for i, item in enumerate(items)

@@ -88,9 +88,16 @@ class ResourceKind:
 class Catalogue:
     """All kinds, in order of preference: cheap pools first, then what is good for little else."""
 
-    def __init__(self, kinds: Iterable[ResourceKind], specs: Mapping[str, PoolSpec], paused: Mapping[str, str]) -> None:
-        self.specs = specs
-        self.policies = {name: spec.policy for name, spec in specs.items()}
+    def __init__(
+        self,
+        kinds: Iterable[ResourceKind],
+        in_force: Mapping[str, tuple[int, PoolSpec]],
+        paused: Mapping[str, str],
+    ) -> None:
+        self.in_force = in_force
+        """The settings of each pool, with their id."""
+        self.specs = {pool: spec for pool, (_, spec) in in_force.items()}
+        self.policies = {pool: spec.policy for pool, spec in self.specs.items()}
         self.paused = paused
         """Pools that lend nothing for now, with why."""
         self._kinds = sorted(kinds, key=lambda k: (k.cost, allocation.capability(k.candidate("")), k.pool, k.id))
@@ -136,7 +143,7 @@ def current(connection: Connection) -> Catalogue:
     stamp = facts.get(connection, STAMP)
     found = _catalogues.get(stamp) if stamp is not None else None
     if found is None:
-        found = Catalogue(_kinds(connection), _specs(connection), _paused(connection))
+        found = Catalogue(_kinds(connection), specs.all_in_force(connection), _paused(connection))
         if stamp is not None:
             _catalogues[stamp] = found
             while len(_catalogues) > _KEPT:
@@ -176,11 +183,6 @@ def _kinds(connection: Connection) -> list[ResourceKind]:
         )
         for row in connection.execute(query)
     ]
-
-
-def _specs(connection: Connection) -> dict[str, PoolSpec]:
-    query = select(t.pools.c.name, specs.SPEC_TEXT.label("text")).join(t.specs, t.specs.c.id == t.pools.c.spec)
-    return {row.name: specs.from_text(row.text) for row in connection.execute(query)}
 
 
 def _paused(connection: Connection) -> dict[str, str]:

@@ -11,7 +11,7 @@ import asyncio
 import logging
 import sqlite3
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import psycopg
-from sqlalchemy import Connection, Engine, create_engine, event, func, make_url, select
+from sqlalchemy import Connection, Engine, Executable, NestedTransaction, create_engine, event, func, make_url, select
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.pool import StaticPool
 from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixed
@@ -56,6 +56,34 @@ class Tx:
         """Whether it wrote to the outbox."""
         self.told: set[str] = set()
         """The leases that it tells others about when it is committed."""
+        self._later: dict[Executable, list[Mapping[str, Any]]] = {}
+
+    def later(self, statement: Executable, values: Mapping[str, Any]) -> None:
+        """Execute a statement together with all others like it, in their order, before this is committed.
+
+        For what is only written down here, and read by nobody before.
+        """
+        self._later.setdefault(statement, []).append(values)
+
+    def finish(self) -> None:
+        """Execute what was put off."""
+        for statement, rows in self._later.items():
+            self.execute(statement, rows)
+        self._later.clear()
+
+    @contextmanager
+    def savepoint(self) -> Iterator[NestedTransaction]:
+        """What is rolled back to here leaves nothing behind that was put off."""
+        self.finish()
+        try:
+            with self.connection.begin_nested() as savepoint:
+                yield savepoint
+                if savepoint.is_active:
+                    self.finish()
+        finally:
+            self._later.clear()
+            # What was read may have been undone.
+            self.connection.info[MEMO].clear()
 
     @property
     def execute(self) -> Callable[..., Any]:
@@ -100,7 +128,6 @@ class Database:
 
         def work() -> R:
             with _nothing_quoted(), self.reader.connect() as connection:
-                connection.info.pop(MEMO, None)
                 return what(connection, *args, **kwargs)
 
         return await asyncio.get_running_loop().run_in_executor(self._reading, work)
@@ -115,7 +142,12 @@ class Database:
         def work() -> tuple[R, Tx]:
             with _nothing_quoted(), self.writer.begin() as connection:
                 tx = Tx(connection, self._begin(connection))
-                return what(tx, *args, **kwargs), tx
+                try:
+                    result = what(tx, *args, **kwargs)
+                    tx.finish()
+                finally:
+                    connection.info.pop(MEMO, None)
+                return result, tx
 
         return await asyncio.get_running_loop().run_in_executor(self._writing, work)
 

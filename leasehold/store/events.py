@@ -14,6 +14,8 @@ from leasehold.store.engine import Tx
 CHANNEL = "leasehold"
 """PostgreSQL's notification channel; the payload is the lease that something happened to."""
 
+_INSERT = insert(t.events)
+_NOTIFY = select(func.pg_notify(CHANNEL, bindparam("lease")))
 _AFTER = select(t.events.c.id, t.events.c.lease).where(t.events.c.id > bindparam("after"))
 
 
@@ -29,8 +31,8 @@ def record(
     data: Mapping[str, Any] | None = None,
 ) -> None:
     """Write an event; one about a lease wakes whoever waits for it or follows it."""
-    tx.execute(
-        insert(t.events),
+    tx.later(
+        _INSERT,
         {
             "at": tx.now,
             "kind": kind,
@@ -44,7 +46,7 @@ def record(
     )
     if tx.postgres and lease is not None and lease not in tx.told:
         tx.told.add(lease)
-        tx.execute(select(func.pg_notify(CHANNEL, lease)))
+        tx.later(_NOTIFY, {"lease": lease})
 
 
 def _event(row: Row[Any]) -> model.Event:

@@ -110,6 +110,7 @@ def _replace(tx: Tx, lease: Row[Any], places: list[int]) -> None:
         raise _Hopeless("; there is no other resource to take its place") from None
     values = {"waiting": True, "missing": missing, "replaced": lease.replaced + len(places)}
     tx.execute(update(t.leases).where(t.leases.c.id == lease.id).values(values))
+    matching.leave(tx, lease.id, reserved=False)
     matching.wait(tx, me)
     matching.match(tx, matching.wanted_pools(me.wishes))
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, bindparam, insert, select, update
 
 from leasehold.allocation import Award
 from leasehold.messages import Claim
 from leasehold.model import PREPARE, Item, PoolSpec, ResourceState, StageName
-from leasehold.store import claims, moves, specs
+from leasehold.store import catalogue, moves, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 from leasehold.store.lanes import Waiting
@@ -19,39 +19,56 @@ from leasehold.store.tables import LEASE_WIDE
 Key = tuple[str, str]
 """A resource: its pool and its name."""
 
+_GRANT = insert(t.grants)
+_OPEN = (
+    select(t.grants)
+    .where(t.grants.c.lease == bindparam("lease"), t.grants.c.closed_at.is_(None))
+    .order_by(t.grants.c.id)
+)
+_CLOSE = (
+    update(t.grants).where(t.grants.c.id.in_(bindparam("ids", expanding=True))).values(closed_at=bindparam("closed_at"))
+)
+_RAN = select(t.runs.c.pool, t.runs.c.resource).where(t.runs.c.lease == bindparam("lease")).distinct()
+
 
 def grant(tx: Tx, to: Waiting, award: Award) -> tuple[Claim, ...]:
     """Record what `award` gives for each item that a lease wants, and return the claims with the stages due."""
-    pools = {c.pool for group in award.resources for c in group}
-    ids = {
-        row.name: row.spec
-        for row in tx.execute(select(t.pools.c.name, t.pools.c.spec).where(t.pools.c.name.in_(pools)))
-    }
-    loaded = specs.load(tx.connection, set(ids.values()))
-    granted = []
-    for (index, item), group in zip(to.items.items(), award.resources, strict=True):
-        for candidate in group:
-            resource = moves.row_of(tx, candidate.pool, candidate.name)
-            assert resource is not None
-            spec = loaded[ids[candidate.pool]]
-            values: dict[str, Any] = {
+    given = [
+        (index, item, candidate)
+        for (index, item), group in zip(to.items.items(), award.resources, strict=True)
+        for candidate in group
+    ]
+    in_force = catalogue.current(tx.connection).in_force
+    specs.remember(tx.connection, (in_force[candidate.pool] for _, _, candidate in given))
+    rows = moves.rows_of(tx, [candidate.key for _, _, candidate in given])
+    resources = [rows[candidate.key] for _, _, candidate in given]
+    # As long as no hook has touched it, it stays as it was prepared.
+    leased = [(resource, {"prepared": resource.prepared}) for resource in resources]
+    epochs = moves.set_states(tx, leased, ResourceState.LEASED, lease=to.lease)
+    granted, claims = [], []
+    for (index, item, _), resource, epoch in zip(given, resources, epochs, strict=True):
+        spec_id, spec = in_force[resource.pool]
+        due = _due(tx, resource, spec, item, to.principal)
+        granted.append(
+            {
                 "lease": to.lease,
                 "owner": to.owner,
-                "pool": candidate.pool,
-                "resource": candidate.name,
-                "spec": ids[candidate.pool],
+                "pool": resource.pool,
+                "resource": resource.name,
+                "epoch": epoch,
+                "spec": spec_id,
                 "item": index,
                 "role": item.role,
-                "due": _due(tx, resource, spec, item, to.principal),
+                "due": due,
                 "granted_at": tx.now,
             }
-            # As long as no hook has touched it, it stays as it was prepared.
-            values["epoch"] = moves.set_state(
-                tx, resource, ResourceState.LEASED, lease=to.lease, prepared=resource.prepared
-            )
-            row = tx.execute(insert(t.grants).returning(*t.grants.c), values).one()
-            granted.append(claims.claim(row, spec))
-    return tuple(granted)
+        )
+        stages = specs.plan(spec, due)
+        claims.append(
+            Claim(pool=resource.pool, resource=resource.name, epoch=epoch, spec=spec_id, site=spec.site, stages=stages)
+        )
+    tx.execute(_GRANT, granted)
+    return tuple(claims)
 
 
 def _due(tx: Tx, resource: Row[Any], spec: PoolSpec, item: Item, principal: str) -> list[StageName]:
@@ -79,8 +96,7 @@ def _last_holder(tx: Tx, resource: Row[Any]) -> str | None:
 
 def open_rows(tx: Tx, lease: str) -> Sequence[Row[Any]]:
     """The open grants of a lease."""
-    query = select(t.grants).where(t.grants.c.lease == lease, t.grants.c.closed_at.is_(None))
-    rows: Sequence[Row[Any]] = tx.execute(query.order_by(t.grants.c.id)).all()
+    rows: Sequence[Row[Any]] = tx.execute(_OPEN, {"lease": lease}).all()
     return rows
 
 
@@ -90,28 +106,31 @@ def close(tx: Tx, rows: Collection[Row[Any]], broken: Mapping[Key, str], *, was_
     A resource goes into quarantine where `broken` gives a reason, through the stages that its pool wants after a
     lease where the lease used it, and straight back to `free` otherwise. One that is in quarantine stays there.
     """
-    tx.execute(update(t.grants).where(t.grants.c.id.in_([row.id for row in rows])).values(closed_at=tx.now))
+    if not rows:
+        return set()
+    tx.execute(_CLOSE, {"ids": [row.id for row in rows], "closed_at": tx.now})
     loaded = specs.load(tx.connection, {row.spec for row in rows})
+    resources = moves.rows_of(tx, [(row.pool, row.resource) for row in rows])
+    lease = next(iter(rows)).lease
+    touched = _touched(tx, lease) if not was_active else set()
+    all_used = was_active or any(name == LEASE_WIDE for _, name in touched)
+    freed: list[tuple[Row[Any], str | None]] = []
     for row in rows:
-        resource = moves.row_of(tx, row.pool, row.resource)
-        assert resource is not None
-        reason = broken.get((row.pool, row.resource))
+        key, spec = (row.pool, row.resource), loaded[row.spec]
+        resource, reason = resources[key], broken.get(key)
+        was_used = all_used or key in touched
         if resource.state == ResourceState.BROKEN:
             moves.remove_drained(tx, resource)
-            continue
-        if reason is not None:
-            moves.quarantine(tx, resource, reason, lease=row.lease)
-        elif was_active or _was_touched(tx, row):
-            moves.recycle(tx, resource, row.spec, loaded[row.spec], lease=row.lease)
+        elif reason is not None:
+            moves.quarantine(tx, resource, reason, lease=lease)
+        elif was_used and specs.plan(spec, spec.policy.after_release):
+            moves.recycle(tx, resource, row.spec, spec, lease=lease)
         else:
-            moves.free(tx, resource, lease=row.lease, prepared=resource.prepared)
+            freed.append((resource, None if was_used else resource.prepared))
+    moves.free_all(tx, freed, lease=lease)
     return {row.pool for row in rows}
 
 
-def _was_touched(tx: Tx, grant_row: Row[Any]) -> bool:
-    ran = select(t.runs.c.id).where(
-        t.runs.c.lease == grant_row.lease,
-        ((t.runs.c.pool == grant_row.pool) & (t.runs.c.resource == grant_row.resource))
-        | (t.runs.c.resource == LEASE_WIDE),
-    )
-    return tx.execute(ran.limit(1)).first() is not None
+def _touched(tx: Tx, lease: str) -> set[Key]:
+    """The resources on which a hook ran for a lease; `LEASE_WIDE` in the place of a name where one ran for all."""
+    return {(row.pool, row.resource) for row in tx.execute(_RAN, {"lease": lease})}

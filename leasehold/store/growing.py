@@ -20,7 +20,7 @@ from leasehold.errors import (
 )
 from leasehold.messages import AddResources, Admitted, GiveBack, Refusal
 from leasehold.model import LONGEST, Item, LeaseState
-from leasehold.store import admission, answers, claims, events, granting, holding, matching, outbox, specs
+from leasehold.store import admission, answers, catalogue, claims, events, granting, holding, matching, outbox, specs
 from leasehold.store import tables as t
 from leasehold.store.answers import as_refusal
 from leasehold.store.engine import Tx
@@ -93,8 +93,8 @@ def _award(tx: Tx, row: Row[Any], me: Waiting) -> Award:
 
 def _check_duration(tx: Tx, lease: Row[Any], award: Award) -> None:
     """Raise `DurationRefused` where the lease lasts longer than a pool allows of which it would be given something."""
-    found = specs.of_pools(tx.connection, {c.pool for group in award.resources for c in group})
-    allowed = [spec.policy for spec in found.values()]
+    policies = catalogue.current(tx.connection).policies
+    allowed = [policies[pool] for pool in {c.pool for group in award.resources for c in group}]
     total = min([LONGEST, *(p.max_total for p in allowed if p.max_total)])
     if lease.expires_at - tx.now > holding.longest(allowed) or lease.expires_at - lease.active_at > total:
         raise DurationRefused("the lease lasts longer than these pools allow")

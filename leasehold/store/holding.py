@@ -103,11 +103,12 @@ def past_warnings(policies: Iterable[Policy], left: timedelta) -> int:
     return sum(before >= left for before in warnings(policies))
 
 
-def activate_at_once(tx: Tx, lease: str, granted: tuple[Claim, ...]) -> Held | None:
-    """Deliver a lease in the transaction that grants it, where there is no stage to go through."""
+def activate_at_once(tx: Tx, lease: str, granted: tuple[Claim, ...], duration: timedelta) -> Held | None:
+    """Deliver a lease in the transaction that grants all of it, where there is no stage to go through."""
     if any(claim.stages for claim in granted) or claims.wide(tx.connection, granted):
         return None
-    return activate(tx, lease)
+    applied = specs.load(tx.connection, {claim.spec for claim in granted}).values()
+    return _deliver(tx, lease, duration, [spec.policy for spec in applied])
 
 
 def activate(tx: Tx, lease: str, ready: Iterable[HeldResource] = ()) -> Held:
@@ -123,8 +124,12 @@ def activate(tx: Tx, lease: str, ready: Iterable[HeldResource] = ()) -> Held:
         _deliver_more(tx, lease, ready)
         return held(row, applied, tx.now)
     model.check_lease_transition(LeaseState(row.state), LeaseState.ACTIVE)
-    expires_at = tx.now + timedelta(seconds=row.duration_s)
-    warned = past_warnings(applied, timedelta(seconds=row.duration_s))
+    return _deliver(tx, lease, timedelta(seconds=row.duration_s), applied)
+
+
+def _deliver(tx: Tx, lease: str, duration: timedelta, applied: Sequence[Policy]) -> Held:
+    expires_at = tx.now + duration
+    warned = past_warnings(applied, duration)
     values = {"active_at": tx.now, "expires_at": expires_at, "warned": warned, "blocked": None}
     tx.execute(_ACTIVATE, {"id_": lease, "state": LeaseState.ACTIVE, **values})
     tx.execute(_ALL_READY, {"lease_": lease, "ready_at": tx.now})

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, delete, exists, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, delete, exists, func, insert, select, update
 
 from leasehold.allocation import ANY_POOL
 from leasehold.model import Item, LeaseState
@@ -75,11 +75,15 @@ def missing(wanted: Sequence[Item], places: Iterable[int]) -> dict[int, Item]:
     return {place: replace(wanted[place], count=many) for place, many in sorted(Counter(places).items())}
 
 
+_ENTER = insert(t.queue)
+_LEAVE = delete(t.queue).where(_Q.lease == bindparam("lease_"))
+_PASSED = update(t.queue).where(_Q.lease == bindparam("lease_")).values(passed=bindparam("passed"))
+
+
 def enter(tx: Tx, one: Waiting) -> None:
     """Put a lease into the queue, or back to its place with other wishes."""
-    leave(tx, one.lease)
     tx.execute(
-        insert(t.queue),
+        _ENTER,
         {
             "lease": one.lease,
             "lane": one.lane,
@@ -95,12 +99,13 @@ def enter(tx: Tx, one: Waiting) -> None:
 
 def leave(tx: Tx, lease: str) -> None:
     """Take a lease out of the queue."""
-    tx.execute(delete(t.queue).where(_Q.lease == lease))
+    tx.execute(_LEAVE, {"lease_": lease})
 
 
-def note_passed(tx: Tx, lease: str, passed: int) -> None:
-    """Note how often a lease was overtaken."""
-    tx.execute(update(t.queue).where(_Q.lease == lease).values(passed=passed))
+def note_passed(tx: Tx, passed: Mapping[str, int]) -> None:
+    """Note how often leases were overtaken."""
+    if passed:
+        tx.execute(_PASSED, [{"lease_": lease, "passed": many} for lease, many in passed.items()])
 
 
 _WAITING: Any = select(

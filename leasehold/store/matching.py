@@ -224,10 +224,12 @@ class _Round:
         return max(0, min((policy.overtakes for policy in policies), default=0) - one.passed)
 
     def _note_passes(self) -> None:
+        passed: dict[str, int] = {}
         for one, waiter in self._seen.values():
             overtaken = self._passes(one) - waiter.passes
             if overtaken and one is not self._newcomer:
-                lanes.note_passed(self._tx, one.lease, one.passed + overtaken)
+                passed[one.lease] = one.passed + overtaken
+        lanes.note_passed(self._tx, passed)
 
     def _place(self, one: Waiting, shorter_than: timedelta | None = None) -> _Place:
         return _Place(order.rank(one, self._catalogue, self._shares), one, shorter_than)
@@ -244,8 +246,10 @@ def waits_for(pools: set[str]) -> ColumnElement[bool]:
 
 
 def wait(tx: Tx, one: Waiting, promise: Forecast | None = None) -> None:
-    """Let a lease wait, for all that it wants or for what is missing; to a reservation keep what is promised."""
-    tx.execute(delete(t.waits).where(t.waits.c.lease == one.lease))
+    """Let a lease wait that does not wait yet, for all that it wants or for what is missing.
+
+    To a reservation keep what is promised.
+    """
     tx.execute(insert(t.waits), [{"lease": one.lease, "pool": pool} for pool in sorted(wanted_pools(one.wishes))])
     lanes.enter(tx, one)
     if promise is not None:
@@ -303,7 +307,7 @@ def _hand_over(tx: Tx, award: Award, to: Waiting) -> None:
     tx.execute(update(t.leases).where(t.leases.c.id == award.lease).values(values))
     granted = granting.grant(tx, to, award)
     if to.state is LeaseState.QUEUED:
-        holding.activate_at_once(tx, award.lease, granted)
+        holding.activate_at_once(tx, award.lease, granted, to.duration)
     outbox.signal(tx, award.lease)
 
 

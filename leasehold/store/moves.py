@@ -5,6 +5,7 @@ Everything here runs inside a writing transaction, under the allocation lock, an
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Row, bindparam, delete, func, select, update
@@ -18,6 +19,9 @@ from leasehold.store.engine import Tx
 
 _THIS = (t.resources.c.pool == bindparam("pool_"), t.resources.c.name == bindparam("name_"))
 _RESOURCE = select(t.resources).where(*_THIS)
+_OF_POOL = select(t.resources).where(
+    t.resources.c.pool == bindparam("pool_"), t.resources.c.name.in_(bindparam("names_", expanding=True))
+)
 _CLEAN = {"stage": None, "broken_reason": None, "broken_since": None, "prepared": None}
 _MOVE = update(t.resources).where(*_THIS).values({name: bindparam(name) for name in ("state", "epoch", *_CLEAN)})
 
@@ -29,14 +33,39 @@ def epoch(tx: Tx, last: int) -> int:
 
 def set_state(tx: Tx, row: Row[Any], state: ResourceState, *, lease: str | None, **more: Any) -> int:
     """Move a resource (a row of `resources`) to a state under a new epoch, which is returned."""
-    model.check_resource_transition(ResourceState(row.state), state)
-    new = epoch(tx, row.epoch)
-    change = {**_CLEAN, **more, "state": state, "epoch": new, "pool_": row.pool, "name_": row.name}
-    tx.execute(_MOVE, change)
-    reason = more.get("broken_reason")
-    about = {"epoch": new}
-    events.record(tx, f"resource_{state}", lease=lease, pool=row.pool, resource=row.name, reason=reason, data=about)
-    return new
+    return set_states(tx, [(row, more)], state, lease=lease)[0]
+
+
+def set_states(
+    tx: Tx, those: Sequence[tuple[Row[Any], Mapping[str, Any]]], state: ResourceState, *, lease: str | None
+) -> list[int]:
+    """Move resources, each with what else changes of it, to a state under new epochs, which are returned."""
+    changes = []
+    for row, more in those:
+        model.check_resource_transition(ResourceState(row.state), state)
+        new = epoch(tx, row.epoch)
+        changes.append({**_CLEAN, **more, "state": state, "epoch": new, "pool_": row.pool, "name_": row.name})
+        events.record(
+            tx,
+            f"resource_{state}",
+            lease=lease,
+            pool=row.pool,
+            resource=row.name,
+            reason=more.get("broken_reason"),
+            data={"epoch": new},
+        )
+    if changes:
+        tx.execute(_MOVE, changes)
+    return [change["epoch"] for change in changes]
+
+
+def rows_of(tx: Tx, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Row[Any]]:
+    """The rows of resources by pool and name, of those that there are."""
+    by_pool: dict[str, list[str]] = {}
+    for pool, name in keys:
+        by_pool.setdefault(pool, []).append(name)
+    rows = [row for pool, names in by_pool.items() for row in tx.execute(_OF_POOL, {"pool_": pool, "names_": names})]
+    return {(row.pool, row.name): row for row in rows}
 
 
 def row_of(tx: Tx, pool: str, name: str) -> Row[Any] | None:
@@ -78,9 +107,15 @@ def free(tx: Tx, resource: Row[Any], *, lease: str | None, prepared: str | None 
 
     `prepared` is the digest of the stages that it went through ahead.
     """
-    if resource.state != ResourceState.FREE:
-        set_state(tx, resource, ResourceState.FREE, lease=lease, prepared=prepared)
-    remove_drained(tx, resource)
+    free_all(tx, [(resource, prepared)], lease=lease)
+
+
+def free_all(tx: Tx, those: Sequence[tuple[Row[Any], str | None]], *, lease: str | None) -> None:
+    """Free resources, each with the digest of the stages that it went through ahead."""
+    moved = [(row, {"prepared": prepared}) for row, prepared in those if row.state != ResourceState.FREE]
+    set_states(tx, moved, ResourceState.FREE, lease=lease)
+    for row, _ in those:
+        remove_drained(tx, row)
 
 
 def remove_drained(tx: Tx, resource: Row[Any]) -> None:

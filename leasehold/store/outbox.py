@@ -6,6 +6,7 @@ Delivering one twice does no harm: a signal carries no data, and starting a work
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Any
 
 from pydantic import TypeAdapter
 from sqlalchemy import Connection, insert, select, update
@@ -16,17 +17,21 @@ from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 
 _RECYCLE = TypeAdapter(RecycleResource)
+_INSERT = insert(t.outbox)
 
 
 def signal(tx: Tx, workflow: str) -> None:
     """Have a workflow, a lease's mostly, look again at what it is granted."""
-    tx.execute(insert(t.outbox).values(kind="granted", lease=workflow, at=tx.now))
-    tx.posted = True
+    _post(tx, "granted", workflow, None)
 
 
 def recycle(tx: Tx, message: RecycleResource) -> None:
     """Have a recycling started."""
-    tx.execute(insert(t.outbox).values(kind="recycle", lease=message.lease, message=asdict(message), at=tx.now))
+    _post(tx, "recycle", message.lease, asdict(message))
+
+
+def _post(tx: Tx, kind: str, lease: str, message: dict[str, Any] | None) -> None:
+    tx.later(_INSERT, {"kind": kind, "lease": lease, "message": message, "at": tx.now})
     tx.posted = True
 
 

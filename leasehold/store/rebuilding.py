@@ -163,7 +163,7 @@ class _Writer:
         """Admit the lease again; while nothing is granted it waits, and is moved to where it is."""
         told = self._told(step.lease)
         assert told.request is not None
-        with self._tx.connection.begin_nested() as savepoint:
+        with self._tx.savepoint() as savepoint:
             # Its holder has a whole heartbeat's time again: nobody could send one while there was no record.
             order = AdmitLease(request=told.request, age_s=0)
             admitted = admission.admit(self._tx, order, told.run_id, again=True)

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import Connection, Text, cast, insert, select
+from sqlalchemy import Connection, Text, bindparam, cast, insert, select
 
 from leasehold.messages import PlannedHook, PlannedStage
 from leasehold.model import PREPARE_AHEAD, Item, PoolSpec, Scope, StageName
@@ -34,6 +34,7 @@ def to_json(spec: PoolSpec) -> dict[str, Any]:
 
 SPEC_TEXT = cast(t.specs.c.spec, Text)
 """A spec as text: what `from_text` takes."""
+_BY_ID = select(t.specs.c.id, SPEC_TEXT.label("text")).where(t.specs.c.id.in_(bindparam("ids", expanding=True)))
 
 
 @lru_cache(maxsize=512)
@@ -64,21 +65,26 @@ def keep(tx: Tx, spec: PoolSpec) -> int:
 
 def load(connection: Connection, ids: set[int]) -> dict[int, PoolSpec]:
     """Specs by id. A writing transaction reads each once: what a number stands for changes only between copies."""
-    known: dict[int, PoolSpec] = connection.info.get(MEMO, {}).setdefault("specs", {})
+    known = _known(connection)
     if new := ids - known.keys():
-        rows = connection.execute(select(t.specs.c.id, SPEC_TEXT.label("text")).where(t.specs.c.id.in_(new)))
-        known.update({row.id: from_text(row.text) for row in rows})
+        known.update({row.id: from_text(row.text) for row in connection.execute(_BY_ID, {"ids": sorted(new)})})
     return {number: known[number] for number in ids if number in known}
 
 
-def of_pools(connection: Connection, pools: set[str]) -> dict[str, PoolSpec]:
-    """The specs in force of the pools that exist among these."""
-    rows = connection.execute(
-        select(t.pools.c.name, SPEC_TEXT.label("text"))
-        .join(t.specs, t.specs.c.id == t.pools.c.spec)
-        .where(t.pools.c.name.in_(pools))
-    )
-    return {row.name: from_text(row.text) for row in rows}
+def remember(connection: Connection, read: Iterable[tuple[int, PoolSpec]]) -> None:
+    """Let a writing transaction know these specs by their ids, so that it need not read them."""
+    _known(connection).update(read)
+
+
+def _known(connection: Connection) -> dict[int, PoolSpec]:
+    known: dict[int, PoolSpec] = connection.info.get(MEMO, {}).setdefault("specs", {})
+    return known
+
+
+def all_in_force(connection: Connection) -> dict[str, tuple[int, PoolSpec]]:
+    """The settings of all pools that are in force, with their ids."""
+    query = select(t.pools.c.name, t.specs.c.id, SPEC_TEXT.label("text")).join(t.specs, t.specs.c.id == t.pools.c.spec)
+    return {row.name: (row.id, from_text(row.text)) for row in connection.execute(query)}
 
 
 def in_force(connection: Connection, pool: str) -> tuple[int, PoolSpec]:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Connection, Row, literal, select, union_all
+from sqlalchemy import CompoundSelect, Connection, Integer, Row, bindparam, select, text, union_all
 
 from leasehold.allocation import Candidate, Want
-from leasehold.model import Item, ResourceState
+from leasehold.model import Item
 from leasehold.store import tables as t
 from leasehold.store.catalogue import Catalogue, ResourceKind, is_particular
 
-GRANTABLE = (
-    t.resources.c.state == ResourceState.FREE,
-    t.resources.c.offline_since.is_(None),
-    ~t.resources.c.draining,
-)
-"""What `ix_resources_grantable` and `ix_resources_free` hold."""
+# Word by word the condition of `ix_resources_grantable` and `ix_resources_free`: no database uses such an index for one
+# whose values it does not know when it plans.
+GRANTABLE = (text(t.GRANTABLE),)
 
 _MANY = 24
 """So many kinds are no longer looked up one by one."""
@@ -79,18 +77,9 @@ class FreeStock:
 
     def _read_some(self, kinds: Sequence[ResourceKind], need: int) -> None:
         wanted = {kind.id: need + len(self._names.get(kind.id, ())) for kind in kinds}
-        one_by_one = [
-            select(literal(kind).label("kind"), t.resources.c.name)
-            .where(t.resources.c.kind == kind, *GRANTABLE)
-            .order_by(t.resources.c.name)
-            .limit(limit)
-            .subquery()
-            .select()
-            for kind, limit in wanted.items()
-        ]
-        query = one_by_one[0] if len(one_by_one) == 1 else union_all(*one_by_one)
+        asked = {f"{what}{n}": v for n, pair in enumerate(wanted.items()) for what, v in zip(_ASKED, pair, strict=True)}
         names: dict[int, list[str]] = {kind: [] for kind in wanted}
-        for row in self._connection.execute(query):
+        for row in self._connection.execute(_first_of(len(wanted)), asked):
             names[row.kind].append(row.name)
         for kind, found in names.items():
             self._names[kind] = sorted(found)
@@ -125,6 +114,25 @@ class FreeStock:
         wanted = {kind.id for kind in kinds}
         rows = self._connection.execute(query.order_by(t.resources.c.pool, t.resources.c.name)).all()
         return [row for row in rows if row.kind in wanted]
+
+
+_ASKED = ("kind", "limit")
+
+
+@lru_cache
+def _first_of(many: int) -> CompoundSelect[Any]:
+    """The first free ones of each of so many kinds, `kind0` and so on, up to `limit0` and so on."""
+    r = t.resources.c
+    one_by_one = [
+        select(r.kind, r.name)
+        .where(r.kind == bindparam(f"kind{n}"), *GRANTABLE)
+        .order_by(r.name)
+        .limit(bindparam(f"limit{n}", type_=Integer))
+        .subquery()
+        .select()
+        for n in range(many)
+    ]
+    return union_all(*one_by_one)
 
 
 def as_candidate(row: Row[Any]) -> Candidate:
