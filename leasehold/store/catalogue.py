@@ -18,7 +18,7 @@ from sqlalchemy import Connection, func, select
 
 from leasehold import allocation, selector
 from leasehold.allocation import Candidate
-from leasehold.model import Item, Policy
+from leasehold.model import Item, PoolSpec
 from leasehold.store import facts, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import MEMO, Tx
@@ -88,8 +88,11 @@ class ResourceKind:
 class Catalogue:
     """All kinds, in order of preference: cheap pools first, then what is good for little else."""
 
-    def __init__(self, kinds: Iterable[ResourceKind], policies: Mapping[str, Policy]) -> None:
-        self.policies = policies
+    def __init__(self, kinds: Iterable[ResourceKind], specs: Mapping[str, PoolSpec], paused: Mapping[str, str]) -> None:
+        self.specs = specs
+        self.policies = {name: spec.policy for name, spec in specs.items()}
+        self.paused = paused
+        """Pools that lend nothing for now, with why."""
         self._kinds = sorted(kinds, key=lambda k: (k.cost, allocation.capability(k.candidate("")), k.pool, k.id))
         self._serving: OrderedDict[Shape, tuple[ResourceKind, ...]] = OrderedDict()
 
@@ -105,6 +108,11 @@ class Catalogue:
             if len(self._serving) > _SERVING_KEPT:
                 self._serving.popitem(last=False)
         return found
+
+    def lending(self, items: Sequence[Item]) -> Sequence[ResourceKind]:
+        """The same, without pools that are paused."""
+        kinds = self.serving(items)
+        return [kind for kind in kinds if kind.pool not in self.paused] if self.paused else kinds
 
     def pools(self, items: Sequence[Item]) -> set[str]:
         """The pools that a request may be served from."""
@@ -128,7 +136,7 @@ def current(connection: Connection) -> Catalogue:
     stamp = facts.get(connection, STAMP)
     found = _catalogues.get(stamp) if stamp is not None else None
     if found is None:
-        found = Catalogue(_kinds(connection), _policies(connection))
+        found = Catalogue(_kinds(connection), _specs(connection), _paused(connection))
         if stamp is not None:
             _catalogues[stamp] = found
             while len(_catalogues) > _KEPT:
@@ -170,6 +178,11 @@ def _kinds(connection: Connection) -> list[ResourceKind]:
     ]
 
 
-def _policies(connection: Connection) -> dict[str, Policy]:
+def _specs(connection: Connection) -> dict[str, PoolSpec]:
     query = select(t.pools.c.name, specs.SPEC_TEXT.label("text")).join(t.specs, t.specs.c.id == t.pools.c.spec)
-    return {row.name: specs.from_text(row.text).policy for row in connection.execute(query)}
+    return {row.name: specs.from_text(row.text) for row in connection.execute(query)}
+
+
+def _paused(connection: Connection) -> dict[str, str]:
+    query = select(t.pools.c.name, t.pools.c.paused_reason).where(t.pools.c.paused_since.is_not(None))
+    return {row.name: row.paused_reason for row in connection.execute(query)}

@@ -59,7 +59,14 @@ def standing(connection: Connection, lease: str, now: datetime) -> Admitted:
         wide=claims.wide(connection, mine),
         left_s=_preparation_left(row, applied, now),
         held=held(row, applied, now) if state is LeaseState.ACTIVE else None,
+        wait_s=waiting_left(row.start_at, row.wait_until, now) if state is LeaseState.QUEUED else None,
     )
+
+
+def waiting_left(start_at: datetime | None, wait_until: datetime | None, now: datetime) -> float | None:
+    """In how many seconds something is due for a lease that waits; None where nothing is."""
+    due = [at for at in (start_at if start_at and start_at > now else None, wait_until) if at is not None]
+    return (min(due) - now).total_seconds() if due else None
 
 
 def _preparation_left(row: Row[Any], policies: Sequence[Policy], now: datetime) -> float:
