@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from tests.bench import allocation, boskos, rows, table
+from tests.bench import allocation, rows, table
 from tests.bench.held import held
 from tests.bench.table import Row
 from tests.faults.nursery import Nursery
@@ -45,10 +45,9 @@ def main() -> int:
 
 def _groups() -> Mapping[str, Group]:
     """The groups of rows by name, in the order of the table."""
-    stacked = [*rows.ALL, boskos.boskos]
     return {
         **{measure.__name__: measure for measure in (allocation.sqlite, allocation.postgresql)},
-        **{measure.__name__: _on_stack(measure) for measure in stacked},
+        **{measure.__name__: _on_stack(measure) for measure in rows.ALL},
         held.__name__: _on_parts(held),
     }
 

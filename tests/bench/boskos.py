@@ -13,20 +13,20 @@ import json
 import tempfile
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlencode
 
 from tests import servers
-from tests.bench.load import Caller, CallFailed, acquire_p50, crowd, median
-from tests.bench.table import Row, numbers
-from tests.stack import ROOT, Stack, free_ports
+from tests.bench.load import CallFailed, acquire_p50, crowd, median
+from tests.bench.table import numbers
+from tests.stack import ROOT, free_ports
 
 PROGRAM = ROOT / ".tools" / "boskos"
 POOL = "many"
-FEW, MANY = 200, 5_000
-SECONDS = 10
+NAME = "Boskos, in memory"
+NOT_BUILT = "Boskos: not built here"
 _START_S = 30
 
 
@@ -34,7 +34,7 @@ class BoskosCaller:
     """One connection of one client of Boskos, who tries again where it answers 500, as it does when clients collide."""
 
     def __init__(self, port: int) -> None:
-        self.collisions = self.lent_twice = 0
+        self.refused = self.lent_twice = 0
         self._owner = f"owner-{uuid.uuid4()}"
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=120)
 
@@ -60,43 +60,32 @@ class BoskosCaller:
                 return text
             if answer.status != 500:
                 raise CallFailed(f"{what} {about}: {answer.status} {text[:300]!r}")
-            self.collisions += 1
+            self.refused += 1
 
 
-def boskos(stack: Stack) -> Iterable[Row]:
-    """One client at two sizes of a pool, and many clients at the smaller one."""
-    caller = Caller(stack)
-    for resources in (FEW, MANY):
-        caller.pool(f"of-{resources}", resources)
-        ours = acquire_p50(caller, f"of-{resources}")
-        yield Row(f"acquire, one client, {resources:,} resources, p50", ours, 25, "ms", beside=_alone(resources))
-    for clients in (20, 50):
-        ours, times = crowd(lambda: Caller(stack), f"of-{FEW}", clients, SECONDS)
-        beside = f"acquire p50 {numbers(median(times))} ms; {_crowd(clients)}"
-        yield Row(f"acquire and release, {clients} clients", ours, 30, "/s", at_least=True, beside=beside)
-
-
-def _alone(resources: int) -> str:
+def alone(resources: int) -> str:
+    """What an acquire takes one client at so many resources."""
     if not PROGRAM.exists():
-        return "Boskos: not built here"
+        return NOT_BUILT
     with _running(resources) as port:
-        return f"Boskos, in memory: {numbers(acquire_p50(BoskosCaller(port), POOL))} ms"
+        return f"{NAME}: {numbers(acquire_p50(BoskosCaller(port), POOL))} ms"
 
 
-def _crowd(clients: int) -> str:
+def crowded(resources: int, clients: int, seconds: float) -> str:
+    """How often in a second so many clients acquire one of so many resources and release it, and what went wrong."""
     if not PROGRAM.exists():
-        return "Boskos: not built here"
+        return NOT_BUILT
     callers: list[BoskosCaller] = []
 
     def connect(port: int) -> BoskosCaller:
         callers.append(BoskosCaller(port))
         return callers[-1]
 
-    with _running(FEW) as port:
-        rate, times = crowd(lambda: connect(port), POOL, clients, SECONDS)
-    said = f"Boskos, in memory: {numbers(rate)} /s, acquire p50 {numbers(median(times))} ms"
-    collisions, twice = (sum(getattr(c, what) for c in callers) for what in ("collisions", "lent_twice"))
-    return f"{said}; {collisions:,} times it answered 500 and was asked again, {twice:,} times it lent to two at once"
+    with _running(resources) as port:
+        rate, times = crowd(lambda: connect(port), POOL, clients, seconds)
+    refused, twice = sum(one.refused for one in callers), sum(one.lent_twice for one in callers)
+    said = f"{NAME}: {numbers(rate)} /s, acquire p50 {numbers(median(times))} ms"
+    return f"{said}; {refused:,} times it answered 500 and was asked again, {twice:,} times it lent to two at once"
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from tests.bench import boskos
 from tests.bench.load import Caller, acquire_p50, crowd, flood, median, percentile, timed
 from tests.bench.table import Row
 from tests.stack import Stack
@@ -15,32 +16,45 @@ from tests.stack import Stack
 SAMPLES = 60
 SECONDS = 10
 WAITING = 5_000
+MANY = 200
 
 
 def acquire(stack: Stack) -> Iterable[Row]:
-    """One client, one free resource after another, no hooks; then with 10,000 resources, and with many who wait."""
+    """One client, one free resource after another, no hooks; in larger and larger pools, some beside Boskos."""
+    caller = Caller(stack)
+    caller.pool("of-10", 10)
+    small = acquire_p50(caller, "of-10")
+    yield Row("acquire, one client, p50", small, 25, "ms")
+    for resources in (200, 5_000):
+        caller.pool(f"of-{resources}", resources)
+        took = acquire_p50(caller, f"of-{resources}")
+        yield Row(f"acquire at {resources:,} resources, p50", took, 25, "ms", beside=boskos.alone(resources))
+    caller.pool("of-10000", 10_000)
+    yield Row("acquire at 10,000 resources against 10", acquire_p50(caller, "of-10000") / small, 1.25, "x")
+
+
+def elsewhere(stack: Stack) -> Iterable[Row]:
+    """One client who takes free resources while many leases wait for another pool."""
     caller = Caller(stack)
     caller.pool("ten", 10)
-    small = acquire_p50(caller, "ten")
-    yield Row("acquire, one client, p50", small, 25, "ms")
-    caller.pool("ten-thousand", 10_000)
-    yield Row("acquire at 10,000 resources against 10", acquire_p50(caller, "ten-thousand") / small, 1.25, "x")
     caller.pool("single", 1)
-    flood(stack, "single", WAITING)
+    alone = acquire_p50(caller, "ten")
+    flood(stack, "single", WAITING + 1)
     # The API has closed a connection that said nothing for so long.
     caller = Caller(stack)
-    while caller.call("GET", "/pools/single")["waiting"] < WAITING - 1:
+    while caller.call("GET", "/pools/single")["waiting"] < WAITING:
         time.sleep(0.5)
-    crowded = acquire_p50(caller, "ten")
-    yield Row(f"acquire with {WAITING:,} leases waiting elsewhere", crowded / small, 1.25, "x")
+    yield Row(f"acquire, {WAITING:,} waiting elsewhere, against none", acquire_p50(caller, "ten") / alone, 1.25, "x")
 
 
 def throughput(stack: Stack) -> Iterable[Row]:
-    """Full leases (taken, active, released) by many clients at once."""
-    Caller(stack).pool("many", 200)
+    """Full leases (taken, active, released) by many clients at once, beside Boskos."""
+    Caller(stack).pool("many", MANY)
     for clients in (20, 50):
         rate, times = crowd(lambda: Caller(stack), "many", clients, SECONDS)
-        yield Row(f"full leases, {clients} clients", rate, 30, "/s", at_least=True)
+        beside = boskos.crowded(MANY, clients, SECONDS)
+        yield Row(f"full leases, {clients} clients", rate, 30, "/s", at_least=True, beside=beside)
+        yield Row(f"acquire, {clients} clients, p50", median(times), None, "ms")
         if clients == 20:
             yield Row("acquire, 20 clients, p99", percentile(times, 0.99), 1500, "ms")
 
@@ -154,4 +168,4 @@ def _cpu_seconds(stack: Stack) -> float:
     return ticks / 100
 
 
-ALL = (idle, acquire, throughput, hand_over, many_hosts, reading)
+ALL = (idle, acquire, elsewhere, throughput, hand_over, many_hosts, reading)
