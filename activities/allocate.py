@@ -73,6 +73,11 @@ class Allocation:
             raise as_failure(error) from None
 
     @activity.defn
+    async def wake(self, ref: LeaseRef) -> Admitted:
+        """Do what is due for a waiting lease: let its reservation begin, or end its patience."""
+        return await self._store.wake(ref.lease)
+
+    @activity.defn
     async def tick(self, order: Tick) -> Held:
         """Do what is due for an active lease: warn, extend it, begin its grace, end it."""
         return await self._store.tick(order)

@@ -182,7 +182,7 @@ class FoundLease:
 async def _find(ref: str, caller: Principal, services: Services) -> FoundLease:
     """The lease that `ref` names; raise `LeaseUnknown`, or `Refused` if the caller's token is that of another one."""
     try:
-        record = await services.store.lease(ref)
+        record = await services.store.lease(ref, explained=False)
     except LeaseUnknown:
         if not _LEASE_ID.fullmatch(ref):
             raise
@@ -190,7 +190,7 @@ async def _find(ref: str, caller: Principal, services: Services) -> FoundLease:
         submission = await services.gateway.submission(ref)
         if submission is None:
             # Its workflow may have been admitted and closed in between.
-            return FoundLease(await services.store.lease(ref))
+            return FoundLease(await services.store.lease(ref, explained=False))
         return FoundLease(submission.request)
     _check_reaches(caller, record.id)
     return FoundLease(record)

@@ -11,11 +11,10 @@ from leasehold.selector import Condition
 OWN = frozenset({"pool", "state", "limit", "cursor", "count", "tags", "owner"})
 
 
-def conditions(request: Request) -> tuple[Condition, ...]:
-    """The conditions of a request's query string; raise `BadFilter`."""
-    return tuple(
-        selector.parse(f"{key}={value}") for key, value in request.query_params.multi_items() if key not in OWN
-    )
+def conditions(request: Request, *own: str) -> tuple[Condition, ...]:
+    """The conditions of a request's query string, without what is `own` to its call; raise `BadFilter`."""
+    given = request.query_params.multi_items()
+    return tuple(selector.parse(f"{key}={value}") for key, value in given if key not in OWN.union(own))
 
 
 def tags(text: str | None) -> tuple[str, ...]:

@@ -12,7 +12,23 @@ from urllib.parse import quote
 from leasehold import durations
 from leasehold.access import Scopes, Token
 from leasehold.messages import SubmitLease
-from leasehold.model import Alert, Change, Delivery, Event, Hook, Item, Lease, Pool, PoolSpec, Quota, Resource, Run
+from leasehold.model import (
+    Alert,
+    Change,
+    Delivery,
+    Event,
+    Hook,
+    Item,
+    Lease,
+    Offline,
+    Paused,
+    Pool,
+    PoolSpec,
+    QueuePlace,
+    Quota,
+    Resource,
+    Run,
+)
 from leasehold.ports import Availability
 
 
@@ -40,11 +56,7 @@ class Leases:
             "description": lease.description,
             "items": [item(i) for i in lease.items],
             "resources": [asdict(r) for r in lease.resources],
-            "queue": (
-                {"position": lease.queue.position, "reason": lease.queue.reason, "eta": time(lease.queue.eta)}
-                if lease.queue
-                else None
-            ),
+            "queue": queue(lease.queue) if lease.queue else None,
             "priority": lease.priority,
             "ticket": None,
             "created_at": time(lease.created_at),
@@ -75,7 +87,7 @@ class Leases:
             "priority": request.priority,
             "ticket": None,
             "created_at": time(started_at),
-            "start_at": None,
+            "start_at": time(request.start_at),
             "active_at": None,
             "expires_at": None,
             "in_grace": False,
@@ -89,6 +101,21 @@ class Leases:
         return f"{self._workflows}/{quote(lease, safe='')}/{run_id}/history"
 
 
+def queue(place: QueuePlace) -> dict[str, Any]:
+    """Where a waiting lease stands; `alternatives` is null where nobody asked for them."""
+    others = place.alternatives
+    return {
+        "position": place.position,
+        "reason": place.reason,
+        "eta": time(place.eta),
+        "alternatives": (
+            None
+            if others is None
+            else [{"detail": one.detail, "items": [item(i) for i in one.items]} for one in others]
+        ),
+    }
+
+
 def item(item: Item) -> dict[str, Any]:
     """An item as requested."""
     return {**asdict(item), "params": dict(item.params)}
@@ -96,13 +123,13 @@ def item(item: Item) -> dict[str, Any]:
 
 def resource(resource: Resource) -> dict[str, Any]:
     """A resource as the API shows it."""
-    offline, broken = resource.offline, resource.broken
+    broken = resource.broken
     return {
         "pool": resource.pool,
         "name": resource.name,
         "state": resource.state,
         "stage": resource.stage,
-        "offline": {"reason": offline.reason, "by": offline.by, "since": time(offline.since)} if offline else None,
+        "offline": mark(resource.offline),
         "broken": {"reason": broken.reason, "since": time(broken.since)} if broken else None,
         "lease": resource.lease,
         "epoch": resource.epoch,
@@ -111,9 +138,20 @@ def resource(resource: Resource) -> dict[str, Any]:
     }
 
 
+def mark(mark: Offline | Paused | None) -> dict[str, Any] | None:
+    """What an operator marked something with."""
+    return {"reason": mark.reason, "by": mark.by, "since": time(mark.since)} if mark else None
+
+
 def available(found: Availability, count: int) -> dict[str, Any]:
     """What a new request for `count` resources could get now."""
-    missing = f"{count} wanted, {found.free} of {found.total} free" if found.free < count else None
+    parts = [f"{pool} is paused: {why}" for pool, why in found.paused.items()]
+    if found.free < count:
+        parts.insert(0, f"{count} wanted, {found.free} of {found.total} free")
+    if found.promised:
+        first = min(promise.begins_at for promise in found.promised)
+        parts.append(f"{len(found.promised)} promised to reservations, the first from {time(first)}")
+    missing = "; ".join(parts) if found.free < count else None
     reason = f"nothing is granted: {found.suspended}" if found.suspended else missing
     return {
         "open": reason is None,
@@ -122,6 +160,7 @@ def available(found: Availability, count: int) -> dict[str, Any]:
         "total": found.total,
         "next_free_at": time(found.next_free_at),
         "resources": [resource(r) for r in found.resources],
+        "promised": [{**asdict(p), "begins_at": time(p.begins_at), "ends_at": time(p.ends_at)} for p in found.promised],
     }
 
 
@@ -131,6 +170,7 @@ def pool(pool: Pool) -> dict[str, Any]:
         **spec(pool.spec),
         "file": pool.file,
         "draining": pool.draining,
+        "paused": mark(pool.paused),
         "total": pool.total,
         "free": pool.free,
         "states": pool.states,

@@ -126,6 +126,15 @@ class LeaseBody(Strict):
     heartbeat: Duration | None = Field(
         default=None, description="The lease is lost when no heartbeat comes for so long, from now on"
     )
+    start_at: AwareDatetime | None = Field(
+        default=None, description="A reservation: granted then, and promised now, or refused"
+    )
+    queue_timeout: Duration | None = Field(
+        default=None, description="The lease fails if it has waited so long, from now on or from start_at"
+    )
+    wait_for_supply: Annotated[bool, Field(strict=True)] = Field(
+        default=False, description="Wait for more than there is, until somebody registers it"
+    )
 
     def check_filters(self) -> None:
         """Raise `BadFilter` with the place of each filter that cannot be understood."""
@@ -135,6 +144,11 @@ class LeaseBody(Strict):
     def heartbeat_text(self) -> str | None:
         """How often a heartbeat must come, as people write it."""
         return durations.render(self.heartbeat) if self.heartbeat else None
+
+    @property
+    def queue_timeout_text(self) -> str | None:
+        """How long it waits, as people write it."""
+        return durations.render(self.queue_timeout) if self.queue_timeout else None
 
     @property
     def duration_text(self) -> str | None:
@@ -182,11 +196,19 @@ class ExtendBody(Strict):
 
 
 class OfflineBody(Strict):
-    """Why a resource goes offline."""
+    """Why a resource goes offline, or a pool is paused."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "PSU replaced on Monday"}]})
 
     reason: Annotated[Text, Field(min_length=1)]
+
+
+class EndBody(Strict):
+    """Why a lease ends."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "the rack is moved tonight"}]})
+
+    reason: Annotated[Text, Field(min_length=1, max_length=1000)] | None = None
 
 
 class ResourceBody(Strict):
@@ -332,8 +354,18 @@ class ResourceAnswer(BaseModel):
     properties: dict[str, Any]
 
 
+class PromiseAnswer(BaseModel):
+    """A resource that is free, and promised to a reservation, by its number."""
+
+    lease: int
+    pool: str
+    name: str
+    begins_at: datetime
+    ends_at: datetime
+
+
 class AvailableAnswer(BaseModel):
-    """What a new request could get now."""
+    """What a new request could get now; `promised` is free too, but not for long enough."""
 
     open: bool
     reason: str | None
@@ -341,6 +373,7 @@ class AvailableAnswer(BaseModel):
     total: int
     next_free_at: datetime | None
     resources: list[ResourceAnswer]
+    promised: list[PromiseAnswer]
 
 
 class ReconcileAnswer(BaseModel):

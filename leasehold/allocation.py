@@ -20,8 +20,17 @@ from leasehold.selector import Condition
 Kind = tuple[int, ...]
 """The numbers of the items that a resource suits."""
 
+Key = tuple[str, str]
+"""A resource: its pool and its name."""
+
+Barred = Collection[str | Key]
+"""What may not serve an item: whole pools, and single resources."""
+
 ANY_POOL = "*"
 """Stands for the pool of an item that names none."""
+
+_SOME = 5
+"""So much of what there is is told."""
 
 _FEW = 100
 """So many free resources are counted to say what is missing."""
@@ -37,7 +46,7 @@ class Candidate:
     properties: Mapping[str, Any]
 
     @property
-    def key(self) -> tuple[str, str]:
+    def key(self) -> Key:
         return (self.pool, self.name)
 
 
@@ -55,14 +64,32 @@ class Waiter:
     is_blocked: bool = False
     barred: Collection[str] = ()
     """Pools from which nothing may come that it wants of any pool."""
+    promised: Collection[Key] = ()
+    """Resources that are promised to others before it would have given them back."""
     award: Award | None = None
+
+    @property
+    def wants(self) -> list[Want]:
+        """Its items, each with what may not serve it."""
+        return [
+            Want(item=item, barred=self.promised if item.pool else {*self.barred, *self.promised})
+            for item in self.items
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Want:
+    """An item, and what may not serve it though it suits."""
+
+    item: Item
+    barred: Barred = ()
 
 
 class Stock(Protocol):
     """What is free, as much of it as matters, without what is taken."""
 
-    def free_for(self, items: Sequence[Item], *, of_each_pool: bool = False) -> Sequence[Candidate]:
-        """What suits any of these, in order of preference: as much as they can use, if asked so of each pool."""
+    def free_for(self, wants: Sequence[Want]) -> Sequence[Candidate]:
+        """What suits any of these, in order of preference: as much as they can use."""
         ...
 
     def take(self, candidates: Iterable[Candidate]) -> None:
@@ -90,6 +117,21 @@ def suits(item: Item, candidate: Candidate, conditions: Sequence[Condition] | No
     )
 
 
+def unknown(item: Item, candidates: Sequence[Candidate]) -> list[tuple[str, list[str]]]:
+    """What of an item's wishes none of these satisfies at all, each with some of what there is instead."""
+    found: list[tuple[str, list[str]]] = []
+    for text in item.match:
+        condition = selector.parse(text)
+        if not any(selector.satisfies([condition], candidate.properties) for candidate in candidates):
+            there = {value for c in candidates for value in selector.values(condition.path, c.properties)}
+            found.append((text, sorted(there)[:_SOME]))
+    tags = {tag for candidate in candidates for tag in candidate.tags}
+    found += [(f"tag {tag}", sorted(tags)[:_SOME]) for tag in item.tags if tag not in tags]
+    names = {candidate.name for candidate in candidates}
+    found += [(f"resource {name}", []) for name in item.names if name not in names]
+    return found
+
+
 def serve(waiting: Iterable[Waiter], stock: Stock) -> Iterator[Award]:
     """Yield what each waiter gets, in the order in which they wait.
 
@@ -97,7 +139,7 @@ def serve(waiting: Iterable[Waiter], stock: Stock) -> Iterator[Award]:
     comes behind it is served only if as much of that is left.
     """
     blocked: list[Waiter] = []
-    held: list[Item] = []
+    held: list[Want] = []
     for waiter in waiting:
         chosen = None if waiter.is_blocked else _choose(waiter, held, stock)
         if chosen is not None:
@@ -113,11 +155,19 @@ def serve(waiting: Iterable[Waiter], stock: Stock) -> Iterator[Award]:
             held += _hold(waiter, held, stock)
 
 
-def _choose(waiter: Waiter, held: Sequence[Item], stock: Stock) -> list[list[Candidate]] | None:
+def held_back(waiting: Iterable[Waiter], stock: Stock) -> list[Want]:
+    """What is held for those who wait, of what is free, while nobody is served."""
+    held: list[Want] = []
+    for waiter in waiting:
+        if waiter.passes <= 0:
+            held += _hold(waiter, held, stock)
+    return held
+
+
+def _choose(waiter: Waiter, held: Sequence[Want], stock: Stock) -> list[list[Candidate]] | None:
     """What serves a waiter, and leaves what is held for others."""
-    items = [*waiter.items, *held]
-    barred = [waiter.barred if item.pool is None else () for item in waiter.items]
-    chosen = assign(items, stock.free_for(items, of_each_pool=bool(waiter.barred)), barred)
+    wants = [*waiter.wants, *held]
+    chosen = assign(wants, stock.free_for(wants))
     return None if chosen is None else chosen[: len(waiter.items)]
 
 
@@ -127,23 +177,35 @@ def _passed(blocked: list[Waiter], taken: Sequence[Candidate]) -> list[Waiter]:
     Return those who let nobody pass any more.
     """
     for waiter in blocked:
-        waiter.passes -= any(suits(item, candidate) for item in waiter.items for candidate in taken)
+        waiter.passes -= any(_serves(candidate, want) for want in waiter.wants for candidate in taken)
     patient = [waiter for waiter in blocked if waiter.passes > 0]
     others = [waiter for waiter in blocked if waiter.passes <= 0]
     blocked[:] = patient
     return others
 
 
-def _hold(waiter: Waiter, held: Sequence[Item], stock: Stock) -> list[Item]:
+def _serves(candidate: Candidate, want: Want, conditions: Sequence[Condition] | None = None) -> bool:
+    return (
+        candidate.pool not in want.barred
+        and candidate.key not in want.barred
+        and suits(want.item, candidate, conditions)
+    )
+
+
+def _hold(waiter: Waiter, held: Sequence[Want], stock: Stock) -> list[Want]:
     """As much of what a waiter wants as can be held for it, beside what is held for others."""
-    items = [*held, *waiter.items]
-    return hold(waiter.items, held, stock.free_for(items))
+    wants = waiter.wants
+    return hold(wants, held, stock.free_for([*held, *wants]))
 
 
-def hold(items: Sequence[Item], held: Sequence[Item], free: Sequence[Candidate]) -> list[Item]:
+def hold(wants: Sequence[Want], held: Sequence[Want], free: Sequence[Candidate]) -> list[Want]:
     """As much of these as there is of what is free, beside what is held: each item with another count."""
-    groups = most([*held, *items], free)[len(held) :]
-    return [replace(item, count=len(group)) for item, group in zip(items, groups, strict=True) if group]
+    groups = most([*held, *wants], free)[len(held) :]
+    return [
+        replace(want, item=replace(want.item, count=len(group)))
+        for want, group in zip(wants, groups, strict=True)
+        if group
+    ]
 
 
 def shortage(items: Sequence[Item], free: Sequence[Candidate]) -> str:
@@ -153,39 +215,39 @@ def shortage(items: Sequence[Item], free: Sequence[Candidate]) -> str:
     return "; ".join(f"{i.count} of {i.pool or 'any pool'} wanted, {n} free" for i, n in zip(items, said, strict=True))
 
 
-def assign(
-    items: Sequence[Item], free: Sequence[Candidate], barred: Sequence[Collection[str]] = ()
-) -> list[list[Candidate]] | None:
+def assign(wants: Sequence[Want | Item], free: Sequence[Candidate]) -> list[list[Candidate]] | None:
     """Choose distinct resources for all items together, or None if there is no such choice.
-
-    `barred` are pools from which nothing may come, for the first items each.
 
     `free` is in order of preference: the first that suits is taken, unless another item of the same request needs it
     more.
     """
-    if sum(item.count for item in items) > len(free):
+    wanted = [_as_want(want) for want in wants]
+    if sum(want.item.count for want in wanted) > len(free):
         return None
-    chosen = most(items, free, barred)
-    complete = all(len(group) == item.count for group, item in zip(chosen, items, strict=True))
+    chosen = most(wanted, free)
+    complete = all(len(group) == want.item.count for group, want in zip(chosen, wanted, strict=True))
     return chosen if complete else None
 
 
-def most(
-    items: Sequence[Item], free: Sequence[Candidate], barred: Sequence[Collection[str]] = ()
-) -> list[list[Candidate]]:
+def _as_want(want: Want | Item) -> Want:
+    return Want(item=want) if isinstance(want, Item) else want
+
+
+def most(wants: Sequence[Want | Item], free: Sequence[Candidate]) -> list[list[Candidate]]:
     """Choose distinct resources for all items together, as many as there can be.
 
     Items may overlap, so a greedy choice could miss one that exists. Resources that suit the same items are alike, so
     it is a small flow problem, from items to kinds of resources, solved by shortest augmenting paths (Edmonds and
     Karp 1972).
     """
-    kinds = _kinds(items, free, [*barred, *([()] * (len(items) - len(barred)))])
+    wanted = [_as_want(want) for want in wants]
+    kinds = _kinds(wanted, free)
     given: Counter[tuple[Kind, int]] = Counter()
-    for index, item in enumerate(items):
-        for _ in range(item.count):
+    for index, want in enumerate(wanted):
+        for _ in range(want.item.count):
             if not _place(index, kinds, given):
                 break
-    chosen: list[list[Candidate]] = [[] for _ in items]
+    chosen: list[list[Candidate]] = [[] for _ in wanted]
     for kind, candidates in kinds.items():
         left = iter(candidates)
         for index in kind:
@@ -211,18 +273,12 @@ def _leaves(value: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def _kinds(
-    items: Sequence[Item], free: Sequence[Candidate], barred: Sequence[Collection[str]]
-) -> dict[Kind, list[Candidate]]:
+def _kinds(wants: Sequence[Want], free: Sequence[Candidate]) -> dict[Kind, list[Candidate]]:
     """The resources by the items that they suit; those that suit few come first, so that they are taken first."""
-    conditions = [[selector.parse(text) for text in item.match] for item in items]
+    conditions = [[selector.parse(text) for text in want.item.match] for want in wants]
     kinds: dict[Kind, list[Candidate]] = {}
     for candidate in free:
-        kind = tuple(
-            i
-            for i, item in enumerate(items)
-            if candidate.pool not in barred[i] and suits(item, candidate, conditions[i])
-        )
+        kind = tuple(i for i, want in enumerate(wants) if _serves(candidate, want, conditions[i]))
         if kind:
             kinds.setdefault(kind, []).append(candidate)
     return dict(sorted(kinds.items(), key=lambda pair: len(pair[0])))

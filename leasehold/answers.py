@@ -14,12 +14,23 @@ class Problem(TypedDict):
     detail: str
 
 
+class Alternative(TypedDict):
+    """A request that could be granted at once instead: in words, and as items to ask for."""
+
+    detail: str
+    items: list[ItemRequest]
+
+
 class QueuePlace(TypedDict):
-    """Where a waiting lease stands: the first has position 1; 0 is one that waits in no queue, for a repair, say."""
+    """Where a waiting lease stands: the first has position 1; 0 is one that waits in no queue, for a repair, say.
+
+    `eta` is when it will be active, as far as can be foreseen; `alternatives` come where one lease is asked for.
+    """
 
     position: int
     reason: str
     eta: str | None
+    alternatives: list[Alternative] | None
 
 
 class LeasedResource(TypedDict):
@@ -178,8 +189,18 @@ class Run(TypedDict):
     ok: bool | None
 
 
+class Promise(TypedDict):
+    """A resource that is free, and promised to a reservation, by its number, until about `ends_at`."""
+
+    lease: int
+    pool: str
+    name: str
+    begins_at: str
+    ends_at: str
+
+
 class Available(TypedDict):
-    """What a new request could get now, or why not."""
+    """What a new request could get now, or why not; `promised` is free too, but not for long enough."""
 
     open: bool
     reason: str | None
@@ -187,6 +208,7 @@ class Available(TypedDict):
     total: int
     next_free_at: str | None
     resources: list[Resource]
+    promised: list[Promise]
 
 
 class Change(TypedDict):

@@ -94,6 +94,10 @@ class NotFree(Conflict):
     code, title = "not_free", "What was asked for is not free now"
 
 
+class NotReservable(Conflict):
+    code, title = "not_reservable", "What was asked for cannot be promised for then"
+
+
 class LastResource(Conflict):
     code, title = "last_resource", "A lease has at least one resource"
 

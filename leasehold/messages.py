@@ -25,6 +25,9 @@ class SubmitLease:
     description: str | None = None
     cc: tuple[str, ...] = ()
     heartbeat: str | None = None
+    start_at: datetime | None = None
+    queue_timeout: str | None = None
+    wait_for_supply: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +160,8 @@ class Admitted:
 
     `refusal`, or `state` with what is granted and what is still `missing`, to be replaced or repaired; `wide` are the
     stages that follow once all is ready; `left_s` is what is left for that. `held` where the lease is active, at once
-    if no stage was due.
+    if no stage was due. `wait_s` is in how long something is due for a lease that waits: its reservation begins, or
+    its patience ends.
     """
 
     state: LeaseState | None = None
@@ -168,6 +172,7 @@ class Admitted:
     wide: tuple[WidePlan, ...] = ()
     left_s: float = 0.0
     held: Held | None = None
+    wait_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,10 +271,11 @@ class Blocked:
 
 @dataclass(frozen=True, kw_only=True)
 class Steer:
-    """Release or cancel: who asks, and why."""
+    """Release or cancel: who asks, and why; `forced` says that this is somebody else than the holder."""
 
     actor: str = "temporal"
     reason: str | None = None
+    forced: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -290,6 +290,15 @@ class Offline:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Paused:
+    """An operator's mark on a pool: nothing of it is granted until it is resumed."""
+
+    reason: str
+    by: str
+    since: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class Broken:
     """The service's own quarantine of a resource that failed."""
 
@@ -330,12 +339,25 @@ class LeasedResource:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Alternative:
+    """A request that could be granted at once, in words, and as items to ask for."""
+
+    detail: str
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class QueuePlace:
-    """Where a waiting lease stands: the first has position 1."""
+    """Where a waiting lease stands: the first has position 1.
+
+    `eta` is when it will be active, as far as that can be foreseen; `alternatives`, where they were asked for, are what
+    could be had at once instead.
+    """
 
     position: int
     reason: str
     eta: datetime | None = None
+    alternatives: tuple[Alternative, ...] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -393,6 +415,7 @@ class Pool:
     spec: PoolSpec
     file: str | None
     draining: bool
+    paused: Paused | None
     total: int
     free: int
     states: Mapping[str, int]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Protocol
@@ -183,10 +183,22 @@ class ResourceFilter:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Promise:
+    """A resource that a reservation will get, by the reservation's number, until when as far as can be foreseen."""
+
+    lease: int
+    pool: str
+    name: str
+    begins_at: datetime
+    ends_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class Availability:
     """What a new request could get now: `resources` is at most `limit` of the `free` ones.
 
-    `suspended` is why nothing at all is granted, if that is so.
+    `promised` are free, but not for long enough. `suspended` is why nothing at all is granted, if that is so, `paused`
+    why nothing is of certain pools.
     """
 
     free: int
@@ -194,6 +206,8 @@ class Availability:
     next_free_at: datetime | None
     resources: tuple[Resource, ...]
     suspended: str | None = None
+    paused: Mapping[str, str] = field(default_factory=dict)
+    promised: tuple[Promise, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -343,6 +357,10 @@ class Store(Protocol):
         """Refuse a request, grant it at once, or let it wait."""
         ...
 
+    async def try_admission(self, order: AdmitLease) -> tuple[Admitted, Lease | None]:
+        """What admission would decide, and the lease that would come of it, without making it."""
+        ...
+
     async def standing(self, lease: str) -> Admitted:
         """How a lease stands, and what it holds; raises `LeaseUnknown`."""
         ...
@@ -357,6 +375,10 @@ class Store(Protocol):
 
     async def activate(self, lease: str, ready: tuple[HeldResource, ...] = ()) -> Held:
         """Deliver a lease whose resources are all ready, or those of an active lease that became `ready` since."""
+        ...
+
+    async def wake(self, lease: str) -> Admitted:
+        """Do what is due for a lease that waits: let its reservation begin, or end its patience."""
         ...
 
     async def tick(self, order: Tick) -> Held:
@@ -474,6 +496,14 @@ class Store(Protocol):
         """Take the mark back."""
         ...
 
+    async def pause(self, pool: str, reason: str, actor: str) -> None:
+        """Let a pool lend nothing for now; raises `PoolUnknown`."""
+        ...
+
+    async def resume(self, pool: str, actor: str) -> None:
+        """Let a pool lend again; raises `PoolUnknown`."""
+        ...
+
     async def repair(self, pool: str, name: str, actor: str) -> None:
         """Bring a resource back from quarantine."""
         ...
@@ -482,8 +512,11 @@ class Store(Protocol):
         """The request behind a lease's id, if it came before."""
         ...
 
-    async def lease(self, ref: str) -> Lease:
-        """A lease by its id or number; raises `LeaseUnknown`."""
+    async def lease(self, ref: str, *, explained: bool = True, alternatives: bool = False) -> Lease:
+        """A lease by its id or number; raises `LeaseUnknown`.
+
+        One that waits says why, unless it need not be `explained`; asked for, what could be had now instead as well.
+        """
         ...
 
     async def state(self, lease: str) -> LeaseState | None:
@@ -502,16 +535,19 @@ class Store(Protocol):
         """Resources, in order of pool and name."""
         ...
 
-    async def available(self, wanted: ResourceFilter) -> Availability:
-        """What a new request could get now; raises `PoolUnknown`."""
+    async def available(self, wanted: ResourceFilter, duration: timedelta | None = None) -> Availability:
+        """What a new request could get now, for a duration or for as long as is usual; raises `PoolUnknown`."""
         ...
 
     async def pools(self, name: str | None = None) -> list[Pool]:
         """All pools, or the one named; raises `PoolUnknown`."""
         ...
 
-    async def queue(self, pool: str) -> list[Lease]:
-        """Who waits for a pool, in the order of service; raises `PoolUnknown`."""
+    async def queue(self, pool: str, after: int = 0, limit: int = 100) -> list[Lease]:
+        """Who waits for a pool, in the order of service, but for so many of the first; raises `PoolUnknown`.
+
+        Last those who have reserved of it.
+        """
         ...
 
     async def delivery(self, lease: str) -> list[Delivery]:

@@ -124,6 +124,15 @@ def satisfies(conditions: Sequence[Condition], properties: Mapping[str, Any]) ->
     return _all_hold([(c.path, c) for c in conditions], properties)
 
 
+def values(path: Sequence[str], have: object) -> set[str]:
+    """What there is at a path, as it would be written in a filter, in every element of lists on the way."""
+    if isinstance(have, Sequence) and not isinstance(have, str):
+        return {value for element in have for value in values(path, element)}
+    if path:
+        return values(path[1:], have[path[0]]) if isinstance(have, Mapping) and path[0] in have else set()
+    return set() if isinstance(have, Mapping) or have is None else {_text(have)}
+
+
 def _all_hold(conditions: Iterable[tuple[tuple[str, ...], Condition]], have: object) -> bool:
     """Check conditions, each with what is left of its path, against one value."""
     below: dict[str, list[tuple[tuple[str, ...], Condition]]] = {}

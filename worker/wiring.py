@@ -68,6 +68,7 @@ def build_worker(
             allocation.show_blocked,
             allocation.activate,
             allocation.tick,
+            allocation.wake,
             allocation.extend,
             allocation.add,
             allocation.give_back,

@@ -52,12 +52,18 @@ LEASE_EXPIRES = SearchAttributeKey.for_datetime("LeaseExpires")
 
 _EXTEND_WITHIN = timedelta(seconds=20)
 _LONGEST_ACTOR, _LONGEST_REASON = 128, 1000
+_SHORTEST_WAIT_S = 0.01
 
 
 _TOO_LATE = Refusal(
     code="prepare_timeout",
     detail="not all of its resources were ready in time: see prepare_timeout of the pool's policy",
 )
+
+
+def _seconds(left: float | None) -> timedelta | None:
+    """What is left until something is due, if anything is; never so little that looking again would be for nothing."""
+    return None if left is None else timedelta(seconds=max(left, _SHORTEST_WAIT_S))
 
 
 def _is_stale(error: ActivityError) -> bool:
@@ -107,7 +113,7 @@ class LeaseWorkflow:
             self._show("refused")
             await workflow.wait_condition(workflow.all_handlers_finished)
             return admitted.refusal.code
-        standing = admitted if admitted.state is not LeaseState.QUEUED else await self._wait_for_grants()
+        standing = admitted if admitted.state is not LeaseState.QUEUED else await self._wait_for_grants(admitted)
         if standing.held is not None:
             self._held(standing.held)
             self._grow(standing)
@@ -121,17 +127,25 @@ class LeaseWorkflow:
 
     # The steps
 
-    async def _wait_for_grants(self) -> Admitted:
-        """Wait, holding and polling nothing, until the record says that everything asked for is granted."""
+    async def _wait_for_grants(self, standing: Admitted) -> Admitted:
+        """Wait, holding and polling nothing, until the record says that everything asked for is granted.
+
+        Or that the lease has waited long enough. The record also says when to look unasked.
+        """
         self._show("queued")
-        while True:
-            await workflow.wait_condition(lambda: self._nudged or self._ending is not None)
+        while standing.state is LeaseState.QUEUED:
+            look = Allocation.read_grants
+            try:
+                await workflow.wait_condition(
+                    lambda: self._nudged or self._ending is not None, timeout=_seconds(standing.wait_s)
+                )
+            except TimeoutError:
+                look = Allocation.wake
             if self._ending is not None:
                 return Admitted()
             self._nudged = False
-            standing = await steps.step(Allocation.read_grants, self._ref)
-            if standing.state is not LeaseState.QUEUED:
-                return standing
+            standing = await steps.step(look, self._ref)
+        return standing
 
     async def _bring_up(self, standing: Admitted) -> None:
         """Take all resources through their stages at once, and deliver them when every one is ready.
@@ -343,8 +357,12 @@ class LeaseWorkflow:
             # Signals come from anywhere, and no database may choke on what they say.
             actor = steer.actor.replace("\0", "")[:_LONGEST_ACTOR]
             reason = None if steer.reason is None else steer.reason.replace("\0", "")[:_LONGEST_REASON]
+            error = None
+            if steer.forced:
+                # The holder is to see who it was.
+                error = Refusal(code="ended_by_operator", detail=": ".join(filter(None, (f"ended by {actor}", reason))))
             self._ending = CloseLease(
-                lease=self._request.lease, outcome=outcome, actor=actor, stopped=False, reason=reason
+                lease=self._request.lease, outcome=outcome, actor=actor, stopped=False, reason=reason, error=error
             )
 
     def _adopt_end(self) -> None:

@@ -20,7 +20,7 @@ from api.schemas import (
     ResourceBody,
 )
 from api.services import Services, services
-from leasehold import config
+from leasehold import config, durations
 from leasehold.config import PoolFile, PoolsFile
 from leasehold.errors import Fault, Invalid, Malformed
 from leasehold.model import NAME_PATTERN, Change, ResourceSpec, ResourceState
@@ -97,10 +97,30 @@ async def put_pool(
 
 @router.get("/pools/{name}/queue", response_model=ListAnswer)
 @allow(READ)
-async def show_queue(name: str, service: Service) -> Response:
-    """List the leases that wait for a pool, in the order of service."""
-    waiting = await service.store.queue(name)
-    return JSONResponse({"items": [service.leases.lease(x) for x in waiting], "next_cursor": None})
+async def show_queue(name: str, service: Service, limit: Limit = 100, cursor: Plain | None = None) -> Response:
+    """List the leases that wait for a pool, in the order of service; last those who have reserved of it."""
+    if cursor is not None and not (cursor.isascii() and cursor.isdecimal() and len(cursor) < 10):
+        raise Malformed(f"cursor={cursor}: this is not a cursor that was given out")
+    after = int(cursor or 0)
+    waiting = await service.store.queue(name, after, limit + 1)
+    more = str(after + limit) if len(waiting) > limit else None
+    return JSONResponse({"items": [service.leases.lease(x) for x in waiting[:limit]], "next_cursor": more})
+
+
+@router.post("/pools/{pool}/pause")
+@allow(OPERATE)
+async def pause_pool(pool: str, body: OfflineBody, caller: Caller, service: Service) -> Response:
+    """Let a pool lend nothing for now: holders keep what they have, and whoever names the pool waits."""
+    await service.store.pause(pool, body.reason, caller.name)
+    return JSONResponse(render.pool((await service.store.pools(pool))[0]))
+
+
+@router.post("/pools/{pool}/resume")
+@allow(OPERATE)
+async def resume_pool(pool: str, caller: Caller, service: Service) -> Response:
+    """Let a paused pool lend again."""
+    await service.store.resume(pool, caller.name)
+    return JSONResponse(render.pool((await service.store.pools(pool))[0]))
 
 
 @router.get("/resources", response_model=ListAnswer)
@@ -148,10 +168,13 @@ async def show_available(
     count: Annotated[int, Query(ge=1, le=1000)] = 1,
     tags: Plain | None = None,
     limit: Limit = 100,
+    duration: Annotated[Plain | None, Query(description="For how long; by default as long as pools lend")] = None,
 ) -> Response:
     """Say what a new request could get now; any other parameter is a filter on properties."""
-    wanted = ResourceFilter(pool=pool, tags=filters.tags(tags), conditions=filters.conditions(request), limit=limit)
-    return JSONResponse(render.available(await service.store.available(wanted), count))
+    conditions = filters.conditions(request, "duration")
+    wanted = ResourceFilter(pool=pool, tags=filters.tags(tags), conditions=conditions, limit=limit)
+    lasts = None if duration is None else durations.parse(duration)
+    return JSONResponse(render.available(await service.store.available(wanted, lasts), count))
 
 
 @router.put("/pools/{pool}/resources/{name}", response_model=ChangesAnswer)

@@ -18,6 +18,7 @@ from api.names import split_resource
 from api.schemas import (
     AddBody,
     DeliveryAnswer,
+    EndBody,
     ExtendBody,
     LeaseAnswer,
     LeaseBody,
@@ -28,7 +29,7 @@ from api.schemas import (
 from api.services import Services, services
 from leasehold import durations
 from leasehold.errors import Fault, KeyReused, LeaseNotActive, LeaseUnknown, Malformed, NotDelivered, from_code
-from leasehold.messages import AddResources, Admitted, ExtendLease, GiveBack, Held, Steer, SubmitLease
+from leasehold.messages import AddResources, AdmitLease, Admitted, ExtendLease, GiveBack, Held, Steer, SubmitLease
 from leasehold.model import OVER, LeaseState
 from leasehold.ports import Answer, LeaseFilter
 
@@ -40,6 +41,7 @@ Wait = Annotated[Literal["active", "ended"] | None, Query(description="Hold the 
 Timeout = Annotated[float, Query(alias="timeout", ge=0, le=60, description="How long to hold it, in seconds")]
 
 _FOLLOW_S = 0.2
+_MAY_WAIT = {LeaseState.QUEUED, LeaseState.PREPARING}
 
 
 def lease_id(principal: str, key: str) -> str:
@@ -49,7 +51,9 @@ def lease_id(principal: str, key: str) -> str:
 
 
 def _digest(body: LeaseBody) -> str:
-    return hashlib.sha256(json.dumps(body.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+    # What says no more than a later version's default is the same request to it.
+    said = body.model_dump(mode="json", exclude_defaults=True)
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def _repetition(principal: str, key: str, body: BaseModel) -> str:
@@ -58,10 +62,13 @@ def _repetition(principal: str, key: str, body: BaseModel) -> str:
     return f"{known}.{hashlib.sha256(body.model_dump_json().encode()).hexdigest()[:32]}"
 
 
-async def _shown(lease: str, service: Services) -> dict[str, Any]:
-    """A lease as it is now, from its record, or from its workflow while nobody has admitted it."""
+async def _shown(lease: str, service: Services, *, alternatives: bool = False) -> dict[str, Any]:
+    """A lease as it is now, from its record, or from its workflow while nobody has admitted it.
+
+    Asked for, one that waits says what could be had now instead.
+    """
     try:
-        return service.leases.lease(await service.store.lease(lease))
+        return service.leases.lease(await service.store.lease(lease, alternatives=alternatives))
     except LeaseUnknown:
         submission = await service.gateway.submission(lease)
         if submission is None:
@@ -86,12 +93,18 @@ async def _wait(lease: str, wait: str | None, timeout_s: float, service: Service
 @router.post("", status_code=201, response_model=NewLeaseAnswer)
 @allow(REQUEST)
 async def request_lease(
-    body: LeaseBody, caller: Caller, service: Service, key: Key = None, wait: Wait = None, within: Timeout = 30
+    body: LeaseBody,
+    caller: Caller,
+    service: Service,
+    key: Key = None,
+    wait: Wait = None,
+    within: Timeout = 30,
+    dry_run: Annotated[bool, Query(description="Only say what would happen")] = False,
 ) -> Response:
     """Request a lease.
 
     With an `Idempotency-Key` a repetition answers as the first time. 202 means that no worker has admitted the lease
-    yet: it is kept, and will be.
+    yet: it is kept, and will be. With `dry_run` the answer, 200, is the lease as it would be, without id and number.
     """
     check_pools(caller, [item.pool for item in body.items])
     body.check_filters()
@@ -106,7 +119,12 @@ async def request_lease(
         description=body.description,
         cc=tuple(body.cc),
         heartbeat=body.heartbeat_text,
+        start_at=body.start_at,
+        queue_timeout=body.queue_timeout_text,
+        wait_for_supply=body.wait_for_supply,
     )
+    if dry_run:
+        return JSONResponse(await _tried(request, service))
     first = await _submit(request, service, repeatable=key is not None)
     shown = await _wait(request.lease, wait, within, service)
     if shown["state"] == LeaseState.ENDED and shown["number"] is None:
@@ -114,6 +132,17 @@ async def request_lease(
         await _is_answered(request, service)
     status = 202 if shown["state"] == "submitted" else 201 if first else 200
     return JSONResponse({**shown, "token": service.tokens.for_lease(request.lease)}, status)
+
+
+async def _tried(request: SubmitLease, service: Services) -> dict[str, Any]:
+    """The lease that would come of a request; raise what would refuse it."""
+    admitted, lease = await service.store.try_admission(AdmitLease(request=request, age_s=0))
+    if admitted.refusal is not None:
+        raise from_code(admitted.refusal.code, admitted.refusal.detail, admitted.refusal.faults)
+    assert lease is not None
+    shown = service.leases.lease(lease)
+    resources = [{**resource, "epoch": None} for resource in shown["resources"]]
+    return {**shown, "id": None, "number": None, "resources": resources, "temporal_url": None, "token": None}
 
 
 async def _submit(request: SubmitLease, service: Services, *, repeatable: bool) -> bool:
@@ -184,9 +213,11 @@ async def list_leases(
 @allow(SEE)
 async def show_lease(found: Found, service: Service, wait: Wait = None, within: Timeout = 30) -> Response:
     """Show a lease, by id or number; hold the answer until it has reached a state, if asked to."""
-    if found.record is not None and wait is None:
-        return JSONResponse(service.leases.lease(found.record))
-    return JSONResponse(await _wait(found.id, wait, within, service))
+    if wait is not None or found.record is None:
+        return JSONResponse(await _wait(found.id, wait, within, service))
+    if found.record.state in _MAY_WAIT:
+        return JSONResponse(await _shown(found.id, service, alternatives=True))
+    return JSONResponse(service.leases.lease(found.record))
 
 
 @router.post("/{ref}/extend", response_model=LeaseAnswer)
@@ -216,18 +247,26 @@ async def extend_lease(found: Found, body: ExtendBody, caller: Caller, service: 
 
 @router.post("/{ref}/release", response_model=LeaseAnswer)
 @allow(STEER)
-async def release_lease(found: Found, caller: Caller, service: Service) -> Response:
-    """Give a lease back. Before it is active this cancels it; once it is over it changes nothing."""
-    done = _is_over(found) or await service.gateway.release(found.id, Steer(actor=caller.name))
+async def release_lease(found: Found, caller: Caller, service: Service, body: EndBody | None = None) -> Response:
+    """Give a lease back. Before it is active this cancels it; once it is over it changes nothing.
+
+    A holder whose lease somebody else ends is told who did it and why, in the lease's `error`.
+    """
+    done = _is_over(found) or await service.gateway.release(found.id, _steer(found, caller, body))
     return JSONResponse(await _shown(found.id, service), 200 if done else 202)
 
 
 @router.post("/{ref}/cancel", response_model=LeaseAnswer)
 @allow(STEER)
-async def cancel_lease(found: Found, caller: Caller, service: Service) -> Response:
+async def cancel_lease(found: Found, caller: Caller, service: Service, body: EndBody | None = None) -> Response:
     """End a lease in whatever state it is; once it is over this changes nothing."""
-    done = _is_over(found) or await service.gateway.cancel(found.id, Steer(actor=caller.name))
+    done = _is_over(found) or await service.gateway.cancel(found.id, _steer(found, caller, body))
     return JSONResponse(await _shown(found.id, service), 200 if done else 202)
+
+
+def _steer(found: Found, caller: Caller, body: EndBody | None) -> Steer:
+    forced = caller.lease is None and caller.name != found.known.owner
+    return Steer(actor=caller.name, reason=body.reason if body else None, forced=forced)
 
 
 def _is_over(found: Found) -> bool:

@@ -8,17 +8,21 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import bindparam, insert, select, update
 
-from leasehold import allocation, durations, model
+from leasehold import allocation, durations, model, reasons
 from leasehold.allocation import Candidate
-from leasehold.errors import DurationRefused, Fault, LeaseholdError, QuotaExceeded, Unsatisfiable
+from leasehold.errors import DurationRefused, Fault, Invalid, LeaseholdError, QuotaExceeded, Unsatisfiable
 from leasehold.messages import AdmitLease, Admitted, Refusal, SubmitLease
-from leasehold.model import Item, LeaseState, PoolSpec
+from leasehold.model import LONGEST, Item, LeaseState, PoolSpec
 from leasehold.store import catalogue, events, granting, heartbeats, holding, matching, refused, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 from leasehold.store.lanes import LAST, Waiting
+from leasehold.store.matching import Offer
 
 _REQUEST = select(t.requests).where(t.requests.c.lease == bindparam("lease"))
+_LATE = timedelta(minutes=5)
+"""So much later than it says a request to begin at a time may come: it begins at once."""
+
 _NEXT_NUMBER = (
     update(t.counters)
     .where(t.counters.c.name == "lease")
@@ -27,8 +31,11 @@ _NEXT_NUMBER = (
 )
 
 
-def admit(tx: Tx, order: AdmitLease, run_id: str) -> Admitted:
-    """Admit a request: refuse it, grant it at once, or let it wait. Run again, answer what was decided."""
+def admit(tx: Tx, order: AdmitLease, run_id: str, *, again: bool = False) -> Admitted:
+    """Admit a request: refuse it, grant it at once, or let it wait. Run again, answer what was decided.
+
+    `again` is for one that was admitted before, of which the database has lost the record.
+    """
     request = order.request
     known = tx.execute(_REQUEST, {"lease": request.lease}).one_or_none()
     if known is not None:
@@ -43,7 +50,7 @@ def admit(tx: Tx, order: AdmitLease, run_id: str) -> Admitted:
         return holding.standing(tx.connection, request.lease, tx.now)
     record = {"lease": request.lease, "principal": request.principal, "digest": request.digest, "at": tx.now}
     try:
-        admitted = _admit(tx, request, tx.now - timedelta(seconds=order.age_s), run_id)
+        admitted = _admit(tx, request, tx.now - timedelta(seconds=order.age_s), run_id, again=again)
     except LeaseholdError as error:
         heartbeats.end(tx, request.lease)
         return Admitted(refusal=refused.keep(tx, request, run_id, error))
@@ -51,8 +58,9 @@ def admit(tx: Tx, order: AdmitLease, run_id: str) -> Admitted:
     return admitted
 
 
-def _admit(tx: Tx, request: SubmitLease, submitted_at: datetime, run_id: str) -> Admitted:
+def _admit(tx: Tx, request: SubmitLease, submitted_at: datetime, run_id: str, *, again: bool) -> Admitted:
     duration = _duration(tx, request)
+    start_at = _start_at(request, submitted_at)
     me = Waiting(
         lease=request.lease,
         principal=request.principal,
@@ -62,13 +70,11 @@ def _admit(tx: Tx, request: SubmitLease, submitted_at: datetime, run_id: str) ->
         priority=request.priority,
         number=LAST,
         since=submitted_at,
+        duration=duration,
+        start_at=start_at if start_at is not None and start_at > tx.now else None,
     )
-    offered = matching.offer(tx, me)
+    offered = _offer(tx, me, request, again=again)
     award = offered.award
-    if award is None:
-        check_satisfiable(request.items, matching.everything(tx.connection, request.items))
-        if offered.excess is not None and offered.excess.refused:
-            raise QuotaExceeded(offered.excess.detail)
     every = durations.parse(request.heartbeat) if request.heartbeat else None
     # Nobody waits for it any more: it gets nothing, and ends as soon as its workflow is told.
     lost = every is not None and heartbeats.begin(tx, request.lease, every, submitted_at)
@@ -76,8 +82,9 @@ def _admit(tx: Tx, request: SubmitLease, submitted_at: datetime, run_id: str) ->
         award = None
     state = LeaseState.PREPARING if award else LeaseState.QUEUED
     model.check_lease_transition(None, state)
-    duration_s = round(duration.total_seconds())
     number = tx.execute(_NEXT_NUMBER).scalar_one()
+    patience = durations.parse(request.queue_timeout) if request.queue_timeout else None
+    wait_until = None if patience is None else max(submitted_at, start_at or submitted_at) + patience
     tx.execute(
         insert(t.leases),
         {
@@ -90,19 +97,23 @@ def _admit(tx: Tx, request: SubmitLease, submitted_at: datetime, run_id: str) ->
             "description": request.description,
             "wanted": specs.items_to_json(request.items),
             "priority": request.priority,
-            "duration_s": duration_s,
+            "duration_s": round(duration.total_seconds()),
             "run_id": run_id,
             "waiting": award is None and not lost,
             "replaced": 0,
             "warned": 0,
+            "start_at": start_at,
+            "wait_until": wait_until,
             "created_at": submitted_at,
             "granted_at": tx.now if award else None,
         },
     )
-    about = matching.granted_data(award) if award else {}
+    about = matching.granted_data(award.resources) if award else {}
+    if offered.promise is not None:
+        about = matching.granted_data(offered.promise.resources)
     events.record(
         tx,
-        f"lease_{state}",
+        f"lease_{state}" if me.start_at is None else "lease_reserved",
         lease=request.lease,
         actor=request.owner,
         reason=None if award else offered.shortage,
@@ -110,13 +121,42 @@ def _admit(tx: Tx, request: SubmitLease, submitted_at: datetime, run_id: str) ->
     )
     if award is None:
         if not lost:
-            matching.wait(tx, replace(me, number=number))
-        return Admitted(state=state)
+            matching.wait(tx, replace(me, number=number), offered.promise)
+        return Admitted(state=state, wait_s=holding.waiting_left(start_at, wait_until, tx.now))
     granted = granting.grant(tx, me, award)
-    held = holding.activate_at_once(tx, request.lease, granted, duration_s)
+    held = holding.activate_at_once(tx, request.lease, granted, duration)
     if held is not None:
         return Admitted(state=LeaseState.ACTIVE, claims=tuple(replace(c, ready=True) for c in granted), held=held)
     return holding.standing(tx.connection, request.lease, tx.now)
+
+
+def _offer(tx: Tx, me: Waiting, request: SubmitLease, *, again: bool) -> Offer:
+    """What a request gets, or is promised; raise what refuses it."""
+    offered = matching.offer(tx, me) if me.start_at is None else None
+    if offered is not None and offered.award is not None:
+        return offered
+    if not request.wait_for_supply:
+        check_satisfiable(request.items, matching.everything(tx.connection, request.items))
+    if offered is None:
+        offered = matching.reserve(tx, me, again=again)
+    if offered.excess is not None and offered.excess.refused:
+        raise QuotaExceeded(offered.excess.detail)
+    return offered
+
+
+def _start_at(request: SubmitLease, submitted_at: datetime) -> datetime | None:
+    """When a reservation begins; raise `Invalid` where that was long before it was asked for, or is too far away."""
+    start_at = request.start_at
+    if start_at is None:
+        return None
+    detail = None
+    if start_at < submitted_at - _LATE:
+        detail = f"{start_at:%Y-%m-%dT%H:%M:%SZ} is past"
+    elif start_at > submitted_at + LONGEST:
+        detail = f"{start_at:%Y-%m-%dT%H:%M:%SZ} is more than {LONGEST.days}d away"
+    if detail is not None:
+        raise Invalid(f"start_at: {detail}", [Fault(path="start_at", code="out_of_range", detail=detail)])
+    return start_at
 
 
 def _duration(tx: Tx, request: SubmitLease) -> timedelta:
@@ -149,15 +189,15 @@ def wanted_specs(tx: Tx, items: Sequence[Item]) -> dict[str, PoolSpec]:
 
 
 def check_satisfiable(items: Sequence[Item], everything: Sequence[Candidate]) -> None:
-    """Raise `Unsatisfiable` where not even all of `everything` could serve the request."""
+    """Raise `Unsatisfiable` where not even all of `everything` could serve the request, and say why it could not."""
     if allocation.assign(items, everything) is not None:
         return
     faults = []
     for index, item in enumerate(items):
         most = sum(allocation.suits(item, c) for c in everything)
         if most < item.count:
-            where = f"pool {item.pool}" if item.pool else "any pool"
-            detail = f"{item.count} wanted, and there are just {most} such resources in {where}"
-            faults.append(Fault(path=f"items[{index}]", code="too_many", detail=detail))
+            there = [c for c in everything if item.pool in (None, c.pool)]
+            detail = reasons.no_such(item, most, allocation.unknown(item, there))
+            faults.append(Fault(path=f"items[{index}]", code="too_many" if most else "no_match", detail=detail))
     detail = faults[0].detail if faults else "the items together want more than there is"
     raise Unsatisfiable(detail, faults or [Fault(path="items", code="too_many", detail=detail)])

@@ -88,10 +88,15 @@ class ResourceKind:
 class Catalogue:
     """All kinds, in order of preference: cheap pools first, then what is good for little else."""
 
-    def __init__(self, kinds: Iterable[ResourceKind], in_force: Mapping[str, tuple[int, PoolSpec]]) -> None:
+    def __init__(
+        self, kinds: Iterable[ResourceKind], in_force: Mapping[str, tuple[int, PoolSpec]], paused: Mapping[str, str]
+    ) -> None:
         self.in_force = in_force
         """The settings of each pool, with their id."""
-        self.policies = {pool: spec.policy for pool, (_, spec) in in_force.items()}
+        self.specs = {pool: spec for pool, (_, spec) in in_force.items()}
+        self.policies = {pool: spec.policy for pool, spec in self.specs.items()}
+        self.paused = paused
+        """Pools that lend nothing for now, with why."""
         self._kinds = sorted(kinds, key=lambda k: (k.cost, allocation.capability(k.candidate("")), k.pool, k.id))
         self._serving: OrderedDict[Shape, tuple[ResourceKind, ...]] = OrderedDict()
 
@@ -107,6 +112,11 @@ class Catalogue:
             if len(self._serving) > _SERVING_KEPT:
                 self._serving.popitem(last=False)
         return found
+
+    def lending(self, items: Sequence[Item]) -> Sequence[ResourceKind]:
+        """The same, without pools that are paused."""
+        kinds = self.serving(items)
+        return [kind for kind in kinds if kind.pool not in self.paused] if self.paused else kinds
 
     def pools(self, items: Sequence[Item]) -> set[str]:
         """The pools that a request may be served from."""
@@ -130,7 +140,7 @@ def current(connection: Connection) -> Catalogue:
     stamp = facts.get(connection, STAMP)
     found = _catalogues.get(stamp) if stamp is not None else None
     if found is None:
-        found = Catalogue(_kinds(connection), specs.all_in_force(connection))
+        found = Catalogue(_kinds(connection), specs.all_in_force(connection), _paused(connection))
         if stamp is not None:
             _catalogues[stamp] = found
             while len(_catalogues) > _KEPT:
@@ -170,3 +180,8 @@ def _kinds(connection: Connection) -> list[ResourceKind]:
         )
         for row in connection.execute(query)
     ]
+
+
+def _paused(connection: Connection) -> dict[str, str]:
+    query = select(t.pools.c.name, t.pools.c.paused_reason).where(t.pools.c.paused_since.is_not(None))
+    return {row.name: row.paused_reason for row in connection.execute(query)}

@@ -10,7 +10,7 @@ from leasehold import model
 from leasehold.errors import IllegalTransition
 from leasehold.messages import Closed, CloseLease
 from leasehold.model import OVER, LeaseState, Outcome
-from leasehold.store import events, granting, heartbeats, lanes, limiters, matching, specs
+from leasehold.store import events, granting, heartbeats, lanes, limiters, matching, reservations, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 from leasehold.store.holding import lease_row
@@ -33,6 +33,8 @@ def close(tx: Tx, order: CloseLease) -> Closed:
     changes |= {"waiting": False, "missing": None}
     if row.waiting:
         lanes.leave(tx, order.lease)
+        if row.start_at is not None:
+            reservations.drop(tx, order.lease)
     if state is LeaseState.QUEUED:
         _end(tx, order.lease, state, changes, actor=order.actor, reason=order.reason)
         # What was held for it others may have.

@@ -18,22 +18,22 @@ from leasehold.errors import (
     LeaseholdError,
     LeaseNotActive,
 )
-from leasehold.messages import CloseLease, ExtendLease, Held, Refusal, Tick
+from leasehold.messages import Admitted, CloseLease, ExtendLease, Held, Refusal, Tick
 from leasehold.model import LONGEST, Extend, LeaseState, Outcome, Policy
-from leasehold.store import answers, closing, events, holding, lanes
+from leasehold.store import answers, catalogue, closing, events, holding, lanes, matching, order, reservations, specs
 from leasehold.store import tables as t
 from leasehold.store.answers import as_refusal
 from leasehold.store.engine import Tx
 
 
-def tick(tx: Tx, order: Tick) -> Held:
+def tick(tx: Tx, due: Tick) -> Held:
     """Do what is due for an active lease by now: warn, extend it, begin its grace, or end it."""
-    row = holding.lease_row(tx.connection, order.lease)
+    row = holding.lease_row(tx.connection, due.lease)
     if row.state != LeaseState.ACTIVE:
         return Held(state=LeaseState(row.state), outcome=row.outcome and Outcome(row.outcome))
-    policies = holding.policies(tx.connection, order.lease)
+    policies = holding.policies(tx.connection, due.lease)
     if row.grace_until is not None:
-        return _expire(tx, order) if row.grace_until <= tx.now else holding.held(row, policies, tx.now)
+        return _expire(tx, due) if row.grace_until <= tx.now else holding.held(row, policies, tx.now)
     if row.expires_at > tx.now:
         _warn(tx, row, policies)
     else:
@@ -45,18 +45,18 @@ def tick(tx: Tx, order: Tick) -> Held:
             tx.execute(update(t.leases).where(t.leases.c.id == row.id).values(grace_until=until))
             events.record(tx, "lease_grace", lease=row.id, data={"until": until.isoformat()})
         else:
-            return _expire(tx, order)
-    return holding.held(holding.lease_row(tx.connection, order.lease), policies, tx.now)
+            return _expire(tx, due)
+    return holding.held(holding.lease_row(tx.connection, due.lease), policies, tx.now)
 
 
-def _expire(tx: Tx, order: Tick) -> Held:
+def _expire(tx: Tx, due: Tick) -> Held:
     closed = closing.close(
         tx,
         CloseLease(
-            lease=order.lease,
+            lease=due.lease,
             outcome=Outcome.EXPIRED,
             actor="leasehold",
-            stopped=order.stopped,
+            stopped=due.stopped,
             reason="time is up",
         ),
     )
@@ -85,6 +85,9 @@ def _automatic(tx: Tx, row: Row[Any], policies: Sequence[Policy]) -> datetime | 
         return None
     until: datetime = tx.now + min(step for step in steps if step is not None)
     until = min(until, tx.now + holding.longest(policies), row.active_at + _total(policies))
+    promised = reservations.limit(tx, row.id, catalogue.current(tx.connection))
+    if promised is not None:
+        until = min(until, promised.until)
     return until if until > tx.now and not _is_claimed(tx, row.id) else None
 
 
@@ -103,8 +106,31 @@ def _is_claimed(tx: Tx, lease: str) -> bool:
     return any(
         allocation.suits(item, candidate)
         for waiting in lanes.heads(tx.connection)
+        if not order.is_upcoming(waiting, tx.now)
         for item in waiting.wishes
         for candidate in mine
+    )
+
+
+def wake(tx: Tx, lease: str) -> Admitted:
+    """Do what is due for a lease that waits: let its reservation begin, or end its patience; and tell how it stands."""
+    row = holding.lease_row(tx.connection, lease)
+    if row.state == LeaseState.QUEUED:
+        if row.wait_until is not None and row.wait_until <= tx.now:
+            closing.close(tx, _out_of_patience(row))
+        elif row.start_at is not None and row.start_at <= tx.now:
+            matching.match(tx, matching.wanted_pools(specs.items_from_json(row.wanted)))
+    return holding.standing(tx.connection, lease, tx.now)
+
+
+def _out_of_patience(row: Row[Any]) -> CloseLease:
+    detail = f"not granted by {row.wait_until:%Y-%m-%dT%H:%M:%SZ}, as long as it was to wait"
+    return CloseLease(
+        lease=row.id,
+        outcome=Outcome.FAILED,
+        actor="leasehold",
+        stopped=True,
+        error=Refusal(code="queue_timeout", detail=detail),
     )
 
 
@@ -151,16 +177,10 @@ def _move_end(tx: Tx, row: Row[Any], policies: Sequence[Policy], expires_at: dat
 
 
 def _extended(tx: Tx, row: Row[Any], policies: Sequence[Policy], extension: ExtendLease) -> datetime:
+    """Until when a lease lasts after an extension; raise what refuses it."""
     if row.state != LeaseState.ACTIVE:
         raise _not_active(row)
-    if extension.until is None:
-        if extension.by is None:
-            raise Invalid("an extension says by how long, or until when")
-        expires_at: datetime = row.expires_at + durations.parse(extension.by)
-    else:
-        expires_at = extension.until
-        if expires_at.tzinfo is None:
-            raise Invalid("a time needs its zone: 2026-01-05T18:00:00Z")
+    expires_at = _wanted_end(row, extension)
     if expires_at <= tx.now:
         raise Invalid("a lease can only be extended into the future")
     limit, total = holding.longest(policies), _total(policies)
@@ -168,9 +188,29 @@ def _extended(tx: Tx, row: Row[Any], policies: Sequence[Policy], extension: Exte
         raise DurationRefused(f"then {durations.render(limit)} or more would be left, and no more is allowed at once")
     if expires_at - row.active_at > total:
         raise DurationRefused(f"then the lease would last longer than the {durations.render(total)} allowed in total")
-    wills = {policy.extend for policy in policies}
-    if expires_at > row.expires_at and Extend.NEVER in wills:
-        raise ExtensionRefused("leases of this pool cannot be extended")
-    if expires_at > row.expires_at and Extend.WHILE_UNCLAIMED in wills and _is_claimed(tx, row.id):
-        raise ExtensionRefused("somebody waits for what the lease has")
+    if expires_at > row.expires_at:
+        _check_may_keep(tx, row, policies, expires_at)
     return expires_at
+
+
+def _wanted_end(row: Row[Any], extension: ExtendLease) -> datetime:
+    if extension.until is None:
+        if extension.by is None:
+            raise Invalid("an extension says by how long, or until when")
+        end: datetime = row.expires_at + durations.parse(extension.by)
+        return end
+    if extension.until.tzinfo is None:
+        raise Invalid("a time needs its zone: 2026-01-05T18:00:00Z")
+    return extension.until
+
+
+def _check_may_keep(tx: Tx, row: Row[Any], policies: Sequence[Policy], expires_at: datetime) -> None:
+    """Raise `ExtensionRefused` where a lease may not keep what it has for longer, or not for so long."""
+    wills = {policy.extend for policy in policies}
+    if Extend.NEVER in wills:
+        raise ExtensionRefused("leases of this pool cannot be extended")
+    if Extend.WHILE_UNCLAIMED in wills and _is_claimed(tx, row.id):
+        raise ExtensionRefused("somebody waits for what the lease has")
+    promised = reservations.limit(tx, row.id, catalogue.current(tx.connection))
+    if promised is not None and expires_at > promised.until:
+        raise ExtensionRefused(promised.detail)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Row, update
@@ -101,6 +102,7 @@ def _replace(tx: Tx, lease: Row[Any], places: list[int]) -> None:
         priority=lease.priority,
         number=lease.number,
         since=tx.now,
+        duration=timedelta(seconds=lease.duration_s),
     )
     try:
         admission.check_satisfiable(me.wishes, matching.everything(tx.connection, me.wishes, besides=lease.id))
@@ -108,7 +110,7 @@ def _replace(tx: Tx, lease: Row[Any], places: list[int]) -> None:
         raise _Hopeless("; there is no other resource to take its place") from None
     values = {"waiting": True, "missing": missing, "replaced": lease.replaced + len(places)}
     tx.execute(update(t.leases).where(t.leases.c.id == lease.id).values(values))
-    matching.leave(tx, lease.id)
+    matching.leave(tx, lease.id, reserved=False)
     matching.wait(tx, me)
     matching.match(tx, matching.wanted_pools(me.wishes))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Row, select, update
@@ -44,13 +45,13 @@ def _add(tx: Tx, lease: str, addition: AddResources) -> Refusal | None:
     row = holding.lease_row(tx.connection, lease)
     try:
         before = specs.items_from_json(row.wanted)
-        me = _wanting(row, dict(enumerate(addition.items, start=len(before))))
+        me = _wanting(row, dict(enumerate(addition.items, start=len(before))), tx.now)
         award = _award(tx, row, me)
     except LeaseholdError as error:
         return as_refusal(error)
     wanted = specs.items_to_json((*before, *addition.items))
     tx.execute(update(t.leases).where(t.leases.c.id == lease).values(wanted=wanted))
-    events.record(tx, "lease_grown", lease=lease, actor=addition.actor, data=matching.granted_data(award))
+    events.record(tx, "lease_grown", lease=lease, actor=addition.actor, data=matching.granted_data(award.resources))
     # The update that asked for it may be lost once this is committed: the workflow is told in any case.
     outbox.signal(tx, lease)
     granted = granting.grant(tx, me, award)
@@ -59,7 +60,7 @@ def _add(tx: Tx, lease: str, addition: AddResources) -> Refusal | None:
     return None
 
 
-def _wanting(lease: Row[Any], items: dict[int, Item]) -> Waiting:
+def _wanting(lease: Row[Any], items: dict[int, Item], now: datetime) -> Waiting:
     """An active lease that wants these too, behind all who wait at its priority."""
     return Waiting(
         lease=lease.id,
@@ -70,6 +71,7 @@ def _wanting(lease: Row[Any], items: dict[int, Item]) -> Waiting:
         priority=lease.priority,
         number=LAST,
         since=lease.created_at,
+        duration=lease.expires_at - now if lease.expires_at else timedelta(0),
     )
 
 

@@ -59,7 +59,14 @@ def standing(connection: Connection, lease: str, now: datetime) -> Admitted:
         wide=claims.wide(connection, mine),
         left_s=_preparation_left(row, applied, now),
         held=held(row, applied, now) if state is LeaseState.ACTIVE else None,
+        wait_s=waiting_left(row.start_at, row.wait_until, now) if state is LeaseState.QUEUED else None,
     )
+
+
+def waiting_left(start_at: datetime | None, wait_until: datetime | None, now: datetime) -> float | None:
+    """In how many seconds something is due for a lease that waits; None where nothing is."""
+    due = [at for at in (start_at if start_at and start_at > now else None, wait_until) if at is not None]
+    return (min(due) - now).total_seconds() if due else None
 
 
 def _preparation_left(row: Row[Any], policies: Sequence[Policy], now: datetime) -> float:
@@ -96,12 +103,12 @@ def past_warnings(policies: Iterable[Policy], left: timedelta) -> int:
     return sum(before >= left for before in warnings(policies))
 
 
-def activate_at_once(tx: Tx, lease: str, granted: tuple[Claim, ...], duration_s: int) -> Held | None:
+def activate_at_once(tx: Tx, lease: str, granted: tuple[Claim, ...], duration: timedelta) -> Held | None:
     """Deliver a lease in the transaction that grants all of it, where there is no stage to go through."""
     if any(claim.stages for claim in granted) or claims.wide(tx.connection, granted):
         return None
     applied = specs.load(tx.connection, {claim.spec for claim in granted}).values()
-    return _deliver(tx, lease, duration_s, [spec.policy for spec in applied])
+    return _deliver(tx, lease, duration, [spec.policy for spec in applied])
 
 
 def activate(tx: Tx, lease: str, ready: Iterable[HeldResource] = ()) -> Held:
@@ -117,12 +124,12 @@ def activate(tx: Tx, lease: str, ready: Iterable[HeldResource] = ()) -> Held:
         _deliver_more(tx, lease, ready)
         return held(row, applied, tx.now)
     model.check_lease_transition(LeaseState(row.state), LeaseState.ACTIVE)
-    return _deliver(tx, lease, row.duration_s, applied)
+    return _deliver(tx, lease, timedelta(seconds=row.duration_s), applied)
 
 
-def _deliver(tx: Tx, lease: str, duration_s: int, applied: Sequence[Policy]) -> Held:
-    expires_at = tx.now + timedelta(seconds=duration_s)
-    warned = past_warnings(applied, timedelta(seconds=duration_s))
+def _deliver(tx: Tx, lease: str, duration: timedelta, applied: Sequence[Policy]) -> Held:
+    expires_at = tx.now + duration
+    warned = past_warnings(applied, duration)
     values = {"active_at": tx.now, "expires_at": expires_at, "warned": warned, "blocked": None}
     tx.execute(_ACTIVATE, {"id_": lease, "state": LeaseState.ACTIVE, **values})
     tx.execute(_ALL_READY, {"lease_": lease, "ready_at": tx.now})

@@ -81,8 +81,7 @@ def put_pool(tx: Tx, spec: PoolSpec, resources: tuple[ResourceSpec, ...], actor:
 
 def put_resource(tx: Tx, pool: str, spec: ResourceSpec, actor: str) -> list[Change]:
     """Make or change a resource by hand."""
-    if tx.execute(select(t.pools.c.name).where(t.pools.c.name == pool)).first() is None:
-        raise PoolUnknown(f"there is no pool {pool}")
+    _check_pool(tx, pool)
     changes = _put_resource(tx, pool, spec, None, actor)
     _prepare_ahead(tx, pool)
     matching.match(tx, {pool})
@@ -102,6 +101,8 @@ def offline(tx: Tx, pool: str, name: str, reason: str, actor: str) -> None:
     _resource(tx, pool, name)
     _mark(tx, pool, name, {"offline_reason": reason, "offline_by": actor, "offline_since": tx.now})
     events.record(tx, "resource_offline", pool=pool, resource=name, actor=actor, reason=reason)
+    # What was promised of it is promised of another.
+    matching.match(tx, {pool})
 
 
 def online(tx: Tx, pool: str, name: str, actor: str) -> None:
@@ -111,6 +112,34 @@ def online(tx: Tx, pool: str, name: str, actor: str) -> None:
     _mark(tx, pool, name, {"offline_reason": None, "offline_by": None, "offline_since": None})
     events.record(tx, "resource_online", pool=pool, resource=name, actor=actor)
     matching.match(tx, {pool})
+
+
+def pause(tx: Tx, pool: str, reason: str, actor: str) -> None:
+    """Let a pool lend nothing for now: its holders keep what they have, and who names it waits."""
+    _check_pool(tx, pool)
+    _mark_pool(tx, pool, {"paused_reason": reason, "paused_by": actor, "paused_since": tx.now})
+    events.record(tx, "pool_paused", pool=pool, actor=actor, reason=reason)
+
+
+def resume(tx: Tx, pool: str, actor: str) -> None:
+    """Let a pool lend again; who waits for it is served at once."""
+    if _check_pool(tx, pool).paused_since is None:
+        return
+    _mark_pool(tx, pool, {"paused_reason": None, "paused_by": None, "paused_since": None})
+    events.record(tx, "pool_resumed", pool=pool, actor=actor)
+    matching.match(tx, {pool})
+
+
+def _check_pool(tx: Tx, pool: str) -> Row[Any]:
+    row: Row[Any] | None = tx.execute(select(t.pools).where(t.pools.c.name == pool)).one_or_none()
+    if row is None:
+        raise PoolUnknown(f"there is no pool {pool}")
+    return row
+
+
+def _mark_pool(tx: Tx, pool: str, values: Mapping[str, Any]) -> None:
+    tx.execute(update(t.pools).where(t.pools.c.name == pool).values(**values))
+    catalogue.changed(tx)
 
 
 def repair(tx: Tx, pool: str, name: str, actor: str) -> None:

@@ -7,13 +7,14 @@ there are lanes, however many wait.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, delete, exists, func, insert, select, update
 
+from leasehold.allocation import ANY_POOL
 from leasehold.model import Item, LeaseState
 from leasehold.store import catalogue, specs
 from leasehold.store import tables as t
@@ -27,7 +28,10 @@ LAST = 2**62
 
 @dataclass(frozen=True, kw_only=True)
 class Waiting:
-    """A lease in the queue, with what it still wants, by its place in the request."""
+    """A lease in the queue, with what it still wants, by its place in the request, and for how long.
+
+    One with `start_at` is a reservation, which is not served before.
+    """
 
     lease: str
     principal: str
@@ -37,12 +41,14 @@ class Waiting:
     priority: int
     number: int
     since: datetime
+    duration: timedelta
+    start_at: datetime | None = None
     passed: int = 0
 
     @property
     def lane(self) -> int:
-        """In which lane it waits."""
-        return lane(self.owner, self.wishes)
+        """In which lane it waits; a reservation has one to itself."""
+        return lane(self.owner, self.wishes, self.lease if self.start_at else None)
 
     @property
     def wishes(self) -> tuple[Item, ...]:
@@ -50,9 +56,18 @@ class Waiting:
         return tuple(self.items.values())
 
 
-def lane(owner: str, wishes: Iterable[Item]) -> int:
-    """The lane of those who are of one owner and want the same."""
-    return catalogue.digest([owner, catalogue.shape(wishes)])
+@dataclass(frozen=True)
+class Ahead:
+    """How many leases of one owner have a higher priority, the same, and the same and came earlier."""
+
+    higher: int
+    equal: int
+    earlier: int
+
+
+def lane(owner: str, wishes: Iterable[Item], alone: str | None = None) -> int:
+    """The lane of those who are of one owner and want the same, or of one lease `alone`."""
+    return catalogue.digest([owner, catalogue.shape(wishes), *([alone] if alone else [])])
 
 
 def missing(wanted: Sequence[Item], places: Iterable[int]) -> dict[int, Item]:
@@ -77,6 +92,7 @@ def enter(tx: Tx, one: Waiting) -> None:
             "number": one.number,
             "since": one.since,
             "passed": one.passed,
+            "start_at": one.start_at,
         },
     )
 
@@ -92,13 +108,15 @@ def note_passed(tx: Tx, passed: Mapping[str, int]) -> None:
         tx.execute(_PASSED, [{"lease_": lease, "passed": many} for lease, many in passed.items()])
 
 
-_WAITING = select(
+_WAITING: Any = select(
     _Q.lease,
     _Q.owner,
     _Q.priority,
     _Q.number,
     _Q.since,
     _Q.passed,
+    _Q.start_at,
+    t.leases.c.duration_s,
     t.leases.c.principal,
     t.leases.c.state,
     t.leases.c.missing,
@@ -131,15 +149,50 @@ def heads(connection: Connection) -> list[Waiting]:
     return [_waiting(row) for row in connection.execute(_HEADS)]
 
 
+def first(connection: Connection, pools: Collection[str], most: int) -> list[Waiting]:
+    """Of those who want of these pools the first by priority and number, but no more than so many; no reservations."""
+    query = _WAITING.where(_Q.start_at.is_(None), wants_of(pools))
+    return [_waiting(row) for row in connection.execute(query.order_by(_Q.priority.desc(), _Q.number).limit(most))]
+
+
+def wants_of(pools: Collection[str]) -> ColumnElement[bool]:
+    """Whether one in the queue may be served from any of these pools."""
+    return exists().where(t.waits.c.lease == _Q.lease, t.waits.c.pool.in_({*pools, ANY_POOL}))
+
+
+def ahead(connection: Connection, one: Waiting, pools: Collection[str]) -> dict[str, Ahead]:
+    """How many want of these pools beside one who waits, by owner."""
+    same = _Q.priority == one.priority
+    query = (
+        select(
+            _Q.owner,
+            func.count().filter(_Q.priority > one.priority).label("higher"),
+            func.count().filter(same).label("equal"),
+            func.count().filter(same, _Q.number < one.number).label("earlier"),
+        )
+        .where(_Q.start_at.is_(None), wants_of(pools))
+        .group_by(_Q.owner)
+    )
+    return {row.owner: Ahead(row.higher, row.equal, row.earlier) for row in connection.execute(query)}
+
+
+def reservations(connection: Connection) -> list[Waiting]:
+    """The reservations that have not been granted, those that begin first before others."""
+    query = _WAITING.where(_Q.start_at.is_not(None)).order_by(_Q.start_at, _Q.number)
+    return [_waiting(row) for row in connection.execute(query)]
+
+
 def of(connection: Connection, lease: str) -> Waiting | None:
     """A lease as it waits, if it does."""
     row = connection.execute(_WAITING.where(_Q.lease == lease)).one_or_none()
     return None if row is None else _waiting(row)
 
 
-def first_of(connection: Connection, lane: int) -> Waiting | None:
-    """Who is first in a lane by now."""
+def first_of(connection: Connection, lane: int, *, shorter_than: timedelta | None = None) -> Waiting | None:
+    """Who is first in a lane by now, of all, or of those who want it for less time."""
     query = _WAITING.where(_Q.lane == lane).order_by(_Q.priority.desc(), _Q.number).limit(1)
+    if shorter_than is not None:
+        query = query.where(t.leases.c.duration_s < shorter_than.total_seconds())
     row = connection.execute(query).one_or_none()
     return None if row is None else _waiting(row)
 
@@ -155,5 +208,7 @@ def _waiting(row: Row[Any]) -> Waiting:
         priority=row.priority,
         number=row.number,
         since=row.since,
+        duration=timedelta(seconds=row.duration_s),
+        start_at=row.start_at,
         passed=row.passed,
     )

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, delete, exists, insert, select, update
 
 from leasehold import allocation, model
-from leasehold.allocation import ANY_POOL, Award, Candidate, Waiter
+from leasehold.allocation import ANY_POOL, Award, Candidate, Waiter, Want
+from leasehold.errors import NotReservable
+from leasehold.forecast import Forecast
 from leasehold.model import Item, LeaseState, ResourceState
-from leasehold.store import catalogue, events, facts, granting, holding, lanes, outbox, stock
+from leasehold.ports import Promise
+from leasehold.store import catalogue, events, facts, granting, holding, lanes, order, outbox, reservations, stock
 from leasehold.store import tables as t
-from leasehold.store.catalogue import Catalogue
 from leasehold.store.engine import Tx
 from leasehold.store.lanes import Waiting
+from leasehold.store.reservations import Promises
 from leasehold.store.shares import Excess, Shares
 from leasehold.store.stock import FreeStock
-
-Key = tuple[int, tuple[int, int], int]
-"""By what the order of service is: priority, share, number."""
 
 
 def match(tx: Tx, pools: set[str]) -> None:
@@ -29,14 +30,43 @@ def match(tx: Tx, pools: set[str]) -> None:
     if facts.suspended(tx.connection) is None:
         heads = lanes.heads(tx.connection)
         if heads:
-            _Round(tx, heads, pools).serve()
+            round_ = _Round(tx, heads, pools)
+            round_.serve()
+            round_.mend()
+
+
+class Spare:
+    """What is free for a new request now: read, and nothing written."""
+
+    def __init__(self, connection: Connection, now: datetime, pools: set[str]) -> None:
+        self._round = _Round(Tx(connection, now), lanes.heads(connection), pools)
+        self._held = self._round.held_back()
+
+    def choose(self, one: Waiting) -> Sequence[Sequence[Candidate]] | None:
+        """What a request could have, beside what is held for others and what is promised."""
+        return self._round.choose(one, self._held)
+
+    def promised(self, duration: timedelta | None) -> list[Promise]:
+        """What is promised before one who took it now would have given it back."""
+        return self._round.promises.before(duration)
+
+    def left(self, free: Sequence[Candidate], promised: Collection[allocation.Key]) -> Sequence[Candidate]:
+        """What of this is left beside what is held for others, to one who may not have what is promised."""
+        if not self._held:
+            return [candidate for candidate in free if candidate.key not in promised]
+        wish = Want(item=Item(count=len(free)), barred=promised)
+        return allocation.most([*self._held, wish], free)[-1]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Offer:
-    """What a request gets, or why it gets nothing now: a quota, or a shortage in words."""
+    """What a request gets, or why it gets nothing now: a quota, or a shortage in words.
+
+    `promise` is what a reservation will get.
+    """
 
     award: Award | None = None
+    promise: Forecast | None = None
     excess: Excess | None = None
     shortage: str = ""
 
@@ -46,6 +76,36 @@ def offer(tx: Tx, newcomer: Waiting) -> Offer:
     if facts.suspended(tx.connection) is not None:
         return Offer(shortage="nothing is granted now")
     return _Round(tx, lanes.heads(tx.connection), wanted_pools(newcomer.wishes), newcomer).offer(newcomer)
+
+
+def reserve(tx: Tx, newcomer: Waiting, *, again: bool) -> Offer:
+    """What a reservation is promised; raise `NotReservable`.
+
+    `again`: it was admitted before, and stays whatever can be promised now.
+    """
+    known = catalogue.current(tx.connection)
+    excess = Shares(tx.connection, known.policies).excess(newcomer)
+    if excess is not None and excess.never:
+        return Offer(excess=excess)
+    shortage = f"reserved from {newcomer.start_at:%Y-%m-%dT%H:%M:%SZ}"
+    try:
+        return Offer(promise=reservations.promise(tx, newcomer, known), shortage=shortage)
+    except NotReservable:
+        if not again:
+            raise
+        return Offer(shortage=shortage)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A lease's place in the line; `shorter_than` where it stands for those of its lane who want it for less time."""
+
+    rank: order.Rank
+    one: Waiting
+    shorter_than: timedelta | None = None
+
+    def __lt__(self, other: _Place) -> bool:
+        return self.rank < other.rank
 
 
 class _Round:
@@ -58,10 +118,17 @@ class _Round:
         self._shares = Shares(tx.connection, self._catalogue.policies)
         self._stock = FreeStock(tx.connection, self._catalogue)
         self._seen: dict[str, tuple[Waiting, Waiter]] = {}
+        self.upcoming = [one for one in heads if order.is_upcoming(one, tx.now)]
+        self.promises = Promises(tx, self._catalogue, heads)
         if newcomer is not None:
             heads = [*heads, newcomer]
-        self._line = [(self._key(one), one) for one in _concerned(self._catalogue, heads, pools)]
+        now = [one for one in heads if not order.is_upcoming(one, tx.now)]
+        self._line = [self._place(one) for one in order.concerned(self._catalogue, now, pools)]
         heapq.heapify(self._line)
+
+    def mend(self) -> None:
+        """See to it that what is promised can be kept."""
+        reservations.mend(self._tx, self.upcoming, self._catalogue)
 
     def serve(self) -> Award | None:
         """Grant what can be granted, and return what the newcomer gets, which is not granted yet."""
@@ -76,6 +143,18 @@ class _Round:
         self._note_passes()
         return mine
 
+    def held_back(self) -> list[Want]:
+        """What is held for those who wait."""
+        return allocation.held_back(self._waiters(), self._stock)
+
+    def choose(self, one: Waiting, held: Sequence[Want]) -> Sequence[Sequence[Candidate]] | None:
+        """What a request could have beside what is held, if nobody else were served."""
+        if self._shares.excess(one) is not None or order.paused(one, self._catalogue) is not None:
+            return None
+        wants = [*self._waiter(one).wants, *held]
+        chosen = allocation.assign(wants, self._stock.free_for(wants))
+        return None if chosen is None else chosen[: len(one.items)]
+
     def offer(self, newcomer: Waiting) -> Offer:
         """What the newcomer gets."""
         award = self.serve()
@@ -84,31 +163,52 @@ class _Round:
         excess = self._shares.excess(newcomer)
         if excess is not None:
             return Offer(excess=excess, shortage=f"over its quota: {excess.detail}")
-        free = self._stock.free_for(newcomer.wishes)
-        return Offer(shortage=allocation.shortage(newcomer.wishes, free))
+        paused = order.paused(newcomer, self._catalogue)
+        if paused is not None:
+            return Offer(shortage=paused)
+        free = self._stock.free_for([Want(item=item) for item in newcomer.wishes])
+        promised = self.promises.barring(newcomer)
+        kept = f"; {len(promised)} promised to reservations before its end" if promised else ""
+        return Offer(shortage=allocation.shortage(newcomer.wishes, free) + kept)
 
     def _waiters(self) -> Iterator[Waiter]:
         while self._line:
-            key, one = heapq.heappop(self._line)
-            if (now := self._key(one)) > key:
+            place = heapq.heappop(self._line)
+            one = place.one
+            now = self._place(one, place.shorter_than)
+            if now.rank > place.rank:
                 # Its owner was given something since.
-                heapq.heappush(self._line, (now, one))
+                heapq.heappush(self._line, now)
                 continue
-            if self._shares.excess(one) is not None:
+            if self._shares.excess(one) is not None or order.paused(one, self._catalogue) is not None:
                 # As it is for all of its owner's behind it, who want the same.
                 continue
             waiter = self._waiter(one)
             yield waiter
             if one is self._newcomer:
                 return
-            if waiter.award is not None and (following := lanes.first_of(self._tx.connection, one.lane)):
-                heapq.heappush(self._line, (self._key(following), following))
+            self._follow(place, waiter)
+
+    def _follow(self, place: _Place, waiter: Waiter) -> None:
+        """Let the next of a lane into the line: the next of all, or one who may give back in time what is promised."""
+        shorter_than = place.shorter_than
+        if waiter.award is None:
+            if waiter.is_blocked or not waiter.promised:
+                return
+            shorter_than = place.one.duration
+        following = lanes.first_of(self._tx.connection, place.one.lane, shorter_than=shorter_than)
+        if following is not None:
+            heapq.heappush(self._line, self._place(following, shorter_than))
 
     def _waiter(self, one: Waiting) -> Waiter:
-        barred = self._shares.barred(one, self._catalogue.pools(one.wishes))
-        is_blocked = self._newcomer is not None and one is not self._newcomer
         waiter = Waiter(
-            lease=one.lease, items=one.wishes, passes=self._passes(one), is_blocked=is_blocked, barred=barred
+            lease=one.lease,
+            items=one.wishes,
+            passes=self._passes(one),
+            # For a reservation whose time has come nobody has looked yet.
+            is_blocked=self._newcomer is not None and one is not self._newcomer and one.start_at is None,
+            barred=self._shares.barred(one, self._catalogue.pools(one.wishes)),
+            promised=self.promises.barring(one),
         )
         self._seen[one.lease] = (one, waiter)
         return waiter
@@ -119,7 +219,7 @@ class _Round:
             self._catalogue.policies[p] for p in self._catalogue.pools(one.wishes) if p in self._catalogue.policies
         ]
         waited = self._tx.now - one.since
-        if any(waited >= policy.starve_after for policy in policies):
+        if one.start_at is not None or any(waited >= policy.starve_after for policy in policies):
             return 0
         return max(0, min((policy.overtakes for policy in policies), default=0) - one.passed)
 
@@ -131,19 +231,8 @@ class _Round:
                 passed[one.lease] = one.passed + overtaken
         lanes.note_passed(self._tx, passed)
 
-    def _key(self, one: Waiting) -> Key:
-        return (-one.priority, self._shares.rank(one.owner, self._catalogue.pools(one.wishes)), one.number)
-
-
-def _concerned(known: Catalogue, heads: Iterable[Waiting], pools: set[str]) -> list[Waiting]:
-    """Those who could be served from these pools, or compete with one of these for others."""
-    wanted = [(one, known.pools(one.wishes)) for one in heads]
-    reached = set(known.policies) if ANY_POOL in pools else set(pools)
-    while True:
-        more = set().union(*(of for _, of in wanted if not reached.isdisjoint(of))) | reached
-        if more == reached:
-            return [one for one, of in wanted if not reached.isdisjoint(of)]
-        reached = more
+    def _place(self, one: Waiting, shorter_than: timedelta | None = None) -> _Place:
+        return _Place(order.rank(one, self._catalogue, self._shares), one, shorter_than)
 
 
 def wanted_pools(items: Iterable[Item]) -> set[str]:
@@ -156,16 +245,23 @@ def waits_for(pools: set[str]) -> ColumnElement[bool]:
     return exists().where(t.waits.c.lease == t.leases.c.id, t.waits.c.pool.in_({*pools, ANY_POOL}))
 
 
-def wait(tx: Tx, one: Waiting) -> None:
-    """Let a lease wait that does not wait yet, for all that it wants or for what is missing."""
+def wait(tx: Tx, one: Waiting, promise: Forecast | None = None) -> None:
+    """Let a lease wait that does not wait yet, for all that it wants or for what is missing.
+
+    To a reservation keep what is promised.
+    """
     tx.execute(insert(t.waits), [{"lease": one.lease, "pool": pool} for pool in sorted(wanted_pools(one.wishes))])
     lanes.enter(tx, one)
+    if promise is not None:
+        reservations.keep(tx, one, promise, catalogue.current(tx.connection))
 
 
-def leave(tx: Tx, lease: str) -> None:
-    """Let a lease wait no more."""
+def leave(tx: Tx, lease: str, *, reserved: bool) -> None:
+    """Let a lease wait no more; one that was `reserved` is promised nothing any more."""
     tx.execute(delete(t.waits).where(t.waits.c.lease == lease))
     lanes.leave(tx, lease)
+    if reserved:
+        reservations.drop(tx, lease)
 
 
 def everything(connection: Connection, items: Sequence[Item], *, besides: str | None = None) -> list[Candidate]:
@@ -204,18 +300,17 @@ def _hand_over(tx: Tx, award: Award, to: Waiting) -> None:
     if to.state is LeaseState.QUEUED:
         model.check_lease_transition(to.state, LeaseState.PREPARING)
         values |= {"state": LeaseState.PREPARING, "granted_at": tx.now}
-        events.record(tx, "lease_preparing", lease=award.lease, data=granted_data(award))
+        events.record(tx, "lease_preparing", lease=award.lease, data=granted_data(award.resources))
     else:
-        events.record(tx, "lease_replaced", lease=award.lease, data=granted_data(award))
-    leave(tx, award.lease)
-    served = update(t.leases).where(t.leases.c.id == award.lease).values(values).returning(t.leases.c.duration_s)
-    duration_s: int = tx.execute(served).scalar_one()
+        events.record(tx, "lease_replaced", lease=award.lease, data=granted_data(award.resources))
+    leave(tx, award.lease, reserved=to.start_at is not None)
+    tx.execute(update(t.leases).where(t.leases.c.id == award.lease).values(values))
     granted = granting.grant(tx, to, award)
     if to.state is LeaseState.QUEUED:
-        holding.activate_at_once(tx, award.lease, granted, duration_s)
+        holding.activate_at_once(tx, award.lease, granted, to.duration)
     outbox.signal(tx, award.lease)
 
 
-def granted_data(award: Award) -> dict[str, list[str]]:
-    """What an event says of a grant."""
-    return {"resources": [f"{c.pool}/{c.name}" for group in award.resources for c in group]}
+def granted_data(resources: Sequence[Sequence[Candidate]]) -> dict[str, list[str]]:
+    """What an event says of a grant, or of a promise."""
+    return {"resources": [f"{c.pool}/{c.name}" for group in resources for c in group]}

@@ -166,7 +166,7 @@ class _Writer:
         with self._tx.savepoint() as savepoint:
             # Its holder has a whole heartbeat's time again: nobody could send one while there was no record.
             order = AdmitLease(request=told.request, age_s=0)
-            admitted = admission.admit(self._tx, order, told.run_id)
+            admitted = admission.admit(self._tx, order, told.run_id, again=True)
             if admitted.refusal is not None:
                 savepoint.rollback()
         if admitted.refusal is not None:
@@ -409,7 +409,7 @@ class _Writer:
 
     def _leave_queue(self, lease: str | None) -> None:
         assert lease is not None
-        matching.leave(self._tx, lease)
+        matching.leave(self._tx, lease, reserved=True)
         self._update(lease, waiting=False, missing=None)
 
     def _event(self, step: Step, kind: str, data: dict[str, Any]) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, Text, bindparam, cast, func, select, true
+from sqlalchemy import Connection, Row, Text, bindparam, cast, func, select
 
 from leasehold import selector
-from leasehold.allocation import ANY_POOL
+from leasehold.allocation import Candidate
 from leasehold.errors import LeaseUnknown, NotDelivered, PoolUnknown, ResourceUnknown
 from leasehold.model import (
     OVER,
@@ -20,16 +21,17 @@ from leasehold.model import (
     LeaseState,
     Offline,
     Outcome,
+    Paused,
     Pool,
     Problem,
     QueuePlace,
     Resource,
     ResourceState,
 )
-from leasehold.ports import Availability, KnownRequest, LeaseFilter, ResourceFilter
-from leasehold.store import catalogue, facts, lanes, matching, refused, specs
+from leasehold.ports import Availability, KnownRequest, LeaseFilter, Promise, ResourceFilter
+from leasehold.store import catalogue, facts, matching, refused, specs
 from leasehold.store import tables as t
-from leasehold.store.shares import Shares
+from leasehold.store.explain import Explanations
 from leasehold.store.tables import LEASE_WIDE
 
 _LEASES = select(t.leases, t.heartbeats.c.by.label("heartbeat_by")).outerjoin(
@@ -37,8 +39,13 @@ _LEASES = select(t.leases, t.heartbeats.c.by.label("heartbeat_by")).outerjoin(
 )
 
 
-def lease(connection: Connection, ref: str) -> Lease:
-    """A lease, or a request that was refused, by its id, or by its number in decimal; raise `LeaseUnknown`."""
+def lease(
+    connection: Connection, ref: str, now: datetime, *, explained: bool = True, alternatives: bool = False
+) -> Lease:
+    """A lease, or a request that was refused, by its id, or by its number in decimal; raise `LeaseUnknown`.
+
+    One that waits says why, unless it need not be `explained`; asked for, what could be had now instead as well.
+    """
     numbered = ref.isascii() and ref.isdecimal()
     row = found = None
     if len(ref) <= (18 if numbered else 64):
@@ -47,7 +54,7 @@ def lease(connection: Connection, ref: str) -> Lease:
         if row is None and not numbered:
             found = refused.lease(connection, ref)
     if row is not None:
-        found = _leases(connection, [row])[0]
+        found = _leases(connection, [row], now, explained=explained, alternatives=alternatives)[0]
     if found is None:
         raise LeaseUnknown(f"there is no lease {ref[:64]}")
     return found
@@ -64,7 +71,7 @@ def state(connection: Connection, lease_id: str) -> LeaseState | None:
     return LeaseState(found)
 
 
-def leases(connection: Connection, wanted: LeaseFilter) -> list[Lease]:
+def leases(connection: Connection, wanted: LeaseFilter, now: datetime) -> list[Lease]:
     """Leases that satisfy a filter, newest first."""
     query = _LEASES.order_by(t.leases.c.number.desc()).limit(wanted.limit)
     if wanted.states:
@@ -80,10 +87,17 @@ def leases(connection: Connection, wanted: LeaseFilter) -> list[Lease]:
         query = query.where(t.leases.c.id.in_(held.union(awaited)))
     if wanted.before is not None:
         query = query.where(t.leases.c.number < wanted.before)
-    return _leases(connection, connection.execute(query).all())
+    return _leases(connection, connection.execute(query).all(), now)
 
 
-def _leases(connection: Connection, rows: Sequence[Row[Any]]) -> list[Lease]:
+def _leases(
+    connection: Connection,
+    rows: Sequence[Row[Any]],
+    now: datetime,
+    *,
+    explained: bool = True,
+    alternatives: bool = False,
+) -> list[Lease]:
     held: dict[str, list[LeasedResource]] = {row.id: [] for row in rows}
     query = (
         select(t.grants, t.resources.c.tags, t.resources.c.properties, t.resources.c.state.label("resource_state"))
@@ -93,7 +107,11 @@ def _leases(connection: Connection, rows: Sequence[Row[Any]]) -> list[Lease]:
     )
     for row in connection.execute(query):
         held[row.lease].append(_leased(row))
-    return [_lease(connection, row, tuple(held[row.id])) for row in rows]
+    explanations = Explanations(connection, now)
+    return [
+        _lease(row, tuple(held[row.id]), explanations.place(row, alternatives=alternatives) if explained else None)
+        for row in rows
+    ]
 
 
 def _leased(row: Row[Any]) -> LeasedResource:
@@ -113,7 +131,7 @@ def _leased(row: Row[Any]) -> LeasedResource:
     )
 
 
-def _lease(connection: Connection, row: Row[Any], resources: tuple[LeasedResource, ...]) -> Lease:
+def _lease(row: Row[Any], resources: tuple[LeasedResource, ...], place: QueuePlace | None) -> Lease:
     state = LeaseState(row.state)
     return Lease(
         id=row.id,
@@ -127,10 +145,10 @@ def _lease(connection: Connection, row: Row[Any], resources: tuple[LeasedResourc
         description=row.description,
         items=specs.items_from_json(row.wanted),
         resources=resources,
-        queue=_place(connection, row),
+        queue=place,
         priority=row.priority,
         created_at=row.created_at,
-        start_at=None,
+        start_at=row.start_at,
         active_at=row.active_at,
         expires_at=row.expires_at,
         in_grace=row.grace_until is not None and state is LeaseState.ACTIVE,
@@ -138,46 +156,6 @@ def _lease(connection: Connection, row: Row[Any], resources: tuple[LeasedResourc
         ended_at=row.ended_at,
         run_id=row.run_id,
     )
-
-
-def _place(connection: Connection, row: Row[Any]) -> QueuePlace | None:
-    """Where a lease stands that waits, and why it does; None for one that goes on.
-
-    The position is that among those that want of the same pools, 0 where it waits for none of them.
-    """
-    if row.state in OVER:
-        return None
-    if not row.waiting:
-        return QueuePlace(position=0, reason=row.blocked) if row.blocked else None
-    pools = set(connection.execute(select(t.waits.c.pool).where(t.waits.c.lease == row.id)).scalars())
-    rivals = true() if ANY_POOL in pools else matching.waits_for(pools)
-    earlier = (t.leases.c.priority > row.priority) | (
-        (t.leases.c.priority == row.priority) & (t.leases.c.number < row.number)
-    )
-    ahead = connection.execute(
-        select(func.count()).select_from(t.leases).where(t.leases.c.waiting, earlier, rivals)
-    ).scalar_one()
-    reason = _reason(connection, row, ahead)
-    return QueuePlace(position=ahead + 1, reason=f"{row.blocked}; {reason}" if row.blocked else reason)
-
-
-def _reason(connection: Connection, row: Row[Any], ahead: int) -> str:
-    suspended = facts.suspended(connection)
-    parts = [f"nothing is granted until an operator has run leasehold reconcile: {suspended}"] if suspended else []
-    items = specs.items_from_json(row.wanted)
-    if row.missing is not None:
-        items = tuple(lanes.missing(items, row.missing).values())
-    for item in items:
-        where = item.pool or "any pool"
-        counted = _states(connection, item.pool)
-        said = ", ".join(f"{count} {state}" for state, count in sorted(counted.items()))
-        parts.append(f"needs {item.count} of {where} ({said or 'which is gone'})")
-    waiting = lanes.of(connection, row.id)
-    excess = Shares(connection, catalogue.current(connection).policies).excess(waiting) if waiting else None
-    if excess is not None:
-        parts.insert(0, f"over its quota: {excess.detail}")
-    before = f"; {ahead} {'lease' if ahead == 1 else 'leases'} before it" if ahead else ""
-    return "; ".join(parts) + before
 
 
 def _states(connection: Connection, pool: str | None) -> dict[str, int]:
@@ -274,14 +252,26 @@ def resources(connection: Connection, wanted: ResourceFilter) -> list[Resource]:
     return found
 
 
-def available(connection: Connection, wanted: ResourceFilter) -> Availability:
-    """What is free now among the resources that satisfy a filter, and when the next holder's time is over."""
+def available(
+    connection: Connection, wanted: ResourceFilter, now: datetime, duration: timedelta | None = None
+) -> Availability:
+    """What a request could have now of the resources that satisfy a filter, and when the next holder's time is over.
+
+    What is promised before such a request would have given it back, as long as pools lend by default or for a
+    `duration`, is left out, and so is what is held for others.
+    """
     query, suits = _LISTED.where(~t.resources.c.draining), _Suits(wanted)
     if wanted.pool is not None:
         known(connection, wanted.pool)
         query = query.where(t.resources.c.pool == wanted.pool)
     suitable = [row for row in connection.execute(query) if suits(row)]
-    free = [row for row in suitable if row.state == ResourceState.FREE and row.offline_since is None]
+    paused = catalogue.current(connection).paused
+    free = [
+        row
+        for row in suitable
+        if row.state == ResourceState.FREE and row.offline_since is None and row.pool not in paused
+    ]
+    free, promised = _spare(connection, free, now, duration)
     holders = {row.holder for row in suitable if row.holder and row.offline_since is None}
     next_free_at = None
     if holders:
@@ -292,8 +282,32 @@ def available(connection: Connection, wanted: ResourceFilter) -> Availability:
         total=len(suitable),
         next_free_at=next_free_at,
         suspended=facts.suspended(connection),
+        paused={row.pool: paused[row.pool] for row in suitable if row.pool in paused},
         resources=tuple(_resource(row) for row in free[: wanted.limit]),
+        promised=promised[: wanted.limit],
     )
+
+
+def _spare(
+    connection: Connection, free: list[Any], now: datetime, duration: timedelta | None
+) -> tuple[list[Any], tuple[Promise, ...]]:
+    """What is left of what is free beside what is held for others and what is promised; and those promises."""
+    if connection.execute(select(t.queue.c.lease).limit(1)).first() is None:
+        return free, ()
+    rows = {(row.pool, row.name): row for row in free}
+    spare = matching.Spare(connection, now, {pool for pool, _ in rows})
+    promised = [promise for promise in spare.promised(duration) if (promise.pool, promise.name) in rows]
+    candidates = [
+        Candidate(
+            pool=row.pool,
+            name=row.name,
+            tags=frozenset(json.loads(row.tags_text)),
+            properties=json.loads(row.properties_text),
+        )
+        for row in free
+    ]
+    left = spare.left(candidates, {(promise.pool, promise.name) for promise in promised})
+    return [rows[candidate.key] for candidate in left], tuple(promised)
 
 
 def known(connection: Connection, pool: str) -> None:
@@ -321,6 +335,7 @@ def pools(connection: Connection, name: str | None = None) -> list[Pool]:
                 spec=specs.from_text(row.text),
                 file=row.file,
                 draining=row.draining,
+                paused=_paused(row),
                 total=sum(states.values()),
                 free=states.get(ResourceState.FREE, 0),
                 states=states,
@@ -330,21 +345,26 @@ def pools(connection: Connection, name: str | None = None) -> list[Pool]:
     return found
 
 
-def queue(connection: Connection, pool: str) -> list[Lease]:
-    """The leases that wait for a pool, in the order of service."""
+def _paused(row: Row[Any]) -> Paused | None:
+    if row.paused_since is None:
+        return None
+    return Paused(reason=row.paused_reason, by=row.paused_by, since=row.paused_since)
+
+
+def queue(connection: Connection, pool: str, now: datetime, after: int = 0, limit: int = 100) -> list[Lease]:
+    """The leases that wait for a pool, in the order of service, but for so many of the first; last the reservations."""
     known(connection, pool)
-    query = _LEASES.where(t.leases.c.waiting, matching.waits_for({pool})).order_by(
-        t.leases.c.priority.desc(), t.leases.c.number
-    )
-    return _leases(connection, connection.execute(query).all())
+    wanted = Explanations(connection, now).queue(pool)[after : after + limit]
+    rows = {row.id: row for row in connection.execute(_LEASES.where(t.leases.c.id.in_(wanted)))}
+    return _leases(connection, [rows[lease] for lease in wanted], now)
 
 
-def delivery(connection: Connection, lease_id: str) -> list[Delivery]:
+def delivery(connection: Connection, lease_id: str, now: datetime) -> list[Delivery]:
     """What a lease's holder needs to connect to what the lease has, or had when it was over; last what all share.
 
     Raises `NotDelivered` before the lease was active.
     """
-    found = lease(connection, lease_id)
+    found = lease(connection, lease_id, now, explained=False)
     if found.active_at is None:
         raise NotDelivered(f"lease {found.number} is {found.state}: nothing is delivered before all of it is ready")
     mine = [t.grants.c.lease == found.id, t.grants.c.ready_at.is_not(None)]

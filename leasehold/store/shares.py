@@ -25,11 +25,15 @@ class Held:
 
 @dataclass(frozen=True, kw_only=True)
 class Excess:
-    """A quota that a request would exceed: of which pool, in words, and whether the request is refused for it."""
+    """A quota that a request would exceed: of which pool, in words, and whether the request is refused for it.
+
+    `never`: whatever is given back, it would exceed it.
+    """
 
     pool: str
     detail: str
     refused: bool
+    never: bool = False
 
 
 _NOTHING = Held()
@@ -83,7 +87,9 @@ class Shares:
             return None
         refuse = policy.over_quota is OverQuota.REFUSE
         if policy.per_lease is not None and need > policy.per_lease:
-            return Excess(pool=pool, detail=f"at most {policy.per_lease} of {pool} in one lease", refused=True)
+            return Excess(
+                pool=pool, detail=f"at most {policy.per_lease} of {pool} in one lease", refused=True, never=True
+            )
         if pool not in self._limited:
             return None
         # One that has something of the pool already is no lease more.
@@ -93,8 +99,9 @@ class Shares:
         for quota, held, who in (mine, all_):
             too_much = _too_much(quota, held, leases, need)
             if too_much:
-                never = _too_much(quota, _NOTHING, leases, need)
-                return Excess(pool=pool, detail=f"{who} {too_much} of {pool} at once", refused=refuse or bool(never))
+                never = bool(_too_much(quota, _NOTHING, leases, need))
+                detail = f"{who} {too_much} of {pool} at once"
+                return Excess(pool=pool, detail=detail, refused=refuse or never, never=never)
         return None
 
     def _has(self, lease: str, pool: str) -> bool:

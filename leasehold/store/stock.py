@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import CompoundSelect, Connection, Integer, Row, bindparam, select, text, union_all
 
-from leasehold.allocation import Candidate
+from leasehold.allocation import Candidate, Want
 from leasehold.model import Item
 from leasehold.store import tables as t
 from leasehold.store.catalogue import Catalogue, ResourceKind, is_particular
@@ -31,13 +31,17 @@ class FreeStock:
         self._complete: set[int] = set()
         self._gone: set[tuple[str, str]] = set()
 
-    def free_for(self, items: Sequence[Item], *, of_each_pool: bool = False) -> Sequence[Candidate]:
+    def free_for(self, wants: Sequence[Want]) -> Sequence[Candidate]:
         """See `leasehold.allocation.Stock`."""
-        kinds = self._catalogue.serving(items)
+        items = [want.item for want in wants]
+        kinds = self._catalogue.lending(items)
+        barred = {one for want in wants for one in want.barred}
+        # What one of them may not have is read beside what they need.
+        need = sum(item.count for item in items) + sum(isinstance(one, tuple) for one in barred)
         particular = [item for item in items if is_particular(item)]
         if particular:
-            return self._with_particulars(items, particular, kinds)
-        return self._some(kinds, sum(item.count for item in items), any_kind=len(items) == 1 and not of_each_pool)
+            return self._with_particulars(particular, kinds, need)
+        return self._some(kinds, need, any_kind=len(items) == 1 and not barred)
 
     def take(self, candidates: Iterable[Candidate]) -> None:
         """See `leasehold.allocation.Stock`."""
@@ -94,15 +98,13 @@ class FreeStock:
         self._complete |= wanted
 
     def _with_particulars(
-        self, items: Sequence[Item], particular: Sequence[Item], kinds: Sequence[ResourceKind]
+        self, particular: Sequence[Item], kinds: Sequence[ResourceKind], need: int
     ) -> list[Candidate]:
         """What items name, or tell by an identifier, as it is; of the rest, some of each kind."""
-        by_kind = {kind.id: kind for kind in kinds}
         alone = [c for c in map(as_candidate, self._rows(particular, kinds)) if c.key not in self._gone]
         known = {candidate.key for candidate in alone}
-        need = sum(item.count for item in items)
         # Some of these may be known already as what they are.
-        rest = self._some(list(by_kind.values()), need + len(known))
+        rest = self._some(kinds, need + len(known))
         return [*(c for c in rest if c.key not in known), *alone]
 
     def _rows(self, particular: Sequence[Item], kinds: Sequence[ResourceKind]) -> Iterable[Row[Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from datetime import datetime, timedelta
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import select, text
 
@@ -95,10 +95,30 @@ class SqlStore:
             self._posted.set()
         return result
 
+    async def _read_now(self, what: Callable[..., R], of: object, **more: Any) -> R:
+        """Read what depends on the time: `what(connection, of, now=…)`."""
+        return await self.database.read(lambda c: what(c, of, now=self.database.now(c), **more))
+
     # The lease's life
 
     async def admit(self, order: AdmitLease, run_id: str) -> Admitted:
         return await self._write(admission.admit, order, run_id)
+
+    async def try_admission(self, order: AdmitLease) -> tuple[Admitted, Lease | None]:
+        def work(tx: Tx) -> None:
+            admitted = admission.admit(tx, order, "")
+            lease = order.request.lease
+            found = None
+            if admitted.refusal is None:
+                found = records.lease(tx.connection, lease, tx.now, alternatives=True)
+            raise Undone((admitted, found))
+
+        try:
+            await self._write(work)
+        except Undone as undone:
+            result: tuple[Admitted, Lease | None] = undone.result
+            return result
+        raise AssertionError("it is always undone")
 
     async def standing(self, lease: str) -> Admitted:
         return await self.database.read(lambda c: holding.standing(c, lease, self.database.now(c)))
@@ -111,6 +131,9 @@ class SqlStore:
 
     async def activate(self, lease: str, ready: tuple[HeldResource, ...] = ()) -> Held:
         return await self._write(holding.activate, lease, ready)
+
+    async def wake(self, lease: str) -> Admitted:
+        return await self._write(deadlines.wake, lease)
 
     async def tick(self, order: Tick) -> Held:
         return await self._write(deadlines.tick, order)
@@ -224,6 +247,12 @@ class SqlStore:
     async def online(self, pool: str, name: str, actor: str) -> None:
         await self._write(inventory.online, pool, name, actor)
 
+    async def pause(self, pool: str, reason: str, actor: str) -> None:
+        await self._write(inventory.pause, pool, reason, actor)
+
+    async def resume(self, pool: str, actor: str) -> None:
+        await self._write(inventory.resume, pool, actor)
+
     async def repair(self, pool: str, name: str, actor: str) -> None:
         await self._write(inventory.repair, pool, name, actor)
 
@@ -232,14 +261,14 @@ class SqlStore:
     async def request(self, lease: str) -> KnownRequest | None:
         return await self.database.read(records.request, lease)
 
-    async def lease(self, ref: str) -> Lease:
-        return await self.database.read(records.lease, ref)
+    async def lease(self, ref: str, *, explained: bool = True, alternatives: bool = False) -> Lease:
+        return await self._read_now(records.lease, ref, explained=explained, alternatives=alternatives)
 
     async def state(self, lease: str) -> LeaseState | None:
         return await self.database.read(records.state, lease)
 
     async def leases(self, wanted: LeaseFilter) -> list[Lease]:
-        return await self.database.read(records.leases, wanted)
+        return await self._read_now(records.leases, wanted)
 
     async def resource(self, pool: str, name: str) -> Resource:
         return await self.database.read(records.resource, pool, name)
@@ -247,17 +276,17 @@ class SqlStore:
     async def resources(self, wanted: ResourceFilter) -> list[Resource]:
         return await self.database.read(records.resources, wanted)
 
-    async def available(self, wanted: ResourceFilter) -> Availability:
-        return await self.database.read(records.available, wanted)
+    async def available(self, wanted: ResourceFilter, duration: timedelta | None = None) -> Availability:
+        return await self._read_now(records.available, wanted, duration=duration)
 
     async def pools(self, name: str | None = None) -> list[Pool]:
         return await self.database.read(records.pools, name)
 
-    async def queue(self, pool: str) -> list[Lease]:
-        return await self.database.read(records.queue, pool)
+    async def queue(self, pool: str, after: int = 0, limit: int = 100) -> list[Lease]:
+        return await self._read_now(records.queue, pool, after=after, limit=limit)
 
     async def delivery(self, lease: str) -> list[Delivery]:
-        return await self.database.read(records.delivery, lease)
+        return await self._read_now(records.delivery, lease)
 
     async def events(
         self,

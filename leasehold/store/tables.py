@@ -114,6 +114,9 @@ pools = Table(
     _column("spec", Serial, ForeignKey("specs.id")),
     _column("priority", Integer),
     _column("draining", Boolean, comment="Left its file while leased; deleted when the last resource is free"),
+    _column("paused_reason", Text, nullable=True, comment="Nothing of it is granted, until an operator resumes it"),
+    _column("paused_by", String(128), nullable=True),
+    _column("paused_since", Utc, nullable=True),
 )
 
 resources = Table(
@@ -207,6 +210,8 @@ leases = Table(
     _column("blocked", Text, nullable=True, comment="Why its preparation does not go on"),
     _column("warned", Integer, comment="How many of the warnings before its end were given"),
     _column("grace_until", Utc, nullable=True, comment="Expired, and until then it can be revived"),
+    _column("start_at", Utc, nullable=True, comment="A reservation: granted then, and not before"),
+    _column("wait_until", Utc, nullable=True, comment="It fails if it still waits then"),
     _column("created_at", Utc),
     _column("granted_at", Utc, nullable=True),
     _column("active_at", Utc, nullable=True),
@@ -247,6 +252,7 @@ queue = Table(
     _column("number", BigInteger),
     _column("since", Utc),
     _column("passed", Integer, comment="How many were served before it that had come later"),
+    _column("start_at", Utc, nullable=True, comment="A reservation: not served before"),
 )
 Index("ix_queue_lane", queue.c.lane, queue.c.priority.desc(), queue.c.number)
 
@@ -257,6 +263,19 @@ waits = Table(
     Column("pool", String(128), primary_key=True, comment="A pool that the waiting lease wants of; * is any pool"),
 )
 Index("ix_waits_pool", waits.c.pool)
+
+promises = Table(
+    "promises",
+    metadata,
+    Column("lease", String(64), ForeignKey("leases.id"), primary_key=True),
+    Column("pool", String(128), primary_key=True),
+    Column("resource", String(128), primary_key=True),
+    _column("item", Integer),
+    _column("begins", Utc),
+    _column("ends", Utc, comment="When it will be free again, as far as can be foreseen"),
+    comment="Which resources a reservation will be given; gone once it is granted",
+)
+Index("ix_promises_resource", promises.c.pool, promises.c.resource)
 
 shared = Table(
     "shared",
@@ -351,6 +370,7 @@ UNFINISHED = "ended_at IS NULL"
 Index("ix_runs_open", runs.c.pool, runs.c.resource, postgresql_where=text(UNFINISHED), sqlite_where=text(UNFINISHED))
 Index("ix_runs_lease", runs.c.lease, runs.c.id)
 Index("ix_runs_resource", runs.c.pool, runs.c.resource, runs.c.id)
+Index("ix_runs_pool", runs.c.pool, runs.c.stage, runs.c.id)
 
 tokens = Table(
     "tokens",

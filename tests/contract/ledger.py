@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, select
 
 from leasehold import allocation
-from leasehold.allocation import Candidate
+from leasehold.allocation import Candidate, Want
 from leasehold.model import Item, Policy
 from leasehold.store import catalogue, lanes, matching, specs, stock
 from leasehold.store import tables as t
@@ -98,7 +98,7 @@ def _of_waiters(connection: Connection) -> list[str]:
     ).all()
     queued = set(connection.execute(select(t.queue.c.lease)).scalars())
     found = [f"in the queue or not: {lease}" for lease in queued ^ {row.id for row in rows}]
-    free, held = _free(connection), list[Item]()
+    free, held = _free(connection), list[Want]()
     policies = _policies(connection)
     for row in rows:
         items = _awaited(row)
@@ -111,7 +111,7 @@ def _of_waiters(connection: Connection) -> list[str]:
         if allocation.assign([*items, *held], free) is not None:
             found.append(f"{row.id} waits and could be served")
         if row.passed is not None and row.passed >= min(policy.overtakes for policy in mine):
-            held += allocation.hold(items, held, free)
+            held += allocation.hold([Want(item=item) for item in items], held, free)
     # Whoever was cancelled in the queue is still known as one who wanted of those pools.
     still = select(t.waits).join(t.leases).where(t.leases.c.state != "ended")
     noted = {(row.lease, row.pool) for row in connection.execute(still)}

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leasehold import allocation
-from leasehold.allocation import Candidate, Waiter
+from leasehold.allocation import Candidate, Waiter, Want
 from leasehold.errors import BadFilter
 from leasehold.model import Item
 
@@ -23,7 +23,7 @@ class Shelf:
     def __init__(self, free: Sequence[Candidate]) -> None:
         self.left = list(free)
 
-    def free_for(self, items: Sequence[Item], *, of_each_pool: bool = False) -> Sequence[Candidate]:
+    def free_for(self, wants: Sequence[Want]) -> Sequence[Candidate]:
         return self.left
 
     def take(self, candidates: Iterable[Candidate]) -> None:
