@@ -5,7 +5,7 @@ BIN := .venv/bin
 ARGS ?=
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help setup demo up test check bench kills chaos lock clean temporal test-server
+.PHONY: help setup demo up test check bench kills chaos lock clean temporal test-server boskos
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,7 +29,7 @@ check: .venv/ready ## style, types, import rules, and the description of the con
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	$(BIN)/hadolint Dockerfile
 
-bench: .venv/ready temporal ## measure, beside the targets
+bench: .venv/ready temporal boskos ## measure, beside the targets, for some minutes; a part of it with ARGS="sqlite reading"
 	@$(BIN)/python -m tests.bench $(ARGS)
 
 kills: .venv/ready temporal ## kill -9 at every commit that the service makes, one after the other; some minutes
@@ -63,3 +63,6 @@ temporal: .venv/ready
 
 test-server:
 	@scripts/get-test-server
+
+boskos:
+	@scripts/get-boskos

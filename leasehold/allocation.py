@@ -117,7 +117,7 @@ def suits(item: Item, candidate: Candidate, conditions: Sequence[Condition] | No
     )
 
 
-def unknown(item: Item, candidates: Sequence[Candidate]) -> list[tuple[str, list[str]]]:
+def unknown(item: Item, candidates: Sequence[Candidate], names: Collection[str]) -> list[tuple[str, list[str]]]:
     """What of an item's wishes none of these satisfies at all, each with some of what there is instead."""
     found: list[tuple[str, list[str]]] = []
     for text in item.match:
@@ -127,7 +127,6 @@ def unknown(item: Item, candidates: Sequence[Candidate]) -> list[tuple[str, list
             found.append((text, sorted(there)[:_SOME]))
     tags = {tag for candidate in candidates for tag in candidate.tags}
     found += [(f"tag {tag}", sorted(tags)[:_SOME]) for tag in item.tags if tag not in tags]
-    names = {candidate.name for candidate in candidates}
     found += [(f"resource {name}", []) for name in item.names if name not in names]
     return found
 

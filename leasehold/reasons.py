@@ -75,13 +75,13 @@ def shortage(item: Item, supply: Supply, now: datetime) -> str:
 
 
 def _held(missing: int, supply: Supply, now: datetime) -> str:
-    """By whom, as many as it takes to have enough."""
+    """By whom, as many as it takes to have enough, and those who end at the same time."""
     first, found = list[Holder](), 0
     for holder in supply.holders[:_MOST_NAMED]:
+        if first and found >= missing and holder.until != first[-1].until:
+            break
         first.append(holder)
         found += holder.count
-        if found >= missing:
-            break
     if not first:
         return f"{supply.held} held"
     named = f"{'lease' if len(first) == 1 else 'leases'} {listed([str(holder.number) for holder in first])}"

@@ -24,10 +24,9 @@ _START_S = 60
 _USERS = ("postgres", "nobody")
 """PostgreSQL refuses to run as root; it then runs as one of these."""
 
+_SETTINGS = {"listen_addresses": "", "max_connections": "300"}
 # Nothing here outlives the run, so nothing need survive a crash.
-_SETTINGS = {
-    "listen_addresses": "",
-    "max_connections": "300",
+_FORGETFUL = {
     "fsync": "off",
     "full_page_writes": "off",
     "synchronous_commit": "off",
@@ -109,12 +108,15 @@ def _libpq(url: URL) -> str:
 
 
 @contextmanager
-def running() -> Iterator[Postgres]:
-    """A server until the block ends; raise `Missing` where there is none."""
+def running(*, durable: bool = False) -> Iterator[Postgres]:
+    """A server until the block ends; raise `Missing` where there is none.
+
+    A `durable` one, which is of use to the benchmark alone, is always started here.
+    """
     with ExitStack() as stack:
-        named = os.environ.get("LEASEHOLD_TEST_POSTGRES")
+        named = None if durable else os.environ.get("LEASEHOLD_TEST_POSTGRES")
         # Who names a server means it: one that does not answer is a failure.
-        server = Postgres(make_url(named) if named else stack.enter_context(installed()))
+        server = Postgres(make_url(named) if named else stack.enter_context(installed(durable=durable)))
         stack.callback(server.close, drop=named is not None)
         yield server
 
@@ -132,8 +134,11 @@ def complain(error: Missing) -> NoReturn:
 
 
 @contextmanager
-def installed(superuser: str = "leasehold") -> Iterator[URL]:
-    """Start a server from the installed programs, in a folder of its own, reachable by a socket in it alone."""
+def installed(superuser: str = "leasehold", *, durable: bool = False) -> Iterator[URL]:
+    """Start a server from the installed programs, in a folder of its own, reachable by a socket in it alone.
+
+    A `durable` one has PostgreSQL's own settings: what it has committed survives a crash.
+    """
     bin_folder = programs()
     user = _user()
     folder = Path(tempfile.mkdtemp(prefix="leasehold-pg-"))
@@ -141,7 +146,7 @@ def installed(superuser: str = "leasehold") -> Iterator[URL]:
         if user is not None:
             shutil.chown(folder, user)
         _initialise(bin_folder / "initdb", folder / "data", user, superuser)
-        settings = {**_SETTINGS, "unix_socket_directories": str(folder)}
+        settings = {**_SETTINGS, **({} if durable else _FORGETFUL), "unix_socket_directories": str(folder)}
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         command = [str(bin_folder / "postgres"), "-D", str(folder / "data"), *options]
         with servers.running(command, folder=folder, stop="QUIT", user=user) as server:

@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 from sqlalchemy import bindparam, insert, select, update
 
 from leasehold import allocation, durations, model, reasons
-from leasehold.allocation import Candidate
 from leasehold.errors import DurationRefused, Fault, Invalid, LeaseholdError, QuotaExceeded, Unsatisfiable
 from leasehold.messages import AdmitLease, Admitted, Refusal, SubmitLease
 from leasehold.model import LONGEST, Item, LeaseState, PoolSpec
@@ -138,7 +137,7 @@ def _offer(tx: Tx, me: Waiting, request: SubmitLease, *, again: bool) -> Offer:
     if offered is not None and offered.award is not None:
         return offered
     if not request.wait_for_supply:
-        check_satisfiable(request.items, matching.everything(tx.connection, request.items))
+        check_satisfiable(tx, request.items)
     if offered is None:
         offered = matching.reserve(tx, me, again=again)
     if offered.excess is not None and offered.excess.refused:
@@ -190,16 +189,21 @@ def wanted_specs(tx: Tx, items: Sequence[Item]) -> dict[str, PoolSpec]:
     return found
 
 
-def check_satisfiable(items: Sequence[Item], everything: Sequence[Candidate]) -> None:
-    """Raise `Unsatisfiable` where not even all of `everything` could serve the request, and say why it could not."""
+def check_satisfiable(tx: Tx, items: Sequence[Item], *, besides: str | None = None) -> None:
+    """Raise `Unsatisfiable` where not even all that there is could serve the request, and say why it could not.
+
+    `besides` names a lease, without what is its own, or broken.
+    """
+    everything = matching.everything(tx.connection, items, besides=besides)
     if allocation.assign(items, everything) is not None:
         return
     faults = []
     for index, item in enumerate(items):
         most = sum(allocation.suits(item, c) for c in everything)
         if most < item.count:
-            there = [c for c in everything if item.pool in (None, c.pool)]
-            detail = reasons.no_such(item, most, allocation.unknown(item, there))
-            faults.append(Fault(path=f"items[{index}]", code="too_many" if most else "no_match", detail=detail))
+            there = matching.everything(tx.connection, [Item(pool=item.pool)], besides=besides)
+            names = {c.name for c in everything}
+            detail = reasons.no_such(item, most, allocation.unknown(item, there, names))
+            faults.append(Fault(path=f"items[{index}]", code="too_many", detail=detail))
     detail = faults[0].detail if faults else "the items together want more than there is"
     raise Unsatisfiable(detail, faults or [Fault(path="items", code="too_many", detail=detail)])

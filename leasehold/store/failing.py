@@ -105,7 +105,7 @@ def _replace(tx: Tx, lease: Row[Any], places: list[int]) -> None:
         duration=timedelta(seconds=lease.duration_s),
     )
     try:
-        admission.check_satisfiable(me.wishes, matching.everything(tx.connection, me.wishes, besides=lease.id))
+        admission.check_satisfiable(tx, me.wishes, besides=lease.id)
     except LeaseholdError:
         raise _Hopeless("; there is no other resource to take its place") from None
     values = {"waiting": True, "missing": missing, "replaced": lease.replaced + len(places)}

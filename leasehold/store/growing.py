@@ -83,7 +83,7 @@ def _award(tx: Tx, row: Row[Any], me: Waiting) -> Award:
     admission.wanted_specs(tx, me.wishes)
     offered = matching.offer(tx, me)
     if offered.award is None:
-        admission.check_satisfiable(me.wishes, matching.everything(tx.connection, me.wishes, besides=row.id))
+        admission.check_satisfiable(tx, me.wishes, besides=row.id)
         if offered.excess is not None:
             raise QuotaExceeded(offered.excess.detail)
         raise NotFree("not all of it is free now, and an active lease does not wait")

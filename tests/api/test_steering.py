@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -194,9 +195,14 @@ class TestTheRecord:
 
     async def test_a_queued_lease_says_where_it_stands_and_why(self, stack: Stack) -> None:
         pool = await stack.pool(1)
-        await stack.take(pool)
+        taken = await stack.take(pool)
         first, second = await stack.submit(pool), await stack.submit(pool)
-        assert first["queue"] == {"position": 1, "reason": f"needs 1 of {pool} (1 leased)", "eta": None}
+        holder = taken["number"]
+        assert first["queue"]["position"] == 1
+        assert re.fullmatch(
+            rf"needs 1 of {pool}; 0 free; 1 held by lease {holder} until (\S+ )?\d\d:\d\d UTC", first["queue"]["reason"]
+        )
+        assert first["queue"]["eta"] >= taken["expires_at"]
         assert second["queue"]["position"] == 2
         assert "1 lease before it" in second["queue"]["reason"]
 

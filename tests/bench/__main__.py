@@ -1,4 +1,4 @@
-"""`python -m tests.bench [ROW …] [--save]`: measure a stack of its own, and print each figure beside its target."""
+"""`python -m tests.bench [GROUP …] [--save]`: measure, and print each figure beside its target."""
 
 from __future__ import annotations
 
@@ -7,61 +7,80 @@ import os
 import platform
 import tempfile
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
-from tests.bench import rows
+from tests.bench import allocation, rows, table
 from tests.bench.held import held
-from tests.bench.rows import Row
+from tests.bench.table import Row
 from tests.faults.nursery import Nursery
 from tests.faults.parts import Parts
 from tests.stack import ROOT, Stack
 
 SAVED = ROOT / "docs" / "benchmarks.md"
 
+Group = Callable[[], Iterable[Row]]
+
 
 def main() -> int:
     """Measure, print, and keep the table if asked to."""
+    groups = _groups()
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
-    parser.add_argument("rows", nargs="*", help=", ".join(f.__name__ for f in (*rows.ALL, held)))
-    parser.add_argument("--long", action="store_true", help="all rows, with `held`, which takes minutes")
+    parser.add_argument("groups", nargs="*", metavar="GROUP", help=", ".join(groups))
+    parser.add_argument("--long", action="store_true", help="all groups, with `held`, which takes minutes")
     parser.add_argument("--save", action="store_true", help="keep the table in docs/benchmarks.md")
     options = parser.parse_args()
+    if unknown := set(options.groups) - set(groups):
+        parser.error(f"there is no group {', '.join(sorted(unknown))}, but: {', '.join(groups)}")
     measured: list[Row] = []
-    for row in _measured(options.rows or [f.__name__ for f in (*rows.ALL, *([held] if options.long else []))]):
-        measured.append(row)
-        print(_line(row), flush=True)
+    print(table.head(), flush=True)
+    for name in options.groups or [name for name in groups if options.long or name != held.__name__]:
+        for row in groups[name]():
+            measured.append(row)
+            print(table.line(row), flush=True)
     if options.save:
         SAVED.write_text(_page(measured))
     return 0
 
 
-def _measured(wanted: Collection[str]) -> Iterator[Row]:
-    for measure in rows.ALL:
-        if measure.__name__ in wanted:
-            with tempfile.TemporaryDirectory() as folder, Stack(Path(folder)) as stack:
-                yield from measure(stack)
-    if held.__name__ in wanted:
+def _groups() -> Mapping[str, Group]:
+    """The groups of rows by name, in the order of the table."""
+    return {
+        **{measure.__name__: measure for measure in (allocation.sqlite, allocation.postgresql)},
+        **{measure.__name__: _on_stack(measure) for measure in rows.ALL},
+        held.__name__: _on_parts(held),
+    }
+
+
+def _on_stack(measure: Callable[[Stack], Iterable[Row]]) -> Group:
+    """Measure on a fresh stack."""
+
+    def group() -> Iterator[Row]:
+        with tempfile.TemporaryDirectory() as folder, Stack(Path(folder)) as stack:
+            yield from measure(stack)
+
+    return group
+
+
+def _on_parts(measure: Callable[[Parts], Iterable[Row]]) -> Group:
+    """Measure on a fresh stack whose processes can be killed one by one."""
+
+    def group() -> Iterator[Row]:
         with tempfile.TemporaryDirectory() as folder, Nursery() as nursery, Parts(Path(folder), nursery) as parts:
-            yield from held(parts)
+            yield from measure(parts)
+
+    return group
 
 
-def _line(row: Row) -> str:
-    sign = "≥" if row.at_least else "≤"
-    figure, target = f"{row.figure:.4g} {row.unit}", f"{sign} {row.target:g} {row.unit}"
-    return f"| {row.what:<54} | {figure:>12} | {target:>12} | {'yes' if row.met else 'no':<3} |"
-
-
-def _page(measured: list[Row]) -> str:
-    lines = "\n".join(_line(row) for row in measured)
+def _page(measured: Iterable[Row]) -> str:
+    lines = "\n".join(map(table.line, measured))
     return f"""# Benchmarks
 
-`make bench` measures the embedded stack over HTTP, each group of rows on a fresh one; `make bench ARGS="--long --save"`
-measures the long ones too, and keeps the table here. Figures of one run on {_machine()},
-{time.strftime("%Y-%m-%d")}. The machine also runs the clients.
+`make bench` measures the allocation step alone, in one process, and the embedded stack over HTTP, each group of rows on
+a fresh one; `make bench ARGS="--long --save"` measures the long ones too, and keeps the table here. Figures of one run
+on {_machine()}, {time.strftime("%Y-%m-%d")}. The machine also runs the clients.
 
-| what | figure | target | met |
-|---|---|---|---|
+{table.head()}
 {lines}
 """
 

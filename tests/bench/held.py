@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.bench.load import Caller, CallFailed
-from tests.bench.rows import Row, acquire_p50
+from tests.bench.load import Caller, CallFailed, acquire_p50, flood, median, timed
+from tests.bench.table import Row
 from tests.faults.parts import Parts
 
 HELD = 10_000
-CLIENTS = 16
 MIB = 1024
 
 
@@ -27,18 +25,15 @@ def held(parts: Parts) -> Iterable[Row]:
     # The API has closed a connection that said nothing for so long.
     caller = Caller(parts)
     yield Row(f"acquire with {HELD:,} leases held against none", acquire_p50(caller, "ten") / alone, 2, "x")
+    page = median([timed(caller.call, "GET", "/leases?limit=100")[1] for _ in range(30)])
+    yield Row(f"GET 100 of {HELD:,} leases, p50", page, 25, "ms")
     yield Row(f"worker with {HELD:,} leases held, resident", _resident_mib(parts["worker"].pid), 600, "MiB")
     yield Row(f"killed worker with {HELD:,} leases held, back after", _back_after_s(parts, caller, leases), 30, "s")
     yield Row("the same worker after it, resident", _resident_mib(parts["worker"].pid), 600, "MiB")
 
 
 def _take_all(parts: Parts) -> list[str]:
-    def take(count: int) -> list[str]:
-        caller = Caller(parts)
-        return [caller.take("many", wait=False, duration="7d") for _ in range(count)]
-
-    with ThreadPoolExecutor(CLIENTS) as threads:
-        leases = [lease for some in threads.map(take, [HELD // CLIENTS] * CLIENTS) for lease in some]
+    leases = flood(parts, "many", HELD, duration="7d")
     caller = Caller(parts)
     while caller.call("GET", "/pools/many")["states"].get("leased", 0) < len(leases):
         time.sleep(0.5)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import http.client
 import json
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from tests.stack import Stack
@@ -14,6 +15,18 @@ from tests.stack import Stack
 
 class CallFailed(Exception):
     """An answer that was no success."""
+
+
+class Taker(Protocol):
+    """A client of a service that lends resources."""
+
+    def take(self, pool: str) -> str:
+        """Take a resource of a pool, and return what it is given back by."""
+        ...
+
+    def release(self, taken: str) -> None:
+        """Give it back."""
+        ...
 
 
 class Caller:
@@ -51,9 +64,48 @@ class Caller:
         taken: str = lease["id"]
         return taken
 
-    def release(self, lease: str) -> None:
+    def release(self, taken: str) -> None:
         """Give a lease back."""
-        self.call("POST", f"/leases/{lease}/release")
+        self.call("POST", f"/leases/{taken}/release")
+
+
+def acquire_p50(client: Taker, pool: str, samples: int = 60) -> float:
+    """How long it takes one client to have a resource of an idle pool, in milliseconds."""
+    times = []
+    for _ in range(samples):
+        taken, took = timed(client.take, pool)
+        client.release(taken)
+        times.append(took)
+    return median(times[5:])
+
+
+def crowd(connect: Callable[[], Taker], pool: str, clients: int, seconds: float) -> tuple[float, list[float]]:
+    """How often in a second so many clients together take a resource and give it back, and what each take took."""
+    until = time.monotonic() + seconds
+
+    def work(_: int) -> list[float]:
+        client, times = connect(), []
+        while time.monotonic() < until:
+            taken, took = timed(client.take, pool)
+            client.release(taken)
+            times.append(took)
+        return times
+
+    with ThreadPoolExecutor(clients) as threads:
+        times = [took for one in threads.map(work, range(clients)) for took in one]
+    return len(times) / seconds, times
+
+
+def flood(stack: Stack, pool: str, count: int, clients: int = 16, **asked: Any) -> list[str]:
+    """Ask for so many leases of one resource, without waiting for any, and return their ids."""
+
+    def ask(many: int) -> list[str]:
+        caller = Caller(stack)
+        return [caller.take(pool, wait=False, **asked) for _ in range(many)]
+
+    shares = [count // clients + (n < count % clients) for n in range(clients)]
+    with ThreadPoolExecutor(clients) as threads:
+        return [lease for some in threads.map(ask, shares) for lease in some]
 
 
 def timed(what: Any, *args: Any, **kwargs: Any) -> tuple[Any, float]:

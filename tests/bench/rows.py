@@ -6,76 +6,57 @@ import threading
 import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
-from tests.bench.load import Caller, median, percentile, timed
+from tests.bench import boskos
+from tests.bench.load import Caller, acquire_p50, crowd, flood, median, percentile, timed
+from tests.bench.table import Row
 from tests.stack import Stack
 
 SAMPLES = 60
 SECONDS = 10
-
-
-@dataclass(frozen=True)
-class Row:
-    """A figure beside its target; `unit` is behind both."""
-
-    what: str
-    figure: float
-    target: float
-    unit: str
-    at_least: bool = False
-
-    @property
-    def met(self) -> bool:
-        """Whether the target is reached."""
-        return self.figure >= self.target if self.at_least else self.figure <= self.target
+WAITING = 5_000
+MANY = 200
 
 
 def acquire(stack: Stack) -> Iterable[Row]:
-    """One client, one free resource after another, no hooks; then with 10,000 resources, and with leases waiting."""
+    """One client, one free resource after another, no hooks; in larger and larger pools, some beside Boskos."""
+    caller = Caller(stack)
+    caller.pool("of-10", 10)
+    small = acquire_p50(caller, "of-10")
+    yield Row("acquire, one client, p50", small, 25, "ms")
+    for resources in (200, 5_000):
+        caller.pool(f"of-{resources}", resources)
+        took = acquire_p50(caller, f"of-{resources}")
+        yield Row(f"acquire at {resources:,} resources, p50", took, 25, "ms", beside=boskos.alone(resources))
+    caller.pool("of-10000", 10_000)
+    yield Row("acquire at 10,000 resources against 10", acquire_p50(caller, "of-10000") / small, 1.25, "x")
+
+
+def elsewhere(stack: Stack) -> Iterable[Row]:
+    """One client who takes free resources while many leases wait for another pool."""
     caller = Caller(stack)
     caller.pool("ten", 10)
-    small = acquire_p50(caller, "ten")
-    yield Row("acquire, one client, p50", small, 25, "ms")
-    caller.pool("ten-thousand", 10_000)
-    yield Row("acquire at 10,000 resources against 10", acquire_p50(caller, "ten-thousand") / small, 1.25, "x")
-
-
-def acquire_p50(caller: Caller, pool: str) -> float:
-    """How long it takes one client to have a resource of an idle pool, in milliseconds."""
-    times = []
-    for _ in range(SAMPLES):
-        lease, took = timed(caller.take, pool)
-        caller.release(lease)
-        times.append(took)
-    return median(times[5:])
+    caller.pool("single", 1)
+    alone = acquire_p50(caller, "ten")
+    flood(stack, "single", WAITING + 1)
+    # The API has closed a connection that said nothing for so long.
+    caller = Caller(stack)
+    while caller.call("GET", "/pools/single")["waiting"] < WAITING:
+        time.sleep(0.5)
+    yield Row(f"acquire, {WAITING:,} waiting elsewhere, against none", acquire_p50(caller, "ten") / alone, 1.25, "x")
 
 
 def throughput(stack: Stack) -> Iterable[Row]:
-    """Full leases (taken, active, released) by many clients at once."""
-    Caller(stack).pool("many", 200)
+    """Full leases (taken, active, released) by many clients at once, beside Boskos."""
+    Caller(stack).pool("many", MANY)
     for clients in (20, 50):
-        rate, times = _full_leases(stack, clients)
-        yield Row(f"full leases, {clients} clients", rate, 30, "/s", at_least=True)
+        rate, times = crowd(lambda: Caller(stack), "many", clients, SECONDS)
+        beside = boskos.crowded(MANY, clients, SECONDS)
+        yield Row(f"full leases, {clients} clients", rate, 30, "/s", at_least=True, beside=beside)
+        yield Row(f"acquire, {clients} clients, p50", median(times), None, "ms")
         if clients == 20:
             yield Row("acquire, 20 clients, p99", percentile(times, 0.99), 1500, "ms")
-
-
-def _full_leases(stack: Stack, clients: int) -> tuple[float, list[float]]:
-    until = time.monotonic() + SECONDS
-
-    def work(_: int) -> list[float]:
-        caller, times = Caller(stack), []
-        while time.monotonic() < until:
-            lease, took = timed(caller.take, "many")
-            caller.release(lease)
-            times.append(took)
-        return times
-
-    with ThreadPoolExecutor(clients) as pool:
-        times = [took for one in pool.map(work, range(clients)) for took in one]
-    return len(times) / SECONDS, times
 
 
 def hand_over(stack: Stack) -> Iterable[Row]:
@@ -86,8 +67,7 @@ def hand_over(stack: Stack) -> Iterable[Row]:
     yield Row("hand-over, 1 waiting, p50", median(alone), 50, "ms")
     yield Row("hand-over, 1 waiting, p99", percentile(alone, 0.99), 250, "ms")
     blocker = caller.take("single")
-    with ThreadPoolExecutor(8) as pool:
-        waiting = list(pool.map(lambda _: Caller(stack).take("single", wait=False, priority=-5), range(1000)))
+    waiting = flood(stack, "single", 1000, priority=-5)
     caller.release(blocker)
     crowded = _hand_over(stack, caller)
     yield Row("hand-over, 1,000 waiting against 1", median(crowded) / median(alone), 1.25, "x")
@@ -188,4 +168,4 @@ def _cpu_seconds(stack: Stack) -> float:
     return ticks / 100
 
 
-ALL = (idle, acquire, throughput, hand_over, many_hosts, reading)
+ALL = (idle, acquire, elsewhere, throughput, hand_over, many_hosts, reading)

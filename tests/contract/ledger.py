@@ -6,24 +6,26 @@ Worth its name only because it finds the faults when the allocation lock is take
 from __future__ import annotations
 
 from collections import Counter
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
 from leasehold import allocation
-from leasehold.allocation import Candidate, Want
+from leasehold.allocation import Candidate, Key, Want
 from leasehold.model import Item, Policy
 from leasehold.store import catalogue, lanes, matching, specs, stock
 from leasehold.store import tables as t
+from leasehold.store.history import History
 from leasehold.store.store import SqlStore
 
 
 async def faults(store: SqlStore) -> list[str]:
     """Everything in the store's database that must not be."""
-    return await store.database.read(of)
+    return await store.database.read(lambda c: of(c, store.database.now(c)))
 
 
-def of(connection: Connection) -> list[str]:
+def of(connection: Connection, now: datetime) -> list[str]:
     """The same, of a database that one is connected to."""
     leases = {row.id: row for row in connection.execute(select(t.leases))}
     resources = {(row.pool, row.name): row for row in connection.execute(select(t.resources))}
@@ -32,7 +34,8 @@ def of(connection: Connection) -> list[str]:
     return [
         *_of_grants(open_grants, leases, resources),
         *_of_leases(grants, leases, suspended=_was_suspended(connection)),
-        *_of_waiters(connection),
+        *_of_waiters(connection, now),
+        *_of_promises(connection),
         *_of_heartbeats(connection, leases),
         *_of_slots(connection, leases),
         *_of_kinds(connection),
@@ -88,36 +91,75 @@ def _of_leases(grants: Any, leases: dict[str, Row[Any]], *, suspended: bool) -> 
     return found
 
 
-def _of_waiters(connection: Connection) -> list[str]:
+def _of_waiters(connection: Connection, now: datetime) -> list[str]:
     """Nobody waits who could be served, looked at one after the other; and whoever waits is found by the matcher."""
     rows = connection.execute(
-        select(t.leases, t.queue.c.passed, t.queue.c.since, t.queue.c.lane)
+        select(t.leases, t.queue.c.passed, t.queue.c.since, t.queue.c.lane, t.queue.c.start_at.label("reserved_from"))
         .outerjoin(t.queue, t.queue.c.lease == t.leases.c.id)
         .where(t.leases.c.waiting)
-        .order_by(t.leases.c.priority.desc(), t.leases.c.number)
+        .order_by(t.queue.c.start_at.is_(None), t.leases.c.priority.desc(), t.leases.c.number)
     ).all()
     queued = set(connection.execute(select(t.queue.c.lease)).scalars())
     found = [f"in the queue or not: {lease}" for lease in queued ^ {row.id for row in rows}]
     free, held = _free(connection), list[Want]()
-    policies = _policies(connection)
+    policies, paused = _policies(connection), catalogue.current(connection).paused
+    free = [candidate for candidate in free if candidate.pool not in paused]
     for row in rows:
         items = _awaited(row)
-        if row.lane != lanes.lane(row.owner, items):
+        if row.lane != lanes.lane(row.owner, items, row.id if row.reserved_from else None):
             found.append(f"{row.id} is in the wrong lane")
+        if row.reserved_from is not None and row.reserved_from > now:
+            continue
         named = {item.pool for item in items}
         mine = list(policies.values()) if None in named else [p for pool, p in policies.items() if pool in named]
-        if any(policy.has_quota or policy.fair_share for policy in mine):
+        if any(policy.has_quota or policy.fair_share for policy in mine) or not named.isdisjoint(paused):
             continue
-        if allocation.assign([*items, *held], free) is not None:
+        # One whose reservation is due could begin a moment ago: its workflow wakes now.
+        due = row.reserved_from is not None
+        wants = [Want(item=item, barred=_promised_before(connection, row, named, now)) for item in items]
+        if allocation.assign([*wants, *held], free) is not None and not due:
             found.append(f"{row.id} waits and could be served")
-        if row.passed is not None and row.passed >= min(policy.overtakes for policy in mine):
-            held += allocation.hold([Want(item=item) for item in items], held, free)
+        if due or (row.passed is not None and row.passed >= min(policy.overtakes for policy in mine)):
+            held += allocation.hold(wants, held, free)
     # Whoever was cancelled in the queue is still known as one who wanted of those pools.
     still = select(t.waits).join(t.leases).where(t.leases.c.state != "ended")
     noted = {(row.lease, row.pool) for row in connection.execute(still)}
     wanted = {(row.id, pool) for row in rows for pool in matching.wanted_pools(_awaited(row))}
     if not wanted <= noted:
         found.append(f"nobody would look for {wanted - noted} when something is freed")
+    return found
+
+
+def _promised_before(connection: Connection, lease: Row[Any], pools: set[str | None], now: datetime) -> set[Key]:
+    """What is promised to others before a lease would have given it back, were it granted now."""
+    known = catalogue.current(connection)
+    named = set(known.specs) if None in pools else {pool for pool in pools if pool is not None}
+    lasts = History(connection, known.specs, max).occupying(named, timedelta(seconds=lease.duration_s))
+    mine = _promises_of(connection, lease.id)
+    others = connection.execute(select(t.promises).where(t.promises.c.lease != lease.id))
+    return {(row.pool, row.resource) for row in others if row.begins < now + lasts} - mine
+
+
+def _promises_of(connection: Connection, lease: str) -> set[Key]:
+    rows = connection.execute(select(t.promises).where(t.promises.c.lease == lease))
+    return {(row.pool, row.resource) for row in rows}
+
+
+def _of_promises(connection: Connection) -> list[str]:
+    """Nothing is promised twice for the same time, and only what a reservation wants that waits."""
+    rows = connection.execute(select(t.promises).order_by(t.promises.c.begins)).all()
+    found = []
+    last: dict[Key, Row[Any]] = {}
+    for row in rows:
+        key = (row.pool, row.resource)
+        if key in last and last[key].ends > row.begins:
+            found.append(f"{key} is promised to {last[key].lease} and {row.lease} at the same time")
+        last[key] = row
+    waiting = {row.id: row for row in connection.execute(select(t.leases).where(t.leases.c.waiting))}
+    for lease, many in Counter(row.lease for row in rows).items():
+        wanted = sum(item.count for item in _awaited(waiting[lease])) if lease in waiting else 0
+        if many != wanted:
+            found.append(f"{lease} is promised {many}, and waits for {wanted}")
     return found
 
 

@@ -85,6 +85,9 @@ def request(
     heartbeat: str | None = None,
     principal: str = "alice-token",
     owner: str = "alice",
+    start_at: datetime | None = None,
+    queue_timeout: str | None = None,
+    wait_for_supply: bool = False,
 ) -> SubmitLease:
     """A request whose digest is that of its own words."""
     return SubmitLease(
@@ -96,6 +99,9 @@ def request(
         duration=duration,
         priority=priority,
         heartbeat=heartbeat,
+        start_at=start_at,
+        queue_timeout=queue_timeout,
+        wait_for_supply=wait_for_supply,
     )
 
 
@@ -208,6 +214,12 @@ class Lab:
     async def recycling(self, resource: str = "host01") -> Claim:
         """The claim of the recycling that was posted last for a resource."""
         return (await self.recycling_of(resource))[-1]
+
+    async def reason(self, lease: str) -> str:
+        """Why a lease waits."""
+        place = (await self.store.lease(lease)).queue
+        assert place is not None
+        return place.reason
 
     async def positions(self, *leases: str) -> list[int | None]:
         """The places of leases in the queue."""

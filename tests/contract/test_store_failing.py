@@ -61,7 +61,10 @@ class TestReplace:
         assert await lab.report("a", broken) == now
         queue = (await lab.lease("a")).queue
         assert queue is not None
-        assert (queue.position, queue.reason) == (1, "needs 1 of r640 (1 broken, 2 leased)")
+        assert (queue.position, queue.reason) == (
+            1,
+            "needs 1 of r640; 0 free; 2 held by leases 1 and 2 until 10:00 UTC; 1 broken",
+        )
         assert [lease.id for lease in await lab.store.queue("r640")] == ["a"]
 
     async def test_it_is_served_before_those_that_came_after_it_and_after_those_before(self, lab: Lab) -> None:

@@ -127,7 +127,8 @@ class TestQuotas:
         place = (await lab.lease("two")).queue
         assert place is not None
         assert (
-            place.reason == "over its quota: alice may have 1 lease of r640 at once; needs 1 of r640 (2 free, 2 leased)"
+            place.reason == "over its quota: alice may have 1 lease of r640 at once; needs 1 of r640; 2 free;"
+            " 2 held by leases 1 and 3 until 10:00 UTC"
         )
         await lab.close("one")
         assert await lab.state("two") == "preparing"

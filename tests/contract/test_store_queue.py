@@ -164,8 +164,9 @@ class TestPlace:
         assert second is not None
         assert (first.position, second.position) == (1, 2)
         # The same words each time, on both databases.
-        assert first.reason == "needs 1 of r640 (1 leased, 1 offline)"
-        assert second.reason == "needs 2 of r640 (1 leased, 1 offline); 1 lease before it"
+        assert first.reason == "needs 1 of r640; 0 free; 1 held by lease 1 until 10:00 UTC; 1 offline"
+        held = "needs 2 of r640; 0 free; 1 held by lease 1 until 10:00 UTC; 1 offline"
+        assert second.reason == f"{held}; 1 lease before it"
 
     async def test_the_place_changes_with_what_comes_and_goes(self, lab: Lab) -> None:
         await lab.pool("r640", 1)

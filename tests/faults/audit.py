@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any
 
@@ -21,7 +22,7 @@ from tests.contract import ledger
 def faults(connection: Connection) -> list[str]:
     """Everything that must not be once every lease has ended and every resource is at rest."""
     return [
-        *ledger.of(connection),
+        *ledger.of(connection, datetime.now(UTC)),
         *_leases(connection),
         *_resources(connection),
         *_grants(connection),
