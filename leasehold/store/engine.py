@@ -249,7 +249,8 @@ def _sqlite(url: Any, *, read_only: bool) -> Engine:
         # SQLAlchemy, not the driver, says when a transaction begins.
         connection.isolation_level = None
         _switch_to_wal(connection)
-        for pragma in ("synchronous=FULL", "foreign_keys=ON", "cache_size=-32000"):
+        # A checkpoint, which keeps a commit waiting, each 16 MB of log rather than each 4.
+        for pragma in ("synchronous=FULL", "foreign_keys=ON", "cache_size=-32000", "wal_autocheckpoint=4000"):
             connection.execute(f"PRAGMA {pragma}")
         if read_only:
             connection.execute("PRAGMA query_only=ON")
