@@ -244,11 +244,6 @@ def wanted_pools(items: Iterable[Item]) -> set[str]:
     return {item.pool or ANY_POOL for item in items}
 
 
-def waits_for(pools: set[str]) -> ColumnElement[bool]:
-    """Whether a lease wants, or wanted until it was cancelled, of any of these pools."""
-    return exists().where(t.waits.c.lease == t.leases.c.id, t.waits.c.pool.in_({*pools, ANY_POOL}))
-
-
 def wait(tx: Tx, one: Waiting, promise: Forecast | None = None) -> None:
     """Let a lease wait that does not wait yet, for all that it wants or for what is missing.
 
