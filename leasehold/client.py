@@ -82,6 +82,9 @@ class Client:
         description: str | None = None,
         cc: Sequence[str] = (),
         heartbeat: str | None = None,
+        start_at: str | None = None,
+        queue_timeout: str | None = None,
+        wait_for_supply: bool = False,
         idempotency_key: str | None = None,
         wait: str | None = None,
         timeout: timedelta | None = None,
@@ -89,16 +92,20 @@ class Client:
         """Ask for a lease; with `wait` ("active" or "ended") hold the answer until then, or until `timeout` (≤ 60 s).
 
         The same `idempotency_key` never makes a second lease; without one, each call has its own. With `heartbeat` (a
-        duration) the lease is lost when no `heartbeat` comes for so long, beginning with this call.
+        duration) the lease is lost when no `heartbeat` comes for so long, beginning with this call. With `start_at` (a
+        time) it is a reservation; with `queue_timeout` (a duration) it fails when it has waited so long.
         """
-        fields = {
-            "duration": duration,
-            "priority": priority,
-            "description": description,
-            "cc": list(cc) or None,
-            "heartbeat": heartbeat,
-        }
-        body = {"items": list(items), **{name: value for name, value in fields.items() if value is not None}}
+        body = _request(
+            items,
+            duration=duration,
+            priority=priority,
+            description=description,
+            cc=list(cc) or None,
+            heartbeat=heartbeat,
+            start_at=start_at,
+            queue_timeout=queue_timeout,
+            wait_for_supply=wait_for_supply or None,
+        )
         return cast(
             Lease,
             self._wire.call(
@@ -110,6 +117,14 @@ class Client:
                 held=_held(wait, timeout),
             ),
         )
+
+    def try_submit(
+        self, items: Sequence[ItemRequest], *, cc: Sequence[str] = (), wait_for_supply: bool = False, **asked: Any
+    ) -> Lease:
+        """Say what would come of the same request to `submit`, without making it: the lease has no id and no number."""
+        body = _request(items, cc=list(cc) or None, wait_for_supply=wait_for_supply or None, **asked)
+        params = [("dry_run", "true")]
+        return cast(Lease, self._wire.call("POST", "leases", json=body, params=params, repeatable=True))
 
     def lease(self, ref: str, *, wait: str | None = None, timeout: timedelta | None = None) -> Lease:
         """One lease, by id or number, now or (with `wait`) when the state is reached, at `timeout` at the latest."""
@@ -181,13 +196,20 @@ class Client:
         """Give one of an active lease's resources back; one that was given back before stays so."""
         return cast(Lease, self._wire.call("DELETE", "leases", ref, "resources", pool, name, repeatable=True))
 
-    def release(self, ref: str) -> Lease:
-        """Give a lease back; one that is not active yet is cancelled, one that has ended is left alone."""
-        return cast(Lease, self._wire.call("POST", "leases", ref, "release", repeatable=True))
+    def release(self, ref: str, reason: str | None = None) -> Lease:
+        """Give a lease back; one that is not active yet is cancelled, one that has ended is left alone.
 
-    def cancel(self, ref: str) -> Lease:
-        """Cancel a lease in any state; one that has ended is left alone."""
-        return cast(Lease, self._wire.call("POST", "leases", ref, "cancel", repeatable=True))
+        The holder of a lease that somebody else gives back is told who did it, and the reason.
+        """
+        return self._end("release", ref, reason)
+
+    def cancel(self, ref: str, reason: str | None = None) -> Lease:
+        """Cancel a lease in any state; one that has ended is left alone. A holder is told as by `release`."""
+        return self._end("cancel", ref, reason)
+
+    def _end(self, how: str, ref: str, reason: str | None) -> Lease:
+        body = None if reason is None else {"reason": reason}
+        return cast(Lease, self._wire.call("POST", "leases", ref, how, json=body, repeatable=True))
 
     def delivery(self, ref: str) -> Delivery:
         """The access data of an active lease."""
@@ -240,6 +262,14 @@ class Client:
         """Make or change a pool; `folder` (absolute) is where its hooks start."""
         return cast(Applied, self._wire.call("PUT", "pools", name, json=pool, params=_present({"folder": folder})))
 
+    def pause(self, name: str, reason: str) -> dict[str, Any]:
+        """Let a pool lend nothing for now."""
+        return cast(dict[str, Any], self._wire.call("POST", "pools", name, "pause", json={"reason": reason}))
+
+    def resume(self, name: str) -> dict[str, Any]:
+        """Let a paused pool lend again."""
+        return cast(dict[str, Any], self._wire.call("POST", "pools", name, "resume"))
+
     def apply(
         self, file: str | bytes | Mapping[str, Any], *, folder: str | None = None, dry_run: bool = False
     ) -> Applied:
@@ -260,9 +290,11 @@ class Client:
         match: Iterable[str] = (),
         tags: Sequence[str] = (),
         limit: int | None = None,
+        duration: str | None = None,
     ) -> Available:
-        """What a request for `count` resources could get now, or why not."""
-        plain = _present({"pool": pool, "count": str(count), "limit": None if limit is None else str(limit)})
+        """What a request for `count` resources could get now, for a duration or as long as is usual, or why not."""
+        numbers = _texts({"count": count, "limit": limit})
+        plain = _present({"pool": pool, "duration": duration, **numbers})
         return cast(Available, self._wire.call("GET", "available", params=plain + wire.filters(match, tags)))
 
     def resources(
@@ -388,6 +420,11 @@ class Client:
             cursor = page["next_cursor"]
             if cursor is None:
                 return
+
+
+def _request(items: Sequence[ItemRequest], **fields: Any) -> dict[str, Any]:
+    """The body of a request, without what is not said."""
+    return {"items": list(items), **{name: value for name, value in fields.items() if value is not None}}
 
 
 def _texts(numbers: Mapping[str, int | None]) -> dict[str, str | None]:

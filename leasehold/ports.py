@@ -563,8 +563,12 @@ class Store(Protocol):
         after: int = 0,
         before: int | None = None,
         limit: int = 1000,
+        alone: bool = False,
     ) -> list[Event]:
-        """Events after one of them, oldest first; with `before` those before one of them, latest first."""
+        """Events after one of them, oldest first; with `before` those before one of them, latest first.
+
+        `alone`: of a pool itself, not of what is in it.
+        """
         ...
 
     async def runs(self, wanted: RunFilter) -> list[Run]:

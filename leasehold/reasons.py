@@ -111,8 +111,7 @@ def no_such(item: Item, most: int, unknown: Sequence[tuple[str, Sequence[str]]])
     """Why an item can never be served: `unknown` are wishes that nothing satisfies, with what there is instead."""
     where = f"pool {item.pool}" if item.pool else "any pool"
     if most:
-        things = "such resource" if most == 1 else "such resources"
-        return f"{item.count} wanted, and the most that exist are {most} {things} in {where}"
+        return f"{item.count} wanted, and the most that exist in {where} is {most}"
     if not unknown:
         return f"no resource in {where} is all that at once: {wish(item)}"
     said = [

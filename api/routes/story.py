@@ -128,6 +128,14 @@ async def show_log(
     return StreamingResponse(lines, media_type="text/plain; charset=utf-8")
 
 
+@router.get("/pools/{name}/events", response_model=ListAnswer)
+@allow(READ)
+async def list_pool_events(name: str, service: Service, part: Range) -> Response:
+    """List what happened to a pool itself, who paused it and why say, oldest first; it stays after the pool is gone."""
+    happened = await service.store.events(pool=name, after=part.after, before=part.before, limit=part.limit, alone=True)
+    return part.page([render.event(e) for e in happened])
+
+
 @router.get("/pools/{pool}/resources/{name}/events", response_model=ListAnswer)
 @allow(READ)
 async def list_resource_events(

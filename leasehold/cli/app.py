@@ -77,7 +77,7 @@ app.command()(inventory.available)
 app.command()(healing.health)
 app.command()(healing.reconcile)
 app.add_typer(
-    _group("Pools.", ls=pools.list_pools, show=pools.show, queue=pools.queue),
+    _group("Pools.", ls=pools.list_pools, show=pools.show, queue=pools.queue, pause=pools.pause, resume=pools.resume),
     name="pool",
 )
 app.add_typer(

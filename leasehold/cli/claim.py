@@ -102,15 +102,9 @@ class Claim:
             self._pulse.stop()
 
     def _submit(self, client: Client, wait: bool) -> Lease:
-        asked = self._request
         return client.submit(
-            asked.items,
-            duration=asked.duration,
-            priority=asked.priority,
-            description=asked.description,
-            cc=asked.cc,
-            heartbeat=asked.heartbeat,
-            idempotency_key=asked.key,
+            **self._request.asked,
+            idempotency_key=self._request.key,
             wait="active" if wait else None,
             timeout=_FIRST_WAIT,
         )

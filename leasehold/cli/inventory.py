@@ -25,16 +25,25 @@ def available(
     tag: options.Tag = None,
     count: Annotated[int, typer.Option("--count", "-n", min=1, help="How many.")] = 1,
     limit: Annotated[int | None, typer.Option("--limit", min=1, max=1000, help="How many to print at most.")] = None,
+    duration: Annotated[
+        str | None,
+        typer.Option(
+            "--for", metavar="DURATION", callback=options.as_duration, help="For how long; by default as pools lend."
+        ),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Tell what could be leased now, or why not."""
     with connect() as client:
-        answer = client.available(pool, count=count, match=match or (), tags=tag or (), limit=limit)
+        answer = client.available(pool, count=count, match=match or (), tags=tag or (), limit=limit, duration=duration)
     if as_json:
         print_json(answer)
         return
     _print_resources(answer["resources"])
     note(f"{answer['free']} of {answer['total']} free")
+    for promise in answer["promised"]:
+        place = f"{promise['pool']}/{promise['name']}"
+        note(one_line(f"{place} is promised to lease {promise['lease']} from {moment(promise['begins_at'])}"))
     if not answer["open"]:
         soon = f"; the next one at {moment(answer['next_free_at'])}" if answer["next_free_at"] else ""
         note(one_line(f"Not now: {answer['reason']}{soon}"))
@@ -127,7 +136,7 @@ def remove(resource: options.ResourceName, as_json: options.Json = False) -> Non
 
 def offline(
     resource: options.ResourceName,
-    reason: Annotated[str, typer.Option("--reason", "-r", help="Why, for everyone to see.")],
+    reason: options.Reason,
     as_json: options.Json = False,
 ) -> None:
     """Keep a resource from new leases; the one that has it keeps it."""

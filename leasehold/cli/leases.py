@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -26,7 +26,7 @@ from leasehold.cli.output import (
     say,
 )
 from leasehold.cli.progress import progress
-from leasehold.cli.take import print_delivery
+from leasehold.cli.take import print_alternatives, print_delivery
 from leasehold.cli.words import held, moment, name_of, parting, resource_name, standing, step, wanted
 from leasehold.errors import LeaseholdError, NotFound
 from leasehold.model import LeaseState
@@ -83,6 +83,7 @@ def show(lease: options.LeaseRef, as_json: options.Json = False) -> None:
         return
     say(one_line(f"Lease {name_of(found)}: {standing(found)}"))
     print_fields(_facts(found), indent=2)
+    print_alternatives(found)
     if found["resources"]:
         say("Resources")
         print_rows(
@@ -140,14 +141,17 @@ def extend(
     by: Annotated[
         str | None, typer.Option("--by", metavar="DURATION", callback=options.as_duration, help="Longer by this.")
     ] = None,
-    until: Annotated[str | None, typer.Option("--until", metavar="TIME", help="RFC 3339, or local time.")] = None,
+    until: Annotated[
+        str | None,
+        typer.Option("--until", metavar="TIME", callback=options.as_time, help="RFC 3339, or local time."),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Keep an active lease for longer."""
     if (by is None) == (until is None):
         raise typer.BadParameter("give one of --by and --until")
     with connect() as client:
-        _report([client.extend(lease, by=by, until=_read_time(until))], as_json)
+        _report([client.extend(lease, by=by, until=until)], as_json)
 
 
 def heartbeat(lease: options.LeaseRef, as_json: options.Json = False) -> None:
@@ -159,14 +163,14 @@ def heartbeat(lease: options.LeaseRef, as_json: options.Json = False) -> None:
         note("It expects no heartbeats")
 
 
-def release(leases: options.LeaseRefs, as_json: options.Json = False) -> None:
+def release(leases: options.LeaseRefs, reason: options.WhyEnd = None, as_json: options.Json = False) -> None:
     """Give leases back; releasing one twice does no harm."""
-    _steer(leases, lambda client, ref: client.release(ref), as_json)
+    _steer(leases, lambda client, ref: client.release(ref, reason), as_json)
 
 
-def cancel(leases: options.LeaseRefs, as_json: options.Json = False) -> None:
+def cancel(leases: options.LeaseRefs, reason: options.WhyEnd = None, as_json: options.Json = False) -> None:
     """Cancel leases in whatever state they are."""
-    _steer(leases, lambda client, ref: client.cancel(ref), as_json)
+    _steer(leases, lambda client, ref: client.cancel(ref, reason), as_json)
 
 
 def logs(
@@ -227,6 +231,8 @@ def _facts(lease: Lease) -> list[tuple[str, Any]]:
         (name, moment(value))
         for name, value in (
             ("created", lease["created_at"]),
+            ("reserved from", lease["start_at"]),
+            ("active about", lease["queue"] and lease["queue"]["eta"]),
             ("active", lease["active_at"]),
             ("expires", None if lease["ended_at"] else lease["expires_at"]),
             ("heartbeat by", lease["heartbeat_by"]),
@@ -240,13 +246,3 @@ def _facts(lease: Lease) -> list[tuple[str, Any]]:
         ("ticket", lease["ticket"]),
     ]
     return [*fields, *wants, *times, ("Temporal", lease["temporal_url"])]
-
-
-def _read_time(text: str | None) -> str | None:
-    """Write a time as the API wants it: in UTC."""
-    if text is None:
-        return None
-    try:
-        return datetime.fromisoformat(text).astimezone(UTC).isoformat().replace("+00:00", "Z")
-    except (ValueError, OverflowError) as error:
-        raise typer.BadParameter(f"{text!r} is not a time such as 2026-03-01T18:00:00Z") from error

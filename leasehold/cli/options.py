@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
 import typer
@@ -45,6 +45,16 @@ def as_heartbeat(text: str | None) -> str | None:
     if every is not None and every < _SHORTEST_HEARTBEAT:
         raise typer.BadParameter(f"{text!r} is less than the {durations.render(_SHORTEST_HEARTBEAT)} that it takes")
     return text
+
+
+def as_time(text: str | None) -> str | None:
+    """Write a time as the API wants it, in UTC: RFC 3339, or local time where it names no zone."""
+    if text is None:
+        return None
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC).isoformat().replace("+00:00", "Z")
+    except (ValueError, OverflowError) as error:
+        raise typer.BadParameter(f"{text!r} is not a time such as 2026-03-01T18:00:00Z") from error
 
 
 def split_resource(text: str) -> tuple[str, str]:
@@ -109,6 +119,29 @@ Heartbeat = Annotated[
         help="The lease is lost when no heartbeat comes for so long, from the request on; 10s or more.",
     ),
 ]
+StartAt = Annotated[
+    str | None,
+    typer.Option(
+        "--start-at",
+        metavar="TIME",
+        callback=as_time,
+        help="A reservation: promised now, or refused, and granted then. RFC 3339, or local time.",
+    ),
+]
+QueueTimeout = Annotated[
+    str | None,
+    typer.Option(
+        "--queue-timeout",
+        metavar="DURATION",
+        callback=as_duration,
+        help="The lease fails if it has waited so long, whoever is there to see it.",
+    ),
+]
+WaitForSupply = Annotated[
+    bool, typer.Option("--wait-for-supply", help="Wait also for what does not exist yet, instead of being refused.")
+]
+Reason = Annotated[str, typer.Option("--reason", "-r", help="Why, for everyone to see.")]
+WhyEnd = Annotated[str | None, typer.Option("--reason", "-r", help="Why; a holder whose lease you end is told.")]
 Key = Annotated[
     str | None, typer.Option("--key", help="Idempotency key: the same key again gives the same lease, never a second.")
 ]

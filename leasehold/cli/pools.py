@@ -12,6 +12,7 @@ from leasehold.answers import Applied, Change
 from leasehold.cli import options
 from leasehold.cli.connect import connect
 from leasehold.cli.output import note, one_line, print_fields, print_json, print_rows, say, written
+from leasehold.cli.words import exact
 
 _SIGNS = {"add": ("+", "green"), "change": ("~", "yellow"), "remove": ("-", "red")}
 
@@ -40,8 +41,9 @@ def list_pools(as_json: options.Json = False) -> None:
     if as_json:
         print_json({"items": pools, "next_cursor": None})
         return
-    columns = ("name", "free", "total", "waiting", "description")
-    print_rows([column.upper() for column in columns], [[pool.get(column) for column in columns] for pool in pools])
+    columns = ("name", "free", "total", "waiting", "paused", "description")
+    rows = [{**pool, "paused": (pool.get("paused") or {}).get("reason")} for pool in pools]
+    print_rows([column.upper() for column in columns], [[row.get(column) for column in columns] for row in rows])
 
 
 def show(pool: options.PoolName, as_json: options.Json = False) -> None:
@@ -54,14 +56,35 @@ def show(pool: options.PoolName, as_json: options.Json = False) -> None:
         print_fields(found.items())
 
 
+def pause(pool: options.PoolName, reason: options.Reason, as_json: options.Json = False) -> None:
+    """Let a pool lend nothing for now; its holders keep what they have."""
+    with connect() as client:
+        _report(client.pause(pool, reason), as_json)
+
+
+def resume(pool: options.PoolName, as_json: options.Json = False) -> None:
+    """Let a paused pool lend again; who waits for it is served at once."""
+    with connect() as client:
+        _report(client.resume(pool), as_json)
+
+
+def _report(pool: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        print_json(pool)
+        return
+    paused = pool["paused"]
+    standing = f"paused by {paused['by']}: {paused['reason']}" if paused else "lending"
+    say(one_line(f"{pool['name']}: {standing}, {pool['free']} of {pool['total']} free, {pool['waiting']} waiting"))
+
+
 def queue(pool: options.PoolName, as_json: options.Json = False) -> None:
-    """List the leases that wait for a pool, the next one first."""
+    """List the leases that wait for a pool, the next one first, and last the reservations."""
     with connect() as client:
         waiting = list(client.pool_queue(pool))
     if as_json:
         print_json({"items": waiting, "next_cursor": None})
         return
-    print_rows(("POSITION", "LEASE", "OWNER", "REASON"), map(_queue_row, waiting))
+    print_rows(("POSITION", "LEASE", "OWNER", "REASON", "ACTIVE ABOUT"), map(_queue_row, waiting))
 
 
 def print_applied(applied: Applied, as_json: bool) -> None:
@@ -77,7 +100,10 @@ def print_applied(applied: Applied, as_json: bool) -> None:
 
 def _queue_row(lease: dict[str, Any]) -> tuple[Any, ...]:
     place = lease.get("queue") or {}
-    return (place.get("position"), lease.get("number") or lease.get("id"), lease.get("owner"), place.get("reason"))
+    number = lease.get("number") or lease.get("id")
+    # A reservation stands in no queue.
+    position = place.get("position") or "-"
+    return (position, number, lease.get("owner"), place.get("reason"), exact(place.get("eta")))
 
 
 def _read(file: str) -> tuple[bytes, str]:

@@ -25,7 +25,16 @@ class LeaseRequest:
     description: str | None = None
     cc: tuple[str, ...] = ()
     heartbeat: str | None = None
+    start_at: str | None = None
+    queue_timeout: str | None = None
+    wait_for_supply: bool = False
     key: str = field(default_factory=lambda: uuid4().hex)
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What the client is asked for, but for the key."""
+        fields = {name: value for name, value in vars(self).items() if name != "key"}
+        return fields
 
 
 def lease_request(
@@ -36,6 +45,9 @@ def lease_request(
     description: str | None,
     cc: Sequence[str] | None,
     heartbeat: str | None,
+    start_at: str | None,
+    queue_timeout: str | None,
+    wait_for_supply: bool,
     key: str | None,
 ) -> LeaseRequest:
     """Return the request for these items, with a key of its own unless one was given."""
@@ -46,6 +58,9 @@ def lease_request(
         description=description,
         cc=tuple(cc or ()),
         heartbeat=heartbeat,
+        start_at=start_at,
+        queue_timeout=queue_timeout,
+        wait_for_supply=wait_for_supply,
     )
     return replace(asked, key=key) if key else asked
 

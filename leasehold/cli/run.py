@@ -52,6 +52,9 @@ def run(
     priority: options.Priority = None,
     description: options.Description = None,
     cc: options.Cc = None,
+    start_at: options.StartAt = None,
+    queue_timeout: options.QueueTimeout = None,
+    wait_for_supply: options.WaitForSupply = False,
     key: options.Key = None,
     heartbeat: options.Heartbeat = None,
     no_heartbeat: NoHeartbeat = False,
@@ -74,6 +77,9 @@ def run(
         description=description,
         cc=cc,
         heartbeat=None if no_heartbeat else heartbeat or _HEARTBEAT,
+        start_at=start_at,
+        queue_timeout=queue_timeout,
+        wait_for_supply=wait_for_supply,
         key=key,
     )
     if (useless := _unrunnable(command[0])) is not None:

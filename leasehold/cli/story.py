@@ -86,6 +86,14 @@ class _Teller:
         why = f": {event['reason']}" if event["reason"] else ""
         return Line(at=event["at"], text=f"{self._requested(event)}; queued{why}", mood=Mood.BUSY)
 
+    def tell_lease_reserved(self, event: Event) -> Line:
+        self._note(event, "queued")
+        promised = f", promised {_resources(event)}" if _resources(event) else ""
+        return Line(at=event["at"], text=f"{self._requested(event)}; {event['reason']}{promised}", mood=Mood.BUSY)
+
+    def tell_lease_promised(self, event: Event) -> Line:
+        return Line(at=event["at"], text=f"promised {_resources(event)} instead{_why(event)}")
+
     def tell_lease_preparing(self, event: Event) -> Line:
         self._note(event, "granted")
         what = f"granted {_resources(event)}"

@@ -14,15 +14,19 @@ from leasehold.cli.connect import connect
 from leasehold.cli.exits import Exit, of_wait
 from leasehold.cli.output import note, one_line, print_json, say
 from leasehold.cli.progress import progress
-from leasehold.cli.request import lease_request, read_items
+from leasehold.cli.request import LeaseRequest, lease_request, read_items
 from leasehold.cli.signals import Interrupted, Signals
-from leasehold.cli.words import name_of, parting, resource_name
+from leasehold.cli.words import moment, name_of, parting, resource_name
 from leasehold.errors import LeaseholdError
 
 if TYPE_CHECKING:
     from leasehold.client import Client
 
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Print the lease's number at once, and leave it queued.")]
+
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Only say what would be granted, or when: 4 where that is not now.")
+]
 
 
 def take(
@@ -38,9 +42,13 @@ def take(
     priority: options.Priority = None,
     description: options.Description = None,
     cc: options.Cc = None,
+    start_at: options.StartAt = None,
+    queue_timeout: options.QueueTimeout = None,
+    wait_for_supply: options.WaitForSupply = False,
     key: options.Key = None,
     heartbeat: options.Heartbeat = None,
     no_wait: NoWait = False,
+    dry_run: DryRun = False,
     timeout: options.Timeout = None,
     as_json: options.Json = False,
 ) -> None:
@@ -57,8 +65,13 @@ def take(
         description=description,
         cc=cc,
         heartbeat=heartbeat,
+        start_at=start_at,
+        queue_timeout=queue_timeout,
+        wait_for_supply=wait_for_supply,
         key=key,
     )
+    if dry_run:
+        raise typer.Exit(_try(request, as_json))
     with Signals(), connect() as client, Claim(client, request) as claim:
         try:
             if no_wait:
@@ -76,6 +89,31 @@ def take(
     if heartbeat is not None and claim.lease is not None and claim.lease["state"] != "ended" and not as_json:
         note(f"To keep it: leasehold heartbeat {name_of(claim.lease)}, at least every {heartbeat} from now on")
     raise typer.Exit(status)
+
+
+def _try(request: LeaseRequest, as_json: bool) -> int:
+    """Say what would come of a request."""
+    with connect() as client:
+        lease = client.try_submit(**request.asked)
+    if as_json:
+        print_json(lease)
+    elif lease["queue"] is None:
+        for resource in lease["resources"]:
+            say(resource_name(resource))
+    else:
+        place = lease["queue"]
+        say(one_line(place["reason"]))
+        if place["eta"] is not None:
+            say(f"active about {moment(place['eta'])}")
+        print_alternatives(lease)
+    return Exit.NOT_YET if lease["queue"] is not None else Exit.DONE
+
+
+def print_alternatives(lease: Lease) -> None:
+    """Print what could be had now instead of what a lease waits for."""
+    place = lease["queue"]
+    for other in (place and place["alternatives"]) or ():
+        say(one_line(f"free now instead: {other['detail']}"))
 
 
 def _leave_queued(lease: Lease, as_json: bool) -> int:

@@ -62,8 +62,12 @@ def of(
     after: int,
     before: int | None,
     limit: int,
+    alone: bool = False,
 ) -> list[model.Event]:
-    """The events of a lease, or of a resource, after an event's id, oldest first; with `before` the latest first."""
+    """The events of a lease, or of a resource, after an event's id, oldest first; with `before` the latest first.
+
+    `alone`: of a pool itself, not of what is in it.
+    """
     query = select(t.events).where(t.events.c.id > after).limit(limit)
     query = query.order_by(t.events.c.id if before is None else t.events.c.id.desc())
     if before is not None:
@@ -71,6 +75,8 @@ def of(
     for column, value in ((t.events.c.lease, lease), (t.events.c.pool, pool), (t.events.c.resource, resource)):
         if value is not None:
             query = query.where(column == value)
+    if alone:
+        query = query.where(t.events.c.resource.is_(None), t.events.c.lease.is_(None))
     return [_event(row) for row in connection.execute(query)]
 
 

@@ -272,9 +272,9 @@ def _variations(wishes: Sequence[Item], pools: Sequence[str]) -> Iterator[list[_
         if item.names:
             yield [instead(place, replace(item, names=()), ", whatever it is called")]
     for place, item in enumerate(wishes):
+        fewer = [n for n in (*range(item.count - 1, 0, -max(1, item.count // _STEPS)), 1) if n < item.count]
+        yield [instead(place, replace(item, count=n), f", not {item.count}") for n in fewer]
+    for place, item in enumerate(wishes):
         for pool in pools if item.pool and not item.names else ():
             if pool != item.pool:
                 yield [instead(place, replace(item, pool=pool), f", not of {item.pool}")]
-    for place, item in enumerate(wishes):
-        fewer = [n for n in (*range(item.count - 1, 0, -max(1, item.count // _STEPS)), 1) if n < item.count]
-        yield [instead(place, replace(item, count=n), f", not {item.count}") for n in fewer]

@@ -297,9 +297,10 @@ class SqlStore:
         after: int = 0,
         before: int | None = None,
         limit: int = 1000,
+        alone: bool = False,
     ) -> list[Event]:
         return await self.database.read(
-            events.of, lease=lease, pool=pool, resource=resource, after=after, before=before, limit=limit
+            events.of, lease=lease, pool=pool, resource=resource, after=after, before=before, limit=limit, alone=alone
         )
 
     async def runs(self, wanted: RunFilter) -> list[Run]:

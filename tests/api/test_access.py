@@ -87,6 +87,7 @@ MATRIX: dict[str, str] = {
     "GET /v1/pools": "read",
     "GET /v1/pools/{name}": "read",
     "GET /v1/pools/{name}/queue": "read",
+    "GET /v1/pools/{name}/events": "read",
     "GET /v1/resources": "read",
     "GET /v1/pools/{pool}/resources/{name}": "read",
     "GET /v1/pools/{pool}/resources/{name}/events": "read",
@@ -108,6 +109,8 @@ MATRIX: dict[str, str] = {
     "POST /v1/pools/{pool}/resources/{name}/offline": "operate here",
     "POST /v1/pools/{pool}/resources/{name}/online": "operate here",
     "POST /v1/pools/{pool}/resources/{name}/repair": "operate here",
+    "POST /v1/pools/{pool}/pause": "operate here",
+    "POST /v1/pools/{pool}/resume": "operate here",
     "PUT /v1/pools/{name}": "configure here",
     "POST /v1/apply": "configure all",
     "POST /v1/reconcile": "configure all",
@@ -126,6 +129,7 @@ BODIES: dict[str, Json] = {
     "PUT /v1/pools/{name}": {"name": "HERE"},
     "PUT /v1/pools/{pool}/resources/{name}": {},
     "POST /v1/pools/{pool}/resources/{name}/offline": {"reason": "test"},
+    "POST /v1/pools/{pool}/pause": {"reason": "test"},
     "POST /v1/tokens": {"role": "user", "scopes": {"pools": ["HERE"]}},
 }
 

@@ -128,6 +128,7 @@ class TestByHand:
             },
             "file": None,
             "draining": False,
+            "paused": None,
             "total": 2,
             "free": 2,
             "states": {"free": 2},

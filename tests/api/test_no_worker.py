@@ -241,7 +241,7 @@ class TestRefusedOnceAWorkerCame:
         async with alone.worker():
             ended = await alone.ended(lease)
         assert (ended["state"], ended["outcome"], ended["number"]) == ("ended", "failed", None)
-        detail = f"2 wanted, and there are just 1 such resources in pool {self.pool}"
+        detail = f"2 wanted, and the most that exist in pool {self.pool} is 1"
         assert ended["error"] == {"code": "unsatisfiable", "detail": detail}
         same = ("id", "owner", "items", "description", "cc", "priority", "resources", "temporal_url")
         assert {name: ended[name] for name in same} == {name: lease[name] for name in same}

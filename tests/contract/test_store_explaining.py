@@ -284,7 +284,7 @@ class TestSupply:
         [
             (
                 Item(pool="r640", count=25),
-                "25 wanted, and the most that exist are 3 such resources in pool r640",
+                "25 wanted, and the most that exist in pool r640 is 3",
             ),
             (Item(pool="r640", match=("model=R999",)), "no model=R999 in pool r640 (there is R640 or R740)"),
             (Item(pool="r640", tags=("gpu",)), "no tag gpu in pool r640 (there is metal)"),

@@ -56,7 +56,10 @@ def leased(name: str, state: str = "ready", stage: str | None = None, attempt: i
     return {**place, "state": state, "stage": stage, "attempt": attempt, "tags": ["metal"], "properties": {}}
 
 
-QUEUED = {"state": "queued", "queue": {"position": 2, "reason": "needs 1 of lab, 0 free", "eta": None}}
+QUEUED = {
+    "state": "queued",
+    "queue": {"position": 2, "reason": "needs 1 of lab, 0 free", "eta": None, "alternatives": None},
+}
 PREPARING = {"state": "preparing", "resources": [leased("r1", "preparing", "wipe", 1)]}
 ACTIVE = {
     "state": "active",

@@ -97,6 +97,14 @@ def test_a_file_that_is_not_there_is_a_usage_error(api: FakeApi, cli: Cli, tmp_p
 
 def test_available_lists_what_is_free(api: FakeApi, cli: Cli) -> None:
     answer = {"open": True, "reason": None, "free": 1, "total": 3, "next_free_at": None, "resources": [resource("r1")]}
+    promise = {
+        "lease": 7,
+        "pool": "lab",
+        "name": "r2",
+        "begins_at": "2026-01-05T12:00:00Z",
+        "ends_at": "2026-01-05T13:00:00Z",
+    }
+    answer["promised"] = [promise]
     api.answers["GET /v1/available"] = [Answer(200, answer)] * 2
 
     outcome = cli("available", "lab", "-m", "ram__gte=32", "-t", "x86", "-n", "2", "--limit", "5")
@@ -111,6 +119,7 @@ def test_available_lists_what_is_free(api: FakeApi, cli: Cli) -> None:
 def test_available_says_why_there_is_nothing(api: FakeApi, cli: Cli) -> None:
     when = "2020-01-01T00:00:00Z"
     answer = {"open": False, "reason": "all leased", "free": 0, "total": 3, "next_free_at": when, "resources": []}
+    answer["promised"] = []
     api.answers["GET /v1/available"] = [Answer(200, answer)]
 
     assert cli("available").err == f"0 of 3 free\nNot now: all leased; the next one at {when}\n"
@@ -122,7 +131,7 @@ def test_pools_are_listed_and_shown(api: FakeApi, cli: Cli) -> None:
     api.answers["GET /v1/pools"] = [Answer(200, {"items": [pool], "next_cursor": None})] * 2
     api.answers["GET /v1/pools/lab"] = [Answer(200, pool)] * 2
 
-    assert cli("pool", "ls").out == "lab\t1\t2\t0\tA lab\n"
+    assert cli("pool", "ls").out == "lab\t1\t2\t0\t\tA lab\n"
     assert json.loads(cli("pool", "ls", "--json").out) == {"items": [pool], "next_cursor": None}
     assert cli("pool", "show", "lab").out.splitlines() == [
         "name: lab",
@@ -138,12 +147,16 @@ def test_pools_are_listed_and_shown(api: FakeApi, cli: Cli) -> None:
 
 def test_a_pools_queue_is_listed_in_order(api: FakeApi, cli: Cli) -> None:
     waiting = [
-        lease(ordinal, queue={"position": place, "reason": "needs 1 of lab", "eta": None})
-        for place, ordinal in enumerate((4, 2), start=1)
+        lease(ordinal, queue={"position": place, "reason": "needs 1 of lab", "eta": eta, "alternatives": None})
+        for place, ordinal, eta in ((1, 4, "2026-01-05T12:00:00.5Z"), (2, 2, None), (0, 5, None))
     ]
     api.answers["GET /v1/pools/lab/queue"] = [Answer(200, {"items": waiting, "next_cursor": None})]
 
-    assert cli("pool", "queue", "lab").out == "1\t4\talice\tneeds 1 of lab\n2\t2\talice\tneeds 1 of lab\n"
+    assert cli("pool", "queue", "lab").out == (
+        "1\t4\talice\tneeds 1 of lab\t2026-01-05T12:00:00Z\n"
+        "2\t2\talice\tneeds 1 of lab\t\n"
+        "-\t5\talice\tneeds 1 of lab\t\n"
+    )
 
 
 def test_resources_are_listed_with_what_is_wrong_with_them(api: FakeApi, cli: Cli) -> None:

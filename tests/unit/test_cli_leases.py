@@ -52,7 +52,11 @@ def test_ls_shows_grace_the_next_heartbeat_and_only_what_a_lease_still_has(api: 
     have(
         api,
         {**ACTIVE, "in_grace": True, "expires_at": "2026-01-05T10:00:00Z"},
-        {**PREPARING, **replaced, "queue": {"position": 1, "reason": "needs 1 of lab, 0 free", "eta": None}},
+        {
+            **PREPARING,
+            **replaced,
+            "queue": {"position": 1, "reason": "needs 1 of lab, 0 free", "eta": None, "alternatives": None},
+        },
         {**ACTIVE, **replaced, "heartbeat_by": "2026-01-05T10:00:30Z"},
     )
 
