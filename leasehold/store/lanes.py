@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, bindparam, delete, exists, func, insert, select, update
@@ -50,7 +51,7 @@ class Waiting:
         """In which lane it waits; a reservation has one to itself."""
         return lane(self.owner, self.wishes, self.lease if self.start_at else None)
 
-    @property
+    @cached_property
     def wishes(self) -> tuple[Item, ...]:
         """What it still wants, in order."""
         return tuple(self.items.values())
@@ -142,6 +143,8 @@ def _heads() -> Any:
 
 
 _HEADS = _heads()
+_FIRST = _WAITING.where(_Q.lane == bindparam("lane_")).order_by(_Q.priority.desc(), _Q.number).limit(1)
+_FIRST_SHORTER = _FIRST.where(t.leases.c.duration_s < bindparam("duration_s_"))
 
 
 def heads(connection: Connection) -> list[Waiting]:
@@ -190,10 +193,11 @@ def of(connection: Connection, lease: str) -> Waiting | None:
 
 def first_of(connection: Connection, lane: int, *, shorter_than: timedelta | None = None) -> Waiting | None:
     """Who is first in a lane by now, of all, or of those who want it for less time."""
-    query = _WAITING.where(_Q.lane == lane).order_by(_Q.priority.desc(), _Q.number).limit(1)
-    if shorter_than is not None:
-        query = query.where(t.leases.c.duration_s < shorter_than.total_seconds())
-    row = connection.execute(query).one_or_none()
+    if shorter_than is None:
+        found = connection.execute(_FIRST, {"lane_": lane})
+    else:
+        found = connection.execute(_FIRST_SHORTER, {"lane_": lane, "duration_s_": shorter_than.total_seconds()})
+    row = found.one_or_none()
     return None if row is None else _waiting(row)
 
 

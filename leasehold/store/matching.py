@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, exists, insert, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, exists, insert, select
 
 from leasehold import allocation, model
 from leasehold.allocation import ANY_POOL, Award, Candidate, Waiter, Want
@@ -23,6 +23,9 @@ from leasehold.store.lanes import Waiting
 from leasehold.store.reservations import Promises
 from leasehold.store.shares import Excess, Shares
 from leasehold.store.stock import FreeStock
+
+_WAIT = insert(t.waits)
+_LEAVE = delete(t.waits).where(t.waits.c.lease == bindparam("lease_"))
 
 
 def match(tx: Tx, pools: set[str]) -> None:
@@ -117,7 +120,7 @@ class _Round:
         self._catalogue = catalogue.current(tx.connection)
         self._shares = Shares(tx.connection, self._catalogue.policies)
         self._stock = FreeStock(tx.connection, self._catalogue)
-        self._seen: dict[str, tuple[Waiting, Waiter]] = {}
+        self._seen: dict[str, tuple[Waiting, Waiter, int]] = {}
         self.upcoming = [one for one in heads if order.is_upcoming(one, tx.now)]
         self.promises = Promises(tx, self._catalogue, heads)
         if newcomer is not None:
@@ -134,7 +137,7 @@ class _Round:
         """Grant what can be granted, and return what the newcomer gets, which is not granted yet."""
         mine: Award | None = None
         for award in allocation.serve(self._waiters(), self._stock):
-            one, _ = self._seen[award.lease]
+            one, *_ = self._seen[award.lease]
             if one is self._newcomer:
                 mine = award
             else:
@@ -201,16 +204,17 @@ class _Round:
             heapq.heappush(self._line, self._place(following, shorter_than))
 
     def _waiter(self, one: Waiting) -> Waiter:
+        passes = self._passes(one)
         waiter = Waiter(
             lease=one.lease,
             items=one.wishes,
-            passes=self._passes(one),
+            passes=passes,
             # For a reservation whose time has come nobody has looked yet.
             is_blocked=self._newcomer is not None and one is not self._newcomer and one.start_at is None,
             barred=self._shares.barred(one, self._catalogue.pools(one.wishes)),
             promised=self.promises.barring(one),
         )
-        self._seen[one.lease] = (one, waiter)
+        self._seen[one.lease] = (one, waiter, passes)
         return waiter
 
     def _passes(self, one: Waiting) -> int:
@@ -225,8 +229,8 @@ class _Round:
 
     def _note_passes(self) -> None:
         passed: dict[str, int] = {}
-        for one, waiter in self._seen.values():
-            overtaken = self._passes(one) - waiter.passes
+        for one, waiter, passes in self._seen.values():
+            overtaken = passes - waiter.passes
             if overtaken and one is not self._newcomer:
                 passed[one.lease] = one.passed + overtaken
         lanes.note_passed(self._tx, passed)
@@ -240,17 +244,12 @@ def wanted_pools(items: Iterable[Item]) -> set[str]:
     return {item.pool or ANY_POOL for item in items}
 
 
-def waits_for(pools: set[str]) -> ColumnElement[bool]:
-    """Whether a lease wants, or wanted until it was cancelled, of any of these pools."""
-    return exists().where(t.waits.c.lease == t.leases.c.id, t.waits.c.pool.in_({*pools, ANY_POOL}))
-
-
 def wait(tx: Tx, one: Waiting, promise: Forecast | None = None) -> None:
     """Let a lease wait that does not wait yet, for all that it wants or for what is missing.
 
     To a reservation keep what is promised.
     """
-    tx.execute(insert(t.waits), [{"lease": one.lease, "pool": pool} for pool in sorted(wanted_pools(one.wishes))])
+    tx.execute(_WAIT, [{"lease": one.lease, "pool": pool} for pool in sorted(wanted_pools(one.wishes))])
     lanes.enter(tx, one)
     if promise is not None:
         reservations.keep(tx, one, promise, catalogue.current(tx.connection))
@@ -258,7 +257,7 @@ def wait(tx: Tx, one: Waiting, promise: Forecast | None = None) -> None:
 
 def leave(tx: Tx, lease: str, *, reserved: bool) -> None:
     """Let a lease wait no more; one that was `reserved` is promised nothing any more."""
-    tx.execute(delete(t.waits).where(t.waits.c.lease == lease))
+    tx.execute(_LEAVE, {"lease_": lease})
     lanes.leave(tx, lease)
     if reserved:
         reservations.drop(tx, lease)
@@ -304,7 +303,7 @@ def _hand_over(tx: Tx, award: Award, to: Waiting) -> None:
     else:
         events.record(tx, "lease_replaced", lease=award.lease, data=granted_data(award.resources))
     leave(tx, award.lease, reserved=to.start_at is not None)
-    tx.execute(update(t.leases).where(t.leases.c.id == award.lease).values(values))
+    holding.change(tx, award.lease, values)
     granted = granting.grant(tx, to, award)
     if to.state is LeaseState.QUEUED:
         holding.activate_at_once(tx, award.lease, granted, to.duration)

@@ -29,7 +29,7 @@ from leasehold.model import (
     ResourceState,
 )
 from leasehold.ports import Availability, KnownRequest, LeaseFilter, Promise, ResourceFilter
-from leasehold.store import catalogue, facts, matching, refused, specs
+from leasehold.store import catalogue, facts, lanes, matching, refused, specs
 from leasehold.store import tables as t
 from leasehold.store.explain import Explanations
 from leasehold.store.tables import LEASE_WIDE
@@ -329,7 +329,7 @@ def pools(connection: Connection, name: str | None = None) -> list[Pool]:
     found = []
     for row in connection.execute(query).all():
         states = _states(connection, row.name)
-        waiting = select(func.count()).select_from(t.leases).where(t.leases.c.waiting, matching.waits_for({row.name}))
+        waiting = select(func.count()).select_from(t.queue).where(lanes.wants_of({row.name}))
         found.append(
             Pool(
                 spec=specs.from_text(row.text),

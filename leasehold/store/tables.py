@@ -220,14 +220,6 @@ leases = Table(
     CheckConstraint("(state = 'ended') = (ended_at IS NOT NULL)", name="ended_at"),
     CheckConstraint("state <> 'ended' OR outcome IS NOT NULL", name="outcome"),
 )
-WAITING = "waiting"
-Index(
-    "ix_leases_queue",
-    leases.c.priority.desc(),
-    leases.c.number,
-    postgresql_where=text(WAITING),
-    sqlite_where=text(WAITING),
-)
 Index("ix_leases_state_number", leases.c.state, leases.c.number)
 Index("ix_leases_owner_number", leases.c.owner, leases.c.number)
 
