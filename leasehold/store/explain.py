@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -33,16 +34,18 @@ _THERE = (_R.pool == t.grants.c.pool) & (_R.name == t.grants.c.resource)
 
 
 class Explanations:
-    """What one reader asks about leases that wait: what is the same for several is read once."""
+    """What one reader asks about leases (rows of `leases`): what is the same for several is read once."""
 
-    def __init__(self, connection: Connection, now: datetime) -> None:
+    def __init__(self, connection: Connection, now: datetime, leases: Sequence[Row[Any]] = ()) -> None:
         self._connection = connection
         self._now = now
+        self._queued = lanes.of(connection, [lease.id for lease in leases if lease.waiting])
+        self._lines: dict[frozenset[str], list[tuple[int, tuple[int, int], int]]] = {}
         self._supplies: dict[Shape, Supply] = {}
         self._foretold: dict[frozenset[str], dict[str, Forecast]] = {}
 
     def place(self, lease: Row[Any], *, alternatives: bool = False) -> QueuePlace | None:
-        """Where a lease (a row of `leases`) stands that waits; None for one that goes on.
+        """Where one of these leases stands that waits; None for one that goes on.
 
         The position is that among those that want of the same pools, 0 where it waits for none of them. Only where they
         are asked for, `alternatives` say what could be had now instead.
@@ -51,7 +54,7 @@ class Explanations:
             return None
         if not lease.waiting:
             return QueuePlace(position=0, reason=lease.blocked) if lease.blocked else None
-        one = lanes.of(self._connection, lease.id)
+        one = self._queued.get(lease.id)
         if one is None:
             return None
         if order.is_upcoming(one, self._now):
@@ -61,15 +64,19 @@ class Explanations:
         return QueuePlace(
             position=ahead + 1,
             reason="; ".join(part for part in parts if part),
-            eta=self._eta(one) if ahead < FARTHEST else None,
+            eta=self._eta(one, ahead) if ahead < FARTHEST else None,
             alternatives=self._alternatives(one) if alternatives else None,
         )
 
     def queue(self, pool: str) -> list[str]:
         """Who waits for a pool, in the order of service; then who has reserved of it."""
         mine = self._line.waiting({pool}, _MOST_LISTED)
-        reserved = [one for one in lanes.reservations(self._connection) if order.is_upcoming(one, self._now)]
+        reserved = [one for one in self._reservations if order.is_upcoming(one, self._now)]
         return [one.lease for one in (*mine, *(one for one in reserved if pool in self._line.known.pools(one.wishes)))]
+
+    @cached_property
+    def _reservations(self) -> list[Waiting]:
+        return lanes.reservations(self._connection)
 
     @cached_property
     def _line(self) -> Line:
@@ -77,19 +84,25 @@ class Explanations:
 
     def _ahead(self, one: Waiting) -> int:
         """How many go before a lease that want of the same pools."""
-        pools = self._line.known.pools(one.wishes)
-        due = [other for other in self._line.due(pools) if self._line.rank(other) < self._line.rank(one)]
+        pools, mine = self._line.known.pools(one.wishes), self._line.rank(one)
+        due = [
+            other
+            for other in self._reservations
+            if not order.is_upcoming(other, self._now)
+            and self._line.rank(other) < mine
+            and not pools.isdisjoint(self._line.known.pools(other.wishes))
+        ]
         if one.start_at is not None:
             return len(due)
-        my_share, total = self._share(one.owner, pools), len(due)
-        for owner, theirs in lanes.ahead(self._connection, one, pools).items():
-            share = my_share if owner == one.owner else self._share(owner, pools)
-            total += theirs.higher
-            total += theirs.equal if share < my_share else theirs.earlier if share == my_share else 0
-        return total
+        return len(due) + bisect_left(self._standing_in_line(frozenset(pools)), mine[1:])
 
-    def _share(self, owner: str, pools: set[str]) -> tuple[int, int]:
-        return self._line.shares.rank(owner, pools)
+    def _standing_in_line(self, pools: frozenset[str]) -> list[tuple[int, tuple[int, int], int]]:
+        """The ranks of all who want of these pools, in order."""
+        if pools not in self._lines:
+            line = lanes.line(self._connection, pools)
+            shares = {owner: self._line.shares.rank(owner, pools) for owner in {owner for _, owner, _ in line}}
+            self._lines[pools] = sorted((-priority, shares[owner], number) for priority, owner, number in line)
+        return self._lines[pools]
 
     def _obstacles(self, one: Waiting) -> list[str]:
         """What keeps a lease waiting whatever is free."""
@@ -187,9 +200,16 @@ class Explanations:
 
     def _promises(self, one: Waiting) -> list[Row[Any]]:
         """What is promised to others before a lease would have given it back."""
-        query = select(t.promises, _L.number).join(t.leases, _L.id == _P.lease).where(_P.lease != one.lease)
+        if not self._promised:
+            return []
         end = self._now + self._line.claimant(one).lasts
-        return [row for row in self._connection.execute(query) if row.begins < end]
+        return [row for row in self._promised if row.begins < end and row.lease != one.lease]
+
+    @cached_property
+    def _promised(self) -> Sequence[Row[Any]]:
+        query = select(t.promises, _L.number).join(t.leases, _L.id == _P.lease)
+        rows: Sequence[Row[Any]] = self._connection.execute(query).all()
+        return rows
 
     def _is_free_for(self, item: Item, promise: Row[Any]) -> bool:
         """Whether a resource that is promised is free now, and suits an item."""
@@ -210,7 +230,7 @@ class Explanations:
         start = reasons.clock(one.start_at, self._now)
         return QueuePlace(position=0, reason=f"reserved from {start}: {what}", eta=self._ready(one, one.start_at))
 
-    def _eta(self, one: Waiting) -> datetime | None:
+    def _eta(self, one: Waiting, ahead: int) -> datetime | None:
         """When a lease will be active, as far as can be foreseen: not while an operator or a quota holds it up."""
         if facts.suspended(self._connection) is not None or self._line.is_held_up(one):
             return None
@@ -218,13 +238,15 @@ class Explanations:
             outlook, _ = self._line.foretell([], one.wishes, without={one.lease})
             found = outlook.earliest(self._line.claimant(one))
         else:
-            found = self._forecasts(one).get(one.lease)
+            found = self._forecasts(one, ahead).get(one.lease)
         return None if found is None else self._ready(one, found.start)
 
-    def _forecasts(self, one: Waiting) -> dict[str, Forecast]:
+    def _forecasts(self, one: Waiting, ahead: int) -> dict[str, Forecast]:
+        """What is foretold of a lease, and of those before it; of all who are asked for together, for several."""
         pools = frozenset(self._line.known.pools(one.wishes))
         if pools not in self._foretold:
-            _, self._foretold[pools] = self._line.foretell(self._line.waiting(set(pools)))
+            many = FARTHEST if len(self._queued) > 1 else ahead + 1
+            _, self._foretold[pools] = self._line.foretell(self._line.waiting(set(pools), FARTHEST)[:many])
         return self._foretold[pools]
 
     def _ready(self, one: Waiting, granted_at: datetime) -> datetime:

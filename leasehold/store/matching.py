@@ -49,6 +49,11 @@ class Spare:
         """What a request could have, beside what is held for others and what is promised."""
         return self._round.choose(one, self._held)
 
+    @property
+    def holds_back(self) -> bool:
+        """Whether anything is held for others."""
+        return bool(self._held)
+
     def promised(self, duration: timedelta | None) -> list[Promise]:
         """What is promised before one who took it now would have given it back."""
         return self._round.promises.before(duration)
@@ -101,10 +106,14 @@ def reserve(tx: Tx, newcomer: Waiting, *, again: bool) -> Offer:
 
 @dataclass(frozen=True)
 class _Place:
-    """A lease's place in the line; `shorter_than` where it stands for those of its lane who want it for less time."""
+    """A lease's place in the line, and the pools that it may be served from.
+
+    `shorter_than` where it stands for those of its lane who want it for less time.
+    """
 
     rank: order.Rank
     one: Waiting
+    pools: Collection[str]
     shorter_than: timedelta | None = None
 
     def __lt__(self, other: _Place) -> bool:
@@ -154,7 +163,7 @@ class _Round:
         """What a request could have beside what is held, if nobody else were served."""
         if self._shares.excess(one) is not None or order.paused(one, self._catalogue) is not None:
             return None
-        wants = [*self._waiter(one).wants, *held]
+        wants = [*self._waiter(one, self._catalogue.pools(one.wishes)).wants, *held]
         chosen = allocation.assign(wants, self._stock.free_for(wants))
         return None if chosen is None else chosen[: len(one.items)]
 
@@ -178,15 +187,14 @@ class _Round:
         while self._line:
             place = heapq.heappop(self._line)
             one = place.one
-            now = self._place(one, place.shorter_than)
-            if now.rank > place.rank:
+            if self._shares.rank(one.owner, place.pools) > place.rank[2]:
                 # Its owner was given something since.
-                heapq.heappush(self._line, now)
+                heapq.heappush(self._line, self._place(one, place.shorter_than))
                 continue
             if self._shares.excess(one) is not None or order.paused(one, self._catalogue) is not None:
                 # As it is for all of its owner's behind it, who want the same.
                 continue
-            waiter = self._waiter(one)
+            waiter = self._waiter(one, place.pools)
             yield waiter
             if one is self._newcomer:
                 return
@@ -203,25 +211,23 @@ class _Round:
         if following is not None:
             heapq.heappush(self._line, self._place(following, shorter_than))
 
-    def _waiter(self, one: Waiting) -> Waiter:
-        passes = self._passes(one)
+    def _waiter(self, one: Waiting, pools: Collection[str]) -> Waiter:
+        passes = self._passes(one, pools)
         waiter = Waiter(
             lease=one.lease,
             items=one.wishes,
             passes=passes,
             # For a reservation whose time has come nobody has looked yet.
             is_blocked=self._newcomer is not None and one is not self._newcomer and one.start_at is None,
-            barred=self._shares.barred(one, self._catalogue.pools(one.wishes)),
+            barred=self._shares.barred(one, pools),
             promised=self.promises.barring(one),
         )
         self._seen[one.lease] = (one, waiter, passes)
         return waiter
 
-    def _passes(self, one: Waiting) -> int:
+    def _passes(self, one: Waiting, pools: Collection[str]) -> int:
         """How many may yet be served before it that come behind it."""
-        policies = [
-            self._catalogue.policies[p] for p in self._catalogue.pools(one.wishes) if p in self._catalogue.policies
-        ]
+        policies = [self._catalogue.policies[pool] for pool in pools if pool in self._catalogue.policies]
         waited = self._tx.now - one.since
         if one.start_at is not None or any(waited >= policy.starve_after for policy in policies):
             return 0
@@ -236,7 +242,8 @@ class _Round:
         lanes.note_passed(self._tx, passed)
 
     def _place(self, one: Waiting, shorter_than: timedelta | None = None) -> _Place:
-        return _Place(order.rank(one, self._catalogue, self._shares), one, shorter_than)
+        pools = self._catalogue.pools(one.wishes)
+        return _Place(order.rank(one, pools, self._shares), one, pools, shorter_than)
 
 
 def wanted_pools(items: Iterable[Item]) -> set[str]:

@@ -107,7 +107,7 @@ def _leases(
     )
     for row in connection.execute(query):
         held[row.lease].append(_leased(row))
-    explanations = Explanations(connection, now)
+    explanations = Explanations(connection, now, rows if explained else ())
     return [
         _lease(row, tuple(held[row.id]), explanations.place(row, alternatives=alternatives) if explained else None)
         for row in rows
@@ -295,8 +295,10 @@ def _spare(
     if connection.execute(select(t.queue.c.lease).limit(1)).first() is None:
         return free, ()
     rows = {(row.pool, row.name): row for row in free}
-    spare = matching.Spare(connection, now, {pool for pool, _ in rows})
+    spare = matching.Spare(connection, now, {row.pool for row in free})
     promised = [promise for promise in spare.promised(duration) if (promise.pool, promise.name) in rows]
+    if not promised and not spare.holds_back:
+        return free, ()
     candidates = [
         Candidate(
             pool=row.pool,

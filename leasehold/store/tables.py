@@ -247,6 +247,8 @@ queue = Table(
     _column("start_at", Utc, nullable=True, comment="A reservation: not served before"),
 )
 Index("ix_queue_lane", queue.c.lane, queue.c.priority.desc(), queue.c.number)
+RESERVED = "start_at IS NOT NULL"
+Index("ix_queue_reserved", queue.c.start_at, postgresql_where=text(RESERVED), sqlite_where=text(RESERVED))
 
 waits = Table(
     "waits",

@@ -217,7 +217,7 @@ class Anything(RuleBasedStateMachine):
             # Its own promise goes before that of others, though it be late.
             if any(promise.lease == grant.lease for promise in theirs):
                 continue
-            assert all(promise.begins >= end for promise in theirs), f"{grant.lease} has what is promised"
+            assert all(promise.begins >= end for promise in theirs), f"{grant} has what is promised: {self._promises}"
 
     @invariant()
     def a_reservation_begins_when_its_time_has_come_and_what_it_wants_is_free(self) -> None:
