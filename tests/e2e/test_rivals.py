@@ -75,8 +75,10 @@ def active(connection: Connection) -> list[Span]:
 @pytest.fixture
 def site(new_postgres: NewDatabase, tmp_path: Path) -> Iterator[Site]:
     main, logs = new_postgres("main"), new_postgres("logs")
-    urls = {"LEASEHOLD_DATABASE_URL": main, "LEASEHOLD_LOGS_URL": logs}
-    with Nursery() as nursery, Parts(tmp_path, nursery, workers=2, **urls) as parts:
+    with (
+        Nursery() as nursery,
+        Parts(tmp_path, nursery, workers=2, LEASEHOLD_DATABASE_URL=main, LEASEHOLD_LOGS_URL=logs) as parts,
+    ):
         until(lambda: all("working" in parts.log_of(w).read_text() for w in ("worker", "worker2")), "both work")
         yield Site(parts, main, tmp_path)
 
