@@ -126,8 +126,9 @@ def test_available_says_why_there_is_nothing(api: FakeApi, cli: Cli) -> None:
 
 
 def test_available_for_a_time_asks_for_that_long(api: FakeApi, cli: Cli) -> None:
-    answer = {"open": True, "reason": None, "free": 1, "total": 1, "next_free_at": None, "promised": []}
-    api.answers["GET /v1/available"] = [Answer(200, {**answer, "resources": [resource("r1")]})]
+    nothing: dict[str, Any] = {"reason": None, "next_free_at": None, "promised": []}
+    answer = {**nothing, "open": True, "free": 1, "total": 1, "resources": [resource("r1")]}
+    api.answers["GET /v1/available"] = [Answer(200, answer)]
 
     assert cli("available", "lab", "--for", "10h").out == "lab/r1\tfree\t\tx86,metal\n"
     assert dict(api.requests[0].query) == {"pool": "lab", "count": "1", "duration": "10h"}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 
@@ -27,7 +27,7 @@ def hours(count: float) -> timedelta:
     return timedelta(hours=count)
 
 
-def diary(name: str, *taken: tuple[float, float], tags: Sequence[str] = (), pool: str = "r640") -> Diary:
+def diary(name: str, *taken: tuple[float, float], tags: Collection[str] = (), pool: str = "r640") -> Diary:
     """A resource that is taken for these hours."""
     candidate = Candidate(pool=pool, name=name, tags=frozenset(tags), properties={})
     return Diary(candidate=candidate, taken=sorted((at(start), at(end)) for start, end in taken))
@@ -48,7 +48,8 @@ def settled(outlook: Outlook, *claimants: Claimant) -> list[tuple[float, list[li
     """From when on, in hours after nine, and what each of them will have."""
     found = [outlook.settle(one) for one in claimants]
     return [
-        one and ((one.start - NINE) / hours(1), [[c.name for c in group] for group in one.resources]) for one in found
+        None if one is None else ((one.start - NINE) / hours(1), [[c.name for c in group] for group in one.resources])
+        for one in found
     ]
 
 
