@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 NoWait = Annotated[bool, typer.Option("--no-wait", help="Print the lease's number at once, and leave it queued.")]
 
 DryRun = Annotated[
-    bool, typer.Option("--dry-run", help="Only say what would be granted, or when: 4 where that is not now.")
+    bool,
+    typer.Option("--dry-run", help="Only say what would be granted or promised, or when: 4 where it would wait."),
 ]
 
 
@@ -95,18 +96,19 @@ def _try(request: LeaseRequest, as_json: bool) -> int:
     """Say what would come of a request."""
     with connect() as client:
         lease = client.try_submit(**request.asked)
+    place = lease["queue"]
     if as_json:
         print_json(lease)
-    elif lease["queue"] is None:
+    elif place is None:
         for resource in lease["resources"]:
             say(resource_name(resource))
     else:
-        place = lease["queue"]
         say(one_line(place["reason"]))
         if place["eta"] is not None:
             say(f"active about {moment(place['eta'])}")
         print_alternatives(lease)
-    return Exit.NOT_YET if lease["queue"] is not None else Exit.DONE
+    # A reservation that would be kept stands in no queue.
+    return Exit.NOT_YET if place is not None and place["position"] else Exit.DONE
 
 
 def print_alternatives(lease: Lease) -> None:

@@ -187,6 +187,103 @@ def test_who_wants_something_else_passes_without_being_counted() -> None:
     assert head.passes == 1
 
 
+def wanting(item: Item, *barred: str | tuple[str, str]) -> list[list[str]] | None:
+    """What serves one that may not have some of it, of one host in each of two pools."""
+    free = [candidate("a", pool="p"), candidate("b", pool="q")]
+    return names(allocation.assign([Want(item=item, barred=barred)], free))
+
+
+def test_a_barred_pool_serves_nothing() -> None:
+    assert wanting(Item()) == [["a"]]
+    assert wanting(Item(), "p") == [["b"]]
+    assert wanting(Item(pool="p"), "p") is None
+    assert wanting(Item(count=2), "p") is None
+    assert wanting(Item(), "p", "q") is None
+
+
+def test_a_barred_resource_serves_nothing_and_its_pool_does() -> None:
+    assert wanting(Item(), ("p", "a")) == [["b"]]
+    assert wanting(Item(pool="p"), ("p", "a")) is None
+    # A name means nothing without its pool.
+    assert wanting(Item(pool="p"), ("q", "a")) == [["a"]]
+    assert wanting(Item(count=2), ("p", "other")) == [["a", "b"]]
+
+
+def test_what_is_barred_for_one_item_may_serve_another() -> None:
+    free = [candidate("a"), candidate("b")]
+    wants = [Want(item=Item(), barred=[("r640", "a")]), Want(item=Item())]
+    assert names(allocation.assign(wants, free)) == [["b"], ["a"]]
+
+
+def test_what_is_promised_to_others_bars_every_item_and_a_full_pool_those_of_any_pool() -> None:
+    waiter = Waiter(lease="one", items=[Item(pool="p"), Item()], barred=["q"], promised=[("p", "a")])
+    named, any_pool = waiter.wants
+    assert set(named.barred) == {("p", "a")}
+    assert set(any_pool.barred) == {"q", ("p", "a")}
+
+
+def test_who_may_not_have_what_is_promised_lets_it_pass_without_being_counted() -> None:
+    barred = Waiter(lease="barred", items=[Item()], passes=1, promised=[("r640", "a")])
+    others = [Waiter(lease="other", items=[Item()], passes=16)]
+    assert [award.lease for award in allocation.serve([barred, *others], Shelf([candidate("a")]))] == ["other"]
+    assert barred.passes == 1
+
+
+def held_back(*waiting: Waiter, free: Sequence[Candidate]) -> list[tuple[int, tuple[str, ...]]]:
+    """How much is held, and with which tags."""
+    return [(want.item.count, want.item.tags) for want in allocation.held_back(waiting, Shelf(free))]
+
+
+def test_for_one_that_lets_others_pass_nothing_is_held() -> None:
+    assert held_back(Waiter(lease="one", items=[Item(count=5)], passes=1), free=[candidate("a")]) == []
+
+
+def test_as_much_is_held_as_there_is_of_what_is_wanted() -> None:
+    free = [candidate("a"), candidate("b"), candidate("gpu", "gpu")]
+    wants = [Item(count=2, tags=("gpu",)), Item(count=9)]
+    assert held_back(Waiter(lease="one", items=wants), free=free) == [(1, ("gpu",)), (2, ())]
+    assert held_back(Waiter(lease="one", items=[Item(tags=("fpga",))]), free=free) == []
+
+
+def test_what_is_held_for_one_is_not_held_for_the_next() -> None:
+    free = [candidate("a"), candidate("b"), candidate("c")]
+    waiting = [Waiter(lease=name, items=[Item(count=2)]) for name in ("first", "second", "third")]
+    assert held_back(*waiting, free=free) == [(2, ()), (1, ())]
+
+
+def test_what_is_barred_is_not_held() -> None:
+    free = [candidate("a"), candidate("b")]
+    assert held_back(Waiter(lease="one", items=[Item(count=2)], promised=[("r640", "a")]), free=free) == [(1, ())]
+
+
+def test_what_is_held_keeps_its_bars() -> None:
+    waiter = Waiter(lease="one", items=[Item(count=2)], promised=[("r640", "a")])
+    (want,) = allocation.held_back([waiter], Shelf([candidate("a"), candidate("b")]))
+    assert set(want.barred) == {("r640", "a")}
+
+
+@pytest.mark.parametrize(
+    ("item", "said"),
+    [
+        (Item(match=("model=R999",)), [("model=R999", ["R640", "R740"])]),
+        (Item(match=("model=R999", "model=R640")), [("model=R999", ["R640", "R740"])]),
+        (Item(match=("ram=1",)), [("ram=1", [])]),
+        (Item(tags=("gpu", "metal")), [("tag gpu", ["metal", "x86"])]),
+        (Item(names=("a", "c")), [("resource c", [])]),
+        # Each of these there is, though not together.
+        (Item(match=("model=R740",), tags=("x86",), names=("a",)), []),
+    ],
+)
+def test_what_there_is_not_is_told_with_what_there_is(item: Item, said: list[tuple[str, list[str]]]) -> None:
+    there = [candidate("a", "metal", "x86", model="R640"), candidate("b", "metal", model="R740")]
+    assert allocation.unknown(item, there, {"a", "b"}) == said
+
+
+def test_of_much_that_there_is_only_some_is_told() -> None:
+    there = [candidate(f"host{n}", f"tag{n}", serial=n) for n in range(9)]
+    assert [len(some) for _, some in allocation.unknown(Item(match=("serial=x",), tags=("y",)), there, set())] == [5, 5]
+
+
 def test_the_least_capable_comes_first() -> None:
     plain = candidate("plain", cores=8)
     better = [candidate("large", cores=64), candidate("disks", cores=8, disks=[{"size": 1}]), candidate("gpu", "gpu")]

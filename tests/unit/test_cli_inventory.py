@@ -110,7 +110,7 @@ def test_available_lists_what_is_free(api: FakeApi, cli: Cli) -> None:
     outcome = cli("available", "lab", "-m", "ram__gte=32", "-t", "x86", "-n", "2", "--limit", "5")
 
     assert outcome.out == "lab/r1\tfree\t\tx86,metal\n"
-    assert outcome.err == "1 of 3 free\n"
+    assert outcome.err == "1 of 3 free\nlab/r2 is promised to lease 7 from 2026-01-05T12:00:00Z\n"
     wanted = {"pool": "lab", "count": "2", "limit": "5", "tags": "x86", "properties.ram__gte": "32"}
     assert dict(api.requests[0].query) == wanted
     assert json.loads(cli("available", "--json").out) == answer
@@ -123,6 +123,16 @@ def test_available_says_why_there_is_nothing(api: FakeApi, cli: Cli) -> None:
     api.answers["GET /v1/available"] = [Answer(200, answer)]
 
     assert cli("available").err == f"0 of 3 free\nNot now: all leased; the next one at {when}\n"
+
+
+def test_available_for_a_time_asks_for_that_long(api: FakeApi, cli: Cli) -> None:
+    nothing: dict[str, Any] = {"reason": None, "next_free_at": None, "promised": []}
+    answer = {**nothing, "open": True, "free": 1, "total": 1, "resources": [resource("r1")]}
+    api.answers["GET /v1/available"] = [Answer(200, answer)]
+
+    assert cli("available", "lab", "--for", "10h").out == "lab/r1\tfree\t\tx86,metal\n"
+    assert dict(api.requests[0].query) == {"pool": "lab", "count": "1", "duration": "10h"}
+    assert cli("available", "lab", "--for", "soon").status == 2
 
 
 def test_pools_are_listed_and_shown(api: FakeApi, cli: Cli) -> None:
@@ -143,6 +153,64 @@ def test_pools_are_listed_and_shown(api: FakeApi, cli: Cli) -> None:
         '  wipe: [{"run": ["./wipe.sh"], "timeout": "30m", "attempts": 1}]',
     ]
     assert json.loads(cli("pool", "show", "lab", "--json").out) == pool
+
+
+PAUSED = {"reason": "new\nswitch", "by": "bob", "since": "2026-01-05T09:00:00Z"}
+
+
+def test_a_paused_pool_is_listed_with_its_reason(api: FakeApi, cli: Cli) -> None:
+    pool = {"name": "lab", "description": "A lab", "free": 0, "total": 2, "waiting": 3, "paused": PAUSED}
+    api.answers["GET /v1/pools"] = [Answer(200, {"items": [pool], "next_cursor": None})]
+
+    assert cli("pool", "ls").out == "lab\t0\t2\t3\tnew switch\tA lab\n"
+
+
+@pytest.mark.parametrize(
+    ("argv", "call", "body", "paused", "said"),
+    [
+        (
+            ["pause", "lab", "--reason", "new switch"],
+            "POST /v1/pools/lab/pause",
+            b'{"reason":"new switch"}',
+            PAUSED,
+            "paused by bob: new switch",
+        ),
+        (["resume", "lab"], "POST /v1/pools/lab/resume", b"", None, "lending"),
+    ],
+)
+def test_operators_pause_and_resume_a_pool(
+    api: FakeApi, cli: Cli, argv: list[str], call: str, body: bytes, paused: object, said: str
+) -> None:
+    pool = {"name": "lab", "free": 1, "total": 2, "waiting": 3, "paused": paused}
+    api.answers[call] = [Answer(200, pool)] * 2
+
+    outcome = cli("pool", *argv)
+
+    assert (outcome.status, outcome.out) == (0, f"lab: {said}, 1 of 2 free, 3 waiting\n")
+    assert api.requests[0].body == body
+    assert json.loads(cli("pool", *argv, "--json").out) == pool
+
+
+def test_a_pool_is_not_paused_without_a_reason(api: FakeApi, cli: Cli) -> None:
+    assert cli("pool", "pause", "lab").status == 2
+    assert not api.requests
+
+
+def test_a_pool_that_is_not_there_is_one_sentence(api: FakeApi, cli: Cli) -> None:
+    api.answers["POST /v1/pools/nope/resume"] = [problem(404, "pool_unknown", "there is no pool nope")]
+
+    outcome = cli("pool", "resume", "nope")
+
+    assert (outcome.status, outcome.out, outcome.err) == (1, "", "there is no pool nope (pool_unknown)\n")
+
+
+def test_a_long_queue_is_asked_for_page_by_page(api: FakeApi, cli: Cli) -> None:
+    place = {"position": 1, "reason": "needs 1 of lab", "eta": None, "alternatives": None}
+    pages = [{"items": [lease(n, queue=place)], "next_cursor": more} for n, more in ((1, "100"), (2, None))]
+    api.answers["GET /v1/pools/lab/queue"] = [Answer(200, page) for page in pages]
+
+    assert [line.split("\t")[1] for line in cli("pool", "queue", "lab").out.splitlines()] == ["1", "2"]
+    assert [dict(one.query).get("cursor") for one in api.requests] == [None, "100"]
 
 
 def test_a_pools_queue_is_listed_in_order(api: FakeApi, cli: Cli) -> None:

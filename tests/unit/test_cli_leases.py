@@ -205,6 +205,31 @@ def test_one_lease_that_cannot_be_released_does_not_keep_the_others(api: FakeApi
     assert outcome.out == "Lease 2: ended: released\n"
 
 
+@pytest.mark.parametrize("verb", ["release", "cancel"])
+def test_a_reason_to_end_a_lease_is_sent_for_each_of_them(api: FakeApi, cli: Cli, verb: str) -> None:
+    have(api, ACTIVE, ACTIVE)
+
+    assert cli(verb, "1", "2", "--reason", "the rack is moved").status == 0
+    assert [one.json for one in api.requests] == [{"reason": "the rack is moved"}] * 2
+
+
+@pytest.mark.parametrize("verb", ["release", "cancel"])
+def test_without_a_reason_nothing_is_sent(api: FakeApi, cli: Cli, verb: str) -> None:
+    have(api, ACTIVE)
+
+    cli(verb, "1")
+
+    assert [one.body for one in api.requests] == [b""]
+
+
+def test_a_holder_reads_by_whom_and_why_a_lease_was_ended(api: FakeApi, cli: Cli) -> None:
+    error = {"code": "ended_by_operator", "detail": "ended by bob: the rack is moved"}
+    have(api, {**ENDED, "error": error})
+
+    assert cli("wait", "1", "--for", "ended").status == 0
+    assert "ended: released (ended_by_operator): ended by bob: the rack is moved" in cli("ls", "--all").out
+
+
 def test_a_release_that_no_worker_has_heard_of_yet_is_told(api: FakeApi, cli: Cli) -> None:
     api.answers["POST /v1/leases/1/release"] = [Answer(202, lease(1, **ACTIVE))]
 

@@ -227,3 +227,25 @@ def test_without_an_api_there_is_125() -> None:
         pass
 
     assert run(gone, "--", "echo", "ran").status == 125
+
+
+def test_options_say_when_and_how_patiently(api: FakeApi) -> None:
+    options = "--start-at 2026-03-01T17:00:00Z --queue-timeout 30m --wait-for-supply"
+    assert run(api, *options.split(), "--", "true").status == 0
+
+    (asked,) = api.calls("POST", "/v1/leases")
+    assert {key: asked.json[key] for key in ("start_at", "queue_timeout", "wait_for_supply")} == {
+        "start_at": "2026-03-01T17:00:00Z",
+        "queue_timeout": "30m",
+        "wait_for_supply": True,
+    }
+
+
+def test_a_command_is_not_started_when_patience_is_over(api: FakeApi) -> None:
+    error = {"code": "queue_timeout", "detail": "not granted in time"}
+    api.way = [QUEUED, {"state": "ended", "outcome": "failed", "error": error}]
+
+    outcome = run(api, "--queue-timeout", "10m", "--", "echo", "never")
+
+    assert (outcome.status, outcome.out) == (125, "")
+    assert "(queue_timeout): not granted in time; the command was not started" in outcome.err

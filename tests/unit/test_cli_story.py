@@ -236,6 +236,58 @@ class TestALease:
 
         assert cli("show", "1").out.startswith("Lease 1: queued, position 2: needs 1 of lab, 0 free\n")
 
+    def test_one_that_waits_says_until_when_and_what_could_be_had_instead(self, api: FakeApi, cli: Cli) -> None:
+        instead = [{"detail": "1 of lab,\nnot 2", "items": []}, {"detail": "2 of vm, not of lab", "items": []}]
+        place = {"position": 1, "reason": "needs 2 of lab; 1 free", "eta": "2026-01-05T12:00:00.5Z"}
+        api.add(lease(1, state="queued", queue={**place, "alternatives": instead}))
+        api.events = EVENTS[:1]
+
+        shown = cli("show", "1").out.partition("What happened")[0].splitlines()
+
+        assert shown[0] == "Lease 1: queued, position 1: needs 2 of lab; 1 free"
+        assert "  active about: 2026-01-05T12:00:00Z" in shown
+        assert shown[-2:] == ["free now instead: 1 of lab, not 2", "free now instead: 2 of vm, not of lab"]
+
+    def test_a_reservation_from_its_promise_to_its_beginning(self, api: FakeApi, cli: Cli) -> None:
+        start = "2026-01-05T22:00:00Z"
+        reserved = {"number": 1, "resources": ["lab/r1", "lab/r2"]}
+        events = [
+            event(1, "09:00:00", "lease_reserved", actor="alice", reason=f"reserved from {start}", data=reserved),
+            event(2, "10:00:00", "lease_promised", reason="lab/r1 is broken", data={"resources": ["lab/r2", "lab/r3"]}),
+            event(3, "22:00:00", "lease_preparing", data={"resources": ["lab/r2", "lab/r3"]}),
+        ]
+        place = {"position": 0, "reason": "reserved from 22:00 UTC: lab/r2 and lab/r3", "eta": start}
+        have(api, {"start_at": start, "queue": {**place, "alternatives": None}}, events)
+
+        outcome = cli("show", "1")
+
+        assert outcome.out.startswith("Lease 1: queued: reserved from 22:00 UTC: lab/r2 and lab/r3\n")
+        assert f"  reserved from: {start}\n  active about: {start}\n" in outcome.out
+        assert told(outcome) == [
+            f"requested by alice: 1 lab; reserved from {start}, promised lab/r1, lab/r2",
+            "promised lab/r2, lab/r3 instead: lab/r1 is broken",
+            "granted lab/r2, lab/r3 after 13h in the queue",
+        ]
+
+    def test_a_reservation_to_which_nothing_could_be_promised(self, api: FakeApi, cli: Cli) -> None:
+        reserved = event(
+            1, "09:00:00", "lease_reserved", actor="alice", reason="reserved from later", data={"number": 1}
+        )
+        have(api, QUEUED, [reserved])
+
+        assert told(cli("show", "1")) == ["requested by alice: 1 lab; reserved from later"]
+
+    def test_one_that_somebody_else_ended(self, api: FakeApi, cli: Cli) -> None:
+        error = {"code": "ended_by_operator", "detail": "ended by bob: the rack is moved"}
+        data = {"outcome": "released", "error": error}
+        ended = event(2, "09:05:00", "lease_releasing", actor="bob", reason="the rack is moved", data=data)
+        have(api, {**ENDED, "error": error}, [EVENTS[0], ended])
+
+        outcome = cli("show", "1")
+
+        assert outcome.out.startswith("Lease 1: ended: released (ended_by_operator): ended by bob: the rack is moved\n")
+        assert told(outcome)[1:] == ["released by bob: ended by bob: the rack is moved (ended_by_operator)"]
+
     def test_output_that_cannot_be_had_keeps_nobody_from_the_story(self, api: FakeApi, cli: Cli) -> None:
         have(api, ENDED, [EVENTS[7]], [RUNS[2]])
         api.answers["GET /v1/leases/lease-1/log"] = [problem(503, "unavailable", "the database does not answer")] * 50

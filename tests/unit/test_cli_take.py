@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.cli_runner import Cli, finish, kill_leftovers, start
-from tests.unit.fake_api import ACTIVE, PREPARING, QUEUED, Answer, FakeApi, leased, problem
+from tests.unit.cli_runner import Cli, Outcome, finish, kill_leftovers, start
+from tests.unit.fake_api import ACTIVE, PREPARING, QUEUED, Answer, FakeApi, lease, leased, problem
 
 
 @pytest.fixture
@@ -119,6 +119,101 @@ def test_options_say_how(api: FakeApi, cli: Cli) -> None:
     assert asked.headers["idempotency-key"] == "K"
 
 
+def test_options_say_when_and_how_patiently(api: FakeApi, cli: Cli) -> None:
+    options = "--start-at 2026-03-01T18:00:00+01:00 --queue-timeout 30m --wait-for-supply"
+    assert cli("take", "lab", *options.split()).status == 0
+
+    (asked,) = api.calls("POST", "/v1/leases")
+    assert {key: value for key, value in asked.json.items() if key != "items"} == {
+        "start_at": "2026-03-01T17:00:00Z",
+        "queue_timeout": "30m",
+        "wait_for_supply": True,
+    }
+
+
+def test_a_lease_that_ran_out_of_patience_is_told(api: FakeApi, cli: Cli) -> None:
+    error = {"code": "queue_timeout", "detail": "not granted by 2026-01-05T09:10:00Z, as long as it was to wait"}
+    api.way = [QUEUED, {"state": "ended", "outcome": "failed", "error": error}]
+
+    told = cli("take", "lab", "--queue-timeout", "10m")
+
+    assert told.status == 5
+    assert "(queue_timeout): not granted by 2026-01-05T09:10:00Z" in told.err
+
+
+def test_a_reservation_that_cannot_be_kept_is_refused_with_the_earliest_time(api: FakeApi, cli: Cli) -> None:
+    api.answers["POST /v1/leases"] = [problem(409, "not_reservable", "not then; the earliest is later")]
+
+    outcome = cli("take", "lab", "--start-at", "2026-03-01T18:00:00Z")
+
+    assert (outcome.status, outcome.err) == (3, "not then; the earliest is later (not_reservable)\n")
+
+
+def try_(api: FakeApi, cli: Cli, answer: dict[str, Any], *options: str) -> Outcome:
+    """Try a request whose outcome the API tells; nothing but that is asked."""
+    api.answers["POST /v1/leases"] = [Answer(200, lease(1, **{"id": None, "number": None, **answer}))]
+    outcome = cli("take", "lab", "--dry-run", *options)
+    (asked,) = api.requests
+    assert dict(asked.query) == {"dry_run": "true"}
+    assert "idempotency-key" not in asked.headers
+    return outcome
+
+
+def test_a_dry_run_prints_what_would_be_granted(api: FakeApi, cli: Cli) -> None:
+    outcome = try_(api, cli, {**ACTIVE, "resources": [leased("r1"), leased("r2")]}, "-n", "2")
+
+    assert (outcome.status, outcome.out, outcome.err) == (0, "lab/r1\nlab/r2\n", "")
+    assert api.requests[0].json == {"items": [{"pool": "lab", "count": 2}]}
+
+
+def test_a_dry_run_says_why_not_when_and_what_instead(api: FakeApi, cli: Cli) -> None:
+    place = {"position": 1, "reason": "needs 2 of\nlab; 1 free", "eta": "2026-01-05T12:00:00.5Z"}
+    instead = [{"detail": "1 of lab, not 2", "items": [{"pool": "lab", "count": 1}]}]
+
+    outcome = try_(api, cli, {"queue": {**place, "alternatives": instead}})
+
+    assert outcome.status == 4
+    assert outcome.out.splitlines() == [
+        "needs 2 of lab; 1 free",
+        "active about 2026-01-05T12:00:00Z",
+        "free now instead: 1 of lab, not 2",
+    ]
+
+
+def test_a_dry_run_says_no_time_where_nobody_knows_it(api: FakeApi, cli: Cli) -> None:
+    place = {"position": 1, "reason": "lab is paused: new switch", "eta": None, "alternatives": []}
+
+    outcome = try_(api, cli, {"queue": place})
+
+    assert (outcome.status, outcome.out) == (4, "lab is paused: new switch\n")
+
+
+def test_a_dry_run_of_a_reservation_says_that_it_would_be_kept(api: FakeApi, cli: Cli) -> None:
+    start = "2026-03-01T18:00:00Z"
+    place = {"position": 0, "reason": "reserved from 18:00 UTC: lab/r1", "eta": start, "alternatives": None}
+
+    outcome = try_(api, cli, {"start_at": start, "queue": place}, "--start-at", start)
+
+    assert outcome.status == 0
+    assert outcome.out.startswith(f"reserved from 18:00 UTC: lab/r1\nactive about {start}")
+
+
+def test_a_dry_run_prints_the_apis_json(api: FakeApi, cli: Cli) -> None:
+    outcome = try_(api, cli, QUEUED, "--json")
+
+    assert (outcome.status, outcome.err) == (4, "")
+    assert json.loads(outcome.out) == lease(1, id=None, number=None, **QUEUED)
+
+
+def test_a_dry_run_is_refused_as_the_request_would_be(api: FakeApi, cli: Cli) -> None:
+    api.answers["POST /v1/leases"] = [problem(422, "unsatisfiable", "no model=R999 in pool lab")]
+
+    outcome = cli("take", "lab", "-m", "model=R999", "--dry-run")
+
+    assert (outcome.status, outcome.out, outcome.err) == (3, "", "no model=R999 in pool lab (unsatisfiable)\n")
+    assert not api.leases
+
+
 @pytest.mark.parametrize(
     "options",
     [
@@ -130,6 +225,8 @@ def test_options_say_how(api: FakeApi, cli: Cli) -> None:
         ["lab", "-n", "0"],
         ["lab", "--for", "4 hours"],
         ["lab", "--timeout", "soon"],
+        ["lab", "--queue-timeout", "soon"],
+        ["lab", "--start-at", "tomorrow"],
         ["lab", "--item", "pool=vm"],
         ["--item", "pool=vm,count=two"],
         ["--item", "pool=vm,surprise=1"],

@@ -36,6 +36,32 @@ HOST = {
 }
 
 
+@pytest.mark.parametrize(
+    ("path", "there"),
+    [
+        ("model", {"R640"}),
+        ("cores", {"64"}),
+        ("load", {"0.5"}),
+        ("tested", {"true"}),
+        ("bmc.vendor", {"Dell Inc."}),
+        ("disks.type", {"nvme", "ssd"}),
+        ("disks.slots.id", {"a"}),
+        ("labels", {"red", "blue"}),
+        ("bmc.ports.speed", {"1"}),
+        # What cannot be written in a filter is no value.
+        ("bmc", set()),
+        ("disks", set()),
+        ("note", set()),
+        ("gpus.model", set()),
+        ("model.x", set()),
+        ("surprise", set()),
+    ],
+)
+def test_what_there_is_at_a_path_is_told_as_a_filter_says_it(path: str, there: set[str]) -> None:
+    assert selector.values(path.split("."), HOST) == there
+    assert all(finds(f"{path}={value}") for value in there)
+
+
 def finds(*filters: str, properties: Any = HOST) -> bool:
     return selector.satisfies([selector.parse(text) for text in filters], properties)
 

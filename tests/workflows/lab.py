@@ -8,7 +8,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +166,8 @@ class Lab:
         *,
         skip: tuple[StageName, ...] = (),
         heartbeat: str | None = None,
+        start_at: datetime | None = None,
+        queue_timeout: str | None = None,
         principal: str = "test",
     ) -> WorkflowHandle[LeaseWorkflow, str]:
         """Start a lease, and return when it is admitted."""
@@ -178,6 +180,8 @@ class Lab:
             duration=duration,
             priority=priority,
             heartbeat=heartbeat,
+            start_at=start_at,
+            queue_timeout=queue_timeout,
         )
         handle = await self.env.client.start_workflow(
             LeaseWorkflow.run, request, id=request.lease, task_queue=self.task_queue
@@ -187,6 +191,10 @@ class Lab:
             # The workflow of a request that is refused may be over already.
             await handle.execute_update(LeaseWorkflow.admit)
         return handle
+
+    def soon(self, **span: float) -> datetime:
+        """A time to come, by the store's clock."""
+        return self.clock() + timedelta(**span)
 
     async def record(self, handle: WorkflowHandle[LeaseWorkflow, str]) -> Lease:
         """The lease's record."""

@@ -161,6 +161,20 @@ async def grown_shrunk_and_released(lab: Lab) -> Handle:
     return handle
 
 
+async def reserved_and_released(lab: Lab) -> Handle:
+    await lab.pool(1, wipe=1, release=1)
+    handle = await lab.submit(start_at=lab.soon(seconds=1))
+    await lab.until(handle, LeaseState.ACTIVE)
+    await handle.execute_update(LeaseWorkflow.release, ME)
+    return handle
+
+
+async def out_of_patience(lab: Lab) -> Handle:
+    await lab.pool(1)
+    await lab.submit()
+    return await lab.submit(queue_timeout="1s")
+
+
 async def lost(lab: Lab) -> Handle:
     await lab.pool(1, release=1)
     return await lab.submit(heartbeat="1s")
@@ -237,6 +251,8 @@ PLAIN: tuple[Scenario, ...] = (
     limited_with_stages_for_the_whole_lease,
     failed_in_a_stage_for_the_whole_lease,
     grown_shrunk_and_released,
+    reserved_and_released,
+    out_of_patience,
     lost,
     refused,
     prepared_ahead,
