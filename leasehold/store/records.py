@@ -109,7 +109,7 @@ def _leases(
         held[row.lease].append(_leased(row))
     explanations = Explanations(connection, now, rows if explained else ())
     return [
-        _lease(row, tuple(held[row.id]), explanations.place(row, alternatives=alternatives) if explained else None)
+        _lease(row, tuple(held[row.id]), explanations.place(row, with_alternatives=alternatives) if explained else None)
         for row in rows
     ]
 

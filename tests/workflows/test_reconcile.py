@@ -212,6 +212,28 @@ async def test_a_lease_that_the_database_forgot_is_recorded_again(lab: Lab) -> N
     await all_free(lab)
 
 
+async def test_a_reservation_that_the_database_forgot_is_promised_again_and_begins(lab: Lab) -> None:
+    await lab.pool(2)
+    copy = Copy(lab)
+    start = lab.soon(seconds=4)
+    reserved = await lab.submit(2, start_at=start, duration="1h")
+    copy.restore()
+    await sweep(lab)
+
+    done = await reconcile(lab)
+
+    assert "record" in actions(done)
+    assert (done.problems, done.suspended) == ((), None)
+    again = await lab.record(reserved)
+    assert again.queue is not None
+    assert (again.state, again.start_at) == (LeaseState.QUEUED, start)
+    assert again.queue.reason.endswith("p/r0 and p/r1")
+    lease = await until_active(lab, reserved)
+    assert lease.active_at is not None
+    assert lease.active_at >= start
+    await consistent(lab)
+
+
 async def test_its_items_and_roles_come_back(lab: Lab) -> None:
     await lab.pool(2, name="big")
     await lab.pool(2, name="small")
