@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import islice
 from typing import Any, Protocol
 
@@ -68,7 +69,7 @@ class Waiter:
     """Resources that are promised to others before it would have given them back."""
     award: Award | None = None
 
-    @property
+    @cached_property
     def wants(self) -> list[Want]:
         """Its items, each with what may not serve it."""
         return [
@@ -83,6 +84,11 @@ class Want:
 
     item: Item
     barred: Barred = ()
+
+    @property
+    def by_name(self) -> bool:
+        """Whether of two resources that are alike one may serve it and the other may not."""
+        return bool(self.item.names or self.barred)
 
 
 class Stock(Protocol):
@@ -175,8 +181,12 @@ def _passed(blocked: list[Waiter], taken: Sequence[Candidate]) -> list[Waiter]:
 
     Return those who let nobody pass any more.
     """
+    # Those that are alike share their properties: one of them tells it for all, unless it is asked for by its name.
+    unlike = list({(candidate.pool, id(candidate.properties)): candidate for candidate in taken}.values())
     for waiter in blocked:
-        waiter.passes -= any(_serves(candidate, want) for want in waiter.wants for candidate in taken)
+        waiter.passes -= any(
+            _serves(candidate, want) for want in waiter.wants for candidate in (taken if want.by_name else unlike)
+        )
     patient = [waiter for waiter in blocked if waiter.passes > 0]
     others = [waiter for waiter in blocked if waiter.passes <= 0]
     blocked[:] = patient

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any
 
 from leasehold.errors import BadFilter
@@ -100,6 +101,7 @@ _OPERATORS: Mapping[str, Callable[[object, str], bool]] = {
 }
 
 
+@lru_cache(maxsize=4096)
 def parse(text: str) -> Condition:
     """Parse `key=value` or `key__op=value`; raise `BadFilter` that says what is wrong with it."""
     key, equals, value = text.partition("=")

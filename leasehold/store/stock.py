@@ -50,15 +50,16 @@ class FreeStock:
     def _some(self, kinds: Sequence[ResourceKind], need: int, *, any_kind: bool = False) -> list[Candidate]:
         """As many of each kind as can be needed; of `any_kind`, as many of all together."""
         found: list[Candidate] = []
-        # Mostly the first kind has enough; where it has not, more and more of them are looked at together.
+        # Mostly the first kind has enough; where it has not, many are looked at together.
         start, step = 0, 1 if any_kind else len(kinds)
         while start < len(kinds):
             some = kinds[start : start + step]
-            start, step = start + step, 2 * step
+            start, step = start + step, _MANY
             self._read(some, need)
             for kind in some:
-                names = [name for name in self._names[kind.id] if (kind.pool, name) not in self._gone]
-                found += map(kind.candidate, names[:need])
+                if names := self._names[kind.id]:
+                    left = [name for name in names if (kind.pool, name) not in self._gone]
+                    found += map(kind.candidate, left[:need])
             if any_kind and len(found) >= need:
                 break
         return found
