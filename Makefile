@@ -5,7 +5,7 @@ BIN := .venv/bin
 ARGS ?=
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help setup demo up test check bench kills chaos lock clean temporal test-server boskos
+.PHONY: help setup demo up test check bench kills machine chaos lock clean temporal test-server boskos
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ bench: .venv/ready temporal boskos ## measure, beside the targets, for some minu
 
 kills: .venv/ready temporal ## kill -9 at every commit that the service makes, one after the other; some minutes
 	@$(BIN)/python -m tests tests/e2e/test_kills.py -m long $(ARGS)
+
+machine: .venv/ready ## 20,000 runs of whatever may happen to the queue in any order, on each database; hours
+	@LEASEHOLD_MACHINE_RUNS=20000 $(BIN)/python -m tests tests/contract/test_store_machine.py $(ARGS)
 
 chaos: .venv/ready temporal ## five minutes of leases while processes are killed at random; ARGS=--help
 	@$(BIN)/python -m tests.chaos $(ARGS)

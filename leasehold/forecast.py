@@ -92,28 +92,23 @@ class Outlook:
 
     def earliest(self, claimant: Claimant) -> Forecast | None:
         """When it can first have all that it wants, and what; None where that is never, or too far to be seen."""
+        need = sum(want.item.count for want in claimant.wants)
         at = max(self.now, claimant.not_before or self.now)
         for _ in range(_MOST_LOOKS):
+            gaps = sorted(diary.next_gap(at, claimant.lasts) for diary in self._for(claimant))
+            if len(gaps) < need:
+                return None
+            # Before that there is not enough, whatever it is.
+            at = max(at, gaps[need - 1])
             found = self.at(claimant, at)
             if found is not None:
                 return found
-            later = self._next_look(claimant, at)
-            if later is None:
+            # What was too short a gap may be a long one from the next end on.
+            later = [end for diary in self._for(claimant) for _, end in diary.taken if end > at]
+            if not later:
                 return None
-            at = later
+            at = min(later)
         return None
-
-    def _next_look(self, claimant: Claimant, at: datetime) -> datetime | None:
-        """The next moment at which there may be enough."""
-        need = sum(want.item.count for want in claimant.wants)
-        # What is too short a gap now may be a long one later.
-        gaps = sorted(diary.next_gap(at, claimant.lasts) for diary in self._for(claimant))
-        if len(gaps) < need:
-            return None
-        if gaps[need - 1] > at:
-            return gaps[need - 1]
-        ends = (end for diary in self._for(claimant) for _, end in diary.taken if end > at)
-        return min(ends, default=None)
 
     def _for(self, claimant: Claimant) -> list[Diary]:
         found = self._useful.get(claimant.shape)

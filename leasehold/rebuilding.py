@@ -286,7 +286,8 @@ class _Planner:
             if lease is not None:
                 self._robbed[lease] = holding
             return
-        if lease is None and (place.state, place.epoch) == (ResourceState.RECYCLING, epoch):
+        if lease is None and (place.used >= epoch or (place.state, place.epoch) == (ResourceState.RECYCLING, epoch)):
+            # The database knows of it: it goes on, or has come to its end since Temporal listed it as running.
             return
         if grant is not None:
             self._do(Action.CLOSE_GRANT, "somebody has it since", lease=grant.lease, holding=grant.holding)

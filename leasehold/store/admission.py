@@ -22,6 +22,8 @@ _REQUEST = select(t.requests).where(t.requests.c.lease == bindparam("lease"))
 _LATE = timedelta(minutes=5)
 """So much later than it says a request to begin at a time may come: it begins at once."""
 
+_ASKED = insert(t.requests)
+_INSERT = insert(t.leases)
 _NEXT_NUMBER = (
     update(t.counters)
     .where(t.counters.c.name == "lease")
@@ -53,7 +55,7 @@ def admit(tx: Tx, order: AdmitLease, run_id: str, *, again: bool = False) -> Adm
     except LeaseholdError as error:
         heartbeats.end(tx, request.lease)
         return Admitted(refusal=refused.keep(tx, request, run_id, error))
-    tx.execute(insert(t.requests), {**record, "refusal": None})
+    tx.execute(_ASKED, {**record, "refusal": None})
     return admitted
 
 
@@ -85,7 +87,7 @@ def _admit(tx: Tx, request: SubmitLease, submitted_at: datetime, run_id: str, *,
     patience = durations.parse(request.queue_timeout) if request.queue_timeout else None
     wait_until = None if patience is None else max(submitted_at, start_at or submitted_at) + patience
     tx.execute(
-        insert(t.leases),
+        _INSERT,
         {
             "id": request.lease,
             "number": number,
@@ -126,7 +128,7 @@ def _admit(tx: Tx, request: SubmitLease, submitted_at: datetime, run_id: str, *,
     held = holding.activate_at_once(tx, request.lease, granted, duration)
     if held is not None:
         return Admitted(state=LeaseState.ACTIVE, claims=tuple(replace(c, ready=True) for c in granted), held=held)
-    return holding.standing(tx.connection, request.lease, tx.now)
+    return holding.preparing(tx, granted)
 
 
 def _offer(tx: Tx, me: Waiting, request: SubmitLease, *, again: bool) -> Offer:

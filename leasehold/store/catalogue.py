@@ -89,10 +89,7 @@ class Catalogue:
     """All kinds, in order of preference: cheap pools first, then what is good for little else."""
 
     def __init__(
-        self,
-        kinds: Iterable[ResourceKind],
-        in_force: Mapping[str, tuple[int, PoolSpec]],
-        paused: Mapping[str, str],
+        self, kinds: Iterable[ResourceKind], in_force: Mapping[str, tuple[int, PoolSpec]], paused: Mapping[str, str]
     ) -> None:
         self.in_force = in_force
         """The settings of each pool, with their id."""
@@ -123,9 +120,8 @@ class Catalogue:
 
     def pools(self, items: Sequence[Item]) -> set[str]:
         """The pools that a request may be served from."""
-        if all(item.pool for item in items):
-            return {item.pool for item in items if item.pool}
-        return set(self.policies)
+        named = {item.pool for item in items if item.pool is not None}
+        return named if all(item.pool is not None for item in items) else set(self.policies)
 
 
 def _general(item: Item) -> Item:

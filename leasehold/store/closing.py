@@ -4,14 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import update
-
 from leasehold import model
 from leasehold.errors import IllegalTransition
 from leasehold.messages import Closed, CloseLease
 from leasehold.model import OVER, LeaseState, Outcome
-from leasehold.store import events, granting, heartbeats, lanes, limiters, matching, reservations, specs
-from leasehold.store import tables as t
+from leasehold.store import events, granting, heartbeats, holding, lanes, limiters, matching, reservations, specs
 from leasehold.store.engine import Tx
 from leasehold.store.holding import lease_row
 
@@ -48,9 +45,8 @@ def close(tx: Tx, order: CloseLease) -> Closed:
 
 
 def _release(tx: Tx, order: CloseLease, state: LeaseState, changes: dict[str, Any]) -> None:
-    """Close the grants, and serve who waits for what they held."""
+    """Close the grants, and serve who waits for what they held; what changes of a lease that ends `_end` writes."""
     model.check_lease_transition(state, LeaseState.RELEASING)
-    tx.execute(update(t.leases).where(t.leases.c.id == order.lease).values(state=LeaseState.RELEASING, **changes))
     events.record(
         tx,
         "lease_releasing",
@@ -60,6 +56,7 @@ def _release(tx: Tx, order: CloseLease, state: LeaseState, changes: dict[str, An
         data={name: changes[name] for name in ("outcome", "error") if name in changes},
     )
     if not order.stopped:
+        holding.change(tx, order.lease, {"state": LeaseState.RELEASING, **changes})
         # Nobody waits for a sign of its holder any more, though its hooks are still being stopped.
         heartbeats.end(tx, order.lease)
     broken = {(b.pool, b.resource): b.reason for b in order.broken}
@@ -90,9 +87,7 @@ def _end(
     tx: Tx, lease: str, before: LeaseState, changes: dict[str, Any], *, actor: str | None, reason: str | None
 ) -> None:
     model.check_lease_transition(before, LeaseState.ENDED)
-    tx.execute(
-        update(t.leases).where(t.leases.c.id == lease).values(state=LeaseState.ENDED, ended_at=tx.now, **changes)
-    )
+    holding.change(tx, lease, {"state": LeaseState.ENDED, "ended_at": tx.now, **changes})
     heartbeats.end(tx, lease)
     limiters.give_all(tx, lease)
     events.record(tx, "lease_ended", lease=lease, actor=actor, reason=reason, data={"outcome": changes["outcome"]})

@@ -6,13 +6,15 @@ from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, select
+from sqlalchemy import Connection, Row, func, select
 
+from leasehold import allocation
+from leasehold.allocation import Key
 from leasehold.forecast import Diary
 from leasehold.model import Item, LeaseState, ResourceState
 from leasehold.store import stock
 from leasehold.store import tables as t
-from leasehold.store.catalogue import Catalogue, is_particular
+from leasehold.store.catalogue import Catalogue, is_particular, shape
 from leasehold.store.history import History
 
 _R, _L = t.resources.c, t.leases.c
@@ -29,6 +31,9 @@ HOLDER = (
 """What `free_at` needs of a resource and of its holder."""
 
 HELD = (t.grants.c.pool == _R.pool) & (t.grants.c.resource == _R.name) & t.grants.c.closed_at.is_(None)
+_ENDS = func.coalesce(_L.grace_until, _L.expires_at)
+_SOONEST = (_R.state != ResourceState.FREE, _L.id.is_not(None), _ENDS.nulls_last(), _R.name)
+"""What is free first, then what is being cleaned, then what is given back first."""
 _ROWS: Any = (
     select(_R.pool, _R.name, _R.kind, *HOLDER)
     .outerjoin(t.grants, HELD)
@@ -48,32 +53,40 @@ def read(
     *,
     without: Collection[str] = (),
 ) -> list[Diary]:
-    """The diaries of all that could serve any of these items, in order of preference, but for what is out of use.
+    """The diaries of as much as these items can use of what could serve them, in order of preference.
 
-    `without` names leases whose promises are left out.
+    What is out of use is left out. `without` names leases whose promises are left out.
     """
-    kinds = {kind.id: kind for kind in catalogue.serving(items)}
-    pools = {kind.pool for kind in kinds.values()}
-    query = _ROWS.where(_R.pool.in_(pools)).order_by(_R.name)
-    particular = any(map(is_particular, items))
-    if particular:
-        query = query.add_columns(_R.tags, _R.properties)
-    by_kind: dict[int, list[Row[Any]]] = {kind: [] for kind in kinds}
-    for row in connection.execute(query):
-        if row.kind in by_kind:
-            by_kind[row.kind].append(row)
+    promised = [promise for promise in _promises(connection, catalogue.pools(items)) if promise.lease not in without]
+    # Whatever others are given, or have been promised, so many are enough for all.
+    need = sum(item.count for item in items) + len(promised)
+    shapes = {shape([item]): item for item in items}.values()
+    rows: dict[Key, Row[Any]] = {}
+    for item in shapes:
+        rows.update(((row.pool, row.name), row) for row in _soonest(connection, catalogue, item, need))
+    kinds = {kind.id: place for place, kind in enumerate(catalogue.serving(list(shapes)))}
     diaries = {}
-    for kind, rows in by_kind.items():
-        for row in rows:
-            candidate = stock.as_candidate(row) if particular else kinds[kind].candidate(row.name)
-            end = free_at(row, history, now)
-            diaries[candidate.key] = Diary(candidate=candidate, taken=[] if end is None else [(now, end)])
-    for promise in _promises(connection, pools):
-        if promise.lease not in without and (diary := diaries.get((promise.pool, promise.resource))):
+    for key, row in sorted(rows.items(), key=lambda pair: (kinds[pair[1].kind], pair[0])):
+        end = free_at(row, history, now)
+        diaries[key] = Diary(candidate=stock.as_candidate(row), taken=[] if end is None else [(now, end)])
+    for promise in promised:
+        if (diary := diaries.get((promise.pool, promise.resource))) is not None:
             # One that should have begun waits for somebody who is late.
             late = max(now - promise.begins, timedelta(0))
             diary.enter(promise.begins + late, promise.ends + late)
     return list(diaries.values())
+
+
+def _soonest(connection: Connection, catalogue: Catalogue, item: Item, need: int) -> Sequence[Row[Any]]:
+    """What suits an item, so much of it as is free first."""
+    kinds = catalogue.serving([item])
+    query = _ROWS.add_columns(_R.tags, _R.properties).order_by(*_SOONEST)
+    query = query.where(_R.pool.in_({kind.pool for kind in kinds}), _R.kind.in_([kind.id for kind in kinds]))
+    if is_particular(item):
+        rows = connection.execute(query)
+        return [row for row in rows if allocation.suits(item, stock.as_candidate(row))][:need]
+    found: Sequence[Row[Any]] = connection.execute(query.limit(need)).all()
+    return found
 
 
 def _promises(connection: Connection, pools: Collection[str]) -> Sequence[Row[Any]]:

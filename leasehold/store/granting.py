@@ -38,8 +38,7 @@ def grant(tx: Tx, to: Waiting, award: Award) -> tuple[Claim, ...]:
         for (index, item), group in zip(to.items.items(), award.resources, strict=True)
         for candidate in group
     ]
-    in_force = catalogue.current(tx.connection).in_force
-    specs.remember(tx.connection, (in_force[candidate.pool] for _, _, candidate in given))
+    in_force = _in_force(tx, {candidate.pool for _, _, candidate in given})
     rows = moves.rows_of(tx, [candidate.key for _, _, candidate in given])
     resources = [rows[candidate.key] for _, _, candidate in given]
     # As long as no hook has touched it, it stays as it was prepared.
@@ -69,6 +68,14 @@ def grant(tx: Tx, to: Waiting, award: Award) -> tuple[Claim, ...]:
         )
     tx.execute(_GRANT, granted)
     return tuple(claims)
+
+
+def _in_force(tx: Tx, pools: set[str]) -> dict[str, tuple[int, PoolSpec]]:
+    """The settings of these pools that are in force, with their ids, which need not be read any more."""
+    known = catalogue.current(tx.connection).in_force
+    found = {pool: known[pool] for pool in pools if pool in known}
+    specs.remember(tx.connection, found.values())
+    return found
 
 
 def _due(tx: Tx, resource: Row[Any], spec: PoolSpec, item: Item, principal: str) -> list[StageName]:
@@ -109,6 +116,7 @@ def close(tx: Tx, rows: Collection[Row[Any]], broken: Mapping[Key, str], *, was_
     if not rows:
         return set()
     tx.execute(_CLOSE, {"ids": [row.id for row in rows], "closed_at": tx.now})
+    _in_force(tx, {row.pool for row in rows})
     loaded = specs.load(tx.connection, {row.spec for row in rows})
     resources = moves.rows_of(tx, [(row.pool, row.resource) for row in rows])
     lease = next(iter(rows)).lease

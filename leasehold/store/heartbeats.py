@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import Connection, Select, delete, insert, or_, select, update
+from sqlalchemy import Connection, Select, bindparam, delete, insert, or_, select, update
 
 from leasehold.errors import LeaseNotActive
 from leasehold.store import tables as t
@@ -15,6 +15,8 @@ from leasehold.store.engine import Tx
 
 TELL_AGAIN = timedelta(seconds=30)
 """How often a workflow is told that its lease is overdue, until it has ended."""
+
+_END = delete(t.heartbeats).where(t.heartbeats.c.lease == bindparam("lease_"))
 
 
 def begin(tx: Tx, lease: str, every: timedelta, submitted_at: datetime) -> bool:
@@ -80,4 +82,4 @@ def give_up(tx: Tx, lease: str) -> bool:
 
 def end(tx: Tx, lease: str) -> None:
     """Expect no more."""
-    tx.execute(delete(t.heartbeats).where(t.heartbeats.c.lease == lease))
+    tx.execute(_END, {"lease_": lease})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -17,11 +17,7 @@ from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 
 _LEASE = select(t.leases).where(t.leases.c.id == bindparam("lease"))
-_ACTIVATE = (
-    update(t.leases)
-    .where(t.leases.c.id == bindparam("id_"))
-    .values({name: bindparam(name) for name in ("state", "active_at", "expires_at", "warned", "blocked")})
-)
+_CHANGE = update(t.leases).where(t.leases.c.id == bindparam("id_"))
 _UNREADY = (t.grants.c.lease == bindparam("lease_"), t.grants.c.closed_at.is_(None), t.grants.c.ready_at.is_(None))
 _ALL_READY = update(t.grants).where(*_UNREADY).values(ready_at=bindparam("ready_at"))
 _HELD_SPECS = select(t.grants.c.spec).where(t.grants.c.lease == bindparam("lease"), t.grants.c.closed_at.is_(None))
@@ -33,6 +29,11 @@ def lease_row(connection: Connection, lease: str) -> Row[Any]:
     if row is None:
         raise LeaseUnknown(f"there is no lease {lease}")
     return row
+
+
+def change(tx: Tx, lease: str, values: Mapping[str, Any]) -> None:
+    """Change columns of a lease."""
+    tx.execute(_CHANGE, {"id_": lease, **values})
 
 
 def policies(connection: Connection, lease: str) -> list[Policy]:
@@ -76,9 +77,12 @@ def _preparation_left(row: Row[Any], policies: Sequence[Policy], now: datetime) 
     """
     if row.state != LeaseState.PREPARING:
         return LONGEST.total_seconds() if row.state == LeaseState.ACTIVE else 0.0
-    limit = min([LONGEST, *(p.prepare_timeout for p in policies)])
-    left: timedelta = row.granted_at + limit - now
+    left: timedelta = row.granted_at + _time_to_prepare(policies) - now
     return left.total_seconds()
+
+
+def _time_to_prepare(policies: Iterable[Policy]) -> timedelta:
+    return min([LONGEST, *(p.prepare_timeout for p in policies)])
 
 
 def held(row: Row[Any], policies: Sequence[Policy], now: datetime) -> Held:
@@ -107,8 +111,21 @@ def activate_at_once(tx: Tx, lease: str, granted: tuple[Claim, ...], duration: t
     """Deliver a lease in the transaction that grants all of it, where there is no stage to go through."""
     if any(claim.stages for claim in granted) or claims.wide(tx.connection, granted):
         return None
-    applied = specs.load(tx.connection, {claim.spec for claim in granted}).values()
-    return _deliver(tx, lease, duration, [spec.policy for spec in applied])
+    return _deliver(tx, lease, duration, _applied(tx, granted))
+
+
+def preparing(tx: Tx, granted: tuple[Claim, ...]) -> Admitted:
+    """How a lease stands that was granted all of it in this transaction, and has stages to go through."""
+    return Admitted(
+        state=LeaseState.PREPARING,
+        claims=granted,
+        wide=claims.wide(tx.connection, granted),
+        left_s=_time_to_prepare(_applied(tx, granted)).total_seconds(),
+    )
+
+
+def _applied(tx: Tx, granted: tuple[Claim, ...]) -> list[Policy]:
+    return [spec.policy for spec in specs.load(tx.connection, {claim.spec for claim in granted}).values()]
 
 
 def activate(tx: Tx, lease: str, ready: Iterable[HeldResource] = ()) -> Held:
@@ -131,7 +148,7 @@ def _deliver(tx: Tx, lease: str, duration: timedelta, applied: Sequence[Policy])
     expires_at = tx.now + duration
     warned = past_warnings(applied, duration)
     values = {"active_at": tx.now, "expires_at": expires_at, "warned": warned, "blocked": None}
-    tx.execute(_ACTIVATE, {"id_": lease, "state": LeaseState.ACTIVE, **values})
+    change(tx, lease, {"state": LeaseState.ACTIVE, **values})
     tx.execute(_ALL_READY, {"lease_": lease, "ready_at": tx.now})
     events.record(tx, "lease_active", lease=lease, data={"expires_at": expires_at.isoformat()})
     due = _next_due(expires_at, warned, applied)

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, bindparam, delete, exists, func, insert, select, update
@@ -50,19 +51,10 @@ class Waiting:
         """In which lane it waits; a reservation has one to itself."""
         return lane(self.owner, self.wishes, self.lease if self.start_at else None)
 
-    @property
+    @cached_property
     def wishes(self) -> tuple[Item, ...]:
         """What it still wants, in order."""
         return tuple(self.items.values())
-
-
-@dataclass(frozen=True)
-class Ahead:
-    """How many leases of one owner have a higher priority, the same, and the same and came earlier."""
-
-    higher: int
-    equal: int
-    earlier: int
 
 
 def lane(owner: str, wishes: Iterable[Item], alone: str | None = None) -> int:
@@ -142,6 +134,8 @@ def _heads() -> Any:
 
 
 _HEADS = _heads()
+_FIRST = _WAITING.where(_Q.lane == bindparam("lane_")).order_by(_Q.priority.desc(), _Q.number).limit(1)
+_FIRST_SHORTER = _FIRST.where(t.leases.c.duration_s < bindparam("duration_s_"))
 
 
 def heads(connection: Connection) -> list[Waiting]:
@@ -160,40 +154,31 @@ def wants_of(pools: Collection[str]) -> ColumnElement[bool]:
     return exists().where(t.waits.c.lease == _Q.lease, t.waits.c.pool.in_({*pools, ANY_POOL}))
 
 
-def ahead(connection: Connection, one: Waiting, pools: Collection[str]) -> dict[str, Ahead]:
-    """How many want of these pools beside one who waits, by owner."""
-    same = _Q.priority == one.priority
-    query = (
-        select(
-            _Q.owner,
-            func.count().filter(_Q.priority > one.priority).label("higher"),
-            func.count().filter(same).label("equal"),
-            func.count().filter(same, _Q.number < one.number).label("earlier"),
-        )
-        .where(_Q.start_at.is_(None), wants_of(pools))
-        .group_by(_Q.owner)
-    )
-    return {row.owner: Ahead(row.higher, row.equal, row.earlier) for row in connection.execute(query)}
-
-
 def reservations(connection: Connection) -> list[Waiting]:
     """The reservations that have not been granted, those that begin first before others."""
     query = _WAITING.where(_Q.start_at.is_not(None)).order_by(_Q.start_at, _Q.number)
     return [_waiting(row) for row in connection.execute(query)]
 
 
-def of(connection: Connection, lease: str) -> Waiting | None:
-    """A lease as it waits, if it does."""
-    row = connection.execute(_WAITING.where(_Q.lease == lease)).one_or_none()
-    return None if row is None else _waiting(row)
+def of(connection: Connection, leases: Collection[str]) -> dict[str, Waiting]:
+    """Leases as they wait, those that do."""
+    rows = connection.execute(_WAITING.where(_Q.lease.in_(leases))) if leases else ()
+    return {row.lease: _waiting(row) for row in rows}
+
+
+def line(connection: Connection, pools: Collection[str]) -> list[tuple[int, str, int]]:
+    """Priority, owner and number of all who want of these pools; no reservations."""
+    query = select(_Q.priority, _Q.owner, _Q.number).where(_Q.start_at.is_(None), wants_of(pools))
+    return [(row.priority, row.owner, row.number) for row in connection.execute(query)]
 
 
 def first_of(connection: Connection, lane: int, *, shorter_than: timedelta | None = None) -> Waiting | None:
     """Who is first in a lane by now, of all, or of those who want it for less time."""
-    query = _WAITING.where(_Q.lane == lane).order_by(_Q.priority.desc(), _Q.number).limit(1)
-    if shorter_than is not None:
-        query = query.where(t.leases.c.duration_s < shorter_than.total_seconds())
-    row = connection.execute(query).one_or_none()
+    if shorter_than is None:
+        found = connection.execute(_FIRST, {"lane_": lane})
+    else:
+        found = connection.execute(_FIRST_SHORTER, {"lane_": lane, "duration_s_": shorter_than.total_seconds()})
+    row = found.one_or_none()
     return None if row is None else _waiting(row)
 
 

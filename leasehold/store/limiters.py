@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sqlalchemy import delete, func, insert, select, update
+from sqlalchemy import bindparam, delete, func, insert, select, update
 
 from leasehold.errors import OwnedElsewhere
 from leasehold.messages import Slot, TakeSlot
 from leasehold.store import outbox
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
+
+_GIVE_ALL = delete(t.slots).where(t.slots.c.workflow == bindparam("workflow_")).returning(t.slots.c.limiter)
 
 
 def take(tx: Tx, order: TakeSlot) -> Slot:
@@ -35,8 +37,7 @@ def give(tx: Tx, order: TakeSlot) -> None:
 
 def give_all(tx: Tx, workflow: str) -> None:
     """Give back whatever a workflow has that is over."""
-    gone = delete(t.slots).where(t.slots.c.workflow == workflow).returning(t.slots.c.limiter)
-    for limiter in sorted(set(tx.execute(gone).scalars())):
+    for limiter in sorted(set(tx.execute(_GIVE_ALL, {"workflow_": workflow}).scalars())):
         _serve(tx, limiter)
 
 

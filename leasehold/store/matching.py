@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, delete, exists, insert, select, update
+from sqlalchemy import ColumnElement, Connection, bindparam, delete, exists, insert, select
 
 from leasehold import allocation, model
 from leasehold.allocation import ANY_POOL, Award, Candidate, Waiter, Want
@@ -23,6 +23,9 @@ from leasehold.store.lanes import Waiting
 from leasehold.store.reservations import Promises
 from leasehold.store.shares import Excess, Shares
 from leasehold.store.stock import FreeStock
+
+_WAIT = insert(t.waits)
+_LEAVE = delete(t.waits).where(t.waits.c.lease == bindparam("lease_"))
 
 
 def match(tx: Tx, pools: set[str]) -> None:
@@ -45,6 +48,11 @@ class Spare:
     def choose(self, one: Waiting) -> Sequence[Sequence[Candidate]] | None:
         """What a request could have, beside what is held for others and what is promised."""
         return self._round.choose(one, self._held)
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether anything is held for others."""
+        return bool(self._held)
 
     def promised(self, duration: timedelta | None) -> list[Promise]:
         """What is promised before one who took it now would have given it back."""
@@ -98,10 +106,14 @@ def reserve(tx: Tx, newcomer: Waiting, *, again: bool) -> Offer:
 
 @dataclass(frozen=True)
 class _Place:
-    """A lease's place in the line; `shorter_than` where it stands for those of its lane who want it for less time."""
+    """A lease's place in the line, and the pools that it may be served from.
+
+    `shorter_than` where it stands for those of its lane who want it for less time.
+    """
 
     rank: order.Rank
     one: Waiting
+    pools: Collection[str]
     shorter_than: timedelta | None = None
 
     def __lt__(self, other: _Place) -> bool:
@@ -117,7 +129,7 @@ class _Round:
         self._catalogue = catalogue.current(tx.connection)
         self._shares = Shares(tx.connection, self._catalogue.policies)
         self._stock = FreeStock(tx.connection, self._catalogue)
-        self._seen: dict[str, tuple[Waiting, Waiter]] = {}
+        self._seen: dict[str, tuple[Waiting, Waiter, int]] = {}
         self.upcoming = [one for one in heads if order.is_upcoming(one, tx.now)]
         self.promises = Promises(tx, self._catalogue, heads)
         if newcomer is not None:
@@ -134,7 +146,7 @@ class _Round:
         """Grant what can be granted, and return what the newcomer gets, which is not granted yet."""
         mine: Award | None = None
         for award in allocation.serve(self._waiters(), self._stock):
-            one, _ = self._seen[award.lease]
+            one, *_ = self._seen[award.lease]
             if one is self._newcomer:
                 mine = award
             else:
@@ -151,7 +163,7 @@ class _Round:
         """What a request could have beside what is held, if nobody else were served."""
         if self._shares.excess(one) is not None or order.paused(one, self._catalogue) is not None:
             return None
-        wants = [*self._waiter(one).wants, *held]
+        wants = [*self._waiter(one, self._catalogue.pools(one.wishes)).wants, *held]
         chosen = allocation.assign(wants, self._stock.free_for(wants))
         return None if chosen is None else chosen[: len(one.items)]
 
@@ -175,15 +187,14 @@ class _Round:
         while self._line:
             place = heapq.heappop(self._line)
             one = place.one
-            now = self._place(one, place.shorter_than)
-            if now.rank > place.rank:
+            if self._shares.rank(one.owner, place.pools) > place.rank[2]:
                 # Its owner was given something since.
-                heapq.heappush(self._line, now)
+                heapq.heappush(self._line, self._place(one, place.shorter_than))
                 continue
             if self._shares.excess(one) is not None or order.paused(one, self._catalogue) is not None:
                 # As it is for all of its owner's behind it, who want the same.
                 continue
-            waiter = self._waiter(one)
+            waiter = self._waiter(one, place.pools)
             yield waiter
             if one is self._newcomer:
                 return
@@ -200,24 +211,23 @@ class _Round:
         if following is not None:
             heapq.heappush(self._line, self._place(following, shorter_than))
 
-    def _waiter(self, one: Waiting) -> Waiter:
+    def _waiter(self, one: Waiting, pools: Collection[str]) -> Waiter:
+        passes = self._passes(one, pools)
         waiter = Waiter(
             lease=one.lease,
             items=one.wishes,
-            passes=self._passes(one),
+            passes=passes,
             # For a reservation whose time has come nobody has looked yet.
             is_blocked=self._newcomer is not None and one is not self._newcomer and one.start_at is None,
-            barred=self._shares.barred(one, self._catalogue.pools(one.wishes)),
+            barred=self._shares.barred(one, pools),
             promised=self.promises.barring(one),
         )
-        self._seen[one.lease] = (one, waiter)
+        self._seen[one.lease] = (one, waiter, passes)
         return waiter
 
-    def _passes(self, one: Waiting) -> int:
+    def _passes(self, one: Waiting, pools: Collection[str]) -> int:
         """How many may yet be served before it that come behind it."""
-        policies = [
-            self._catalogue.policies[p] for p in self._catalogue.pools(one.wishes) if p in self._catalogue.policies
-        ]
+        policies = [self._catalogue.policies[pool] for pool in pools if pool in self._catalogue.policies]
         waited = self._tx.now - one.since
         if one.start_at is not None or any(waited >= policy.starve_after for policy in policies):
             return 0
@@ -225,14 +235,15 @@ class _Round:
 
     def _note_passes(self) -> None:
         passed: dict[str, int] = {}
-        for one, waiter in self._seen.values():
-            overtaken = self._passes(one) - waiter.passes
+        for one, waiter, passes in self._seen.values():
+            overtaken = passes - waiter.passes
             if overtaken and one is not self._newcomer:
                 passed[one.lease] = one.passed + overtaken
         lanes.note_passed(self._tx, passed)
 
     def _place(self, one: Waiting, shorter_than: timedelta | None = None) -> _Place:
-        return _Place(order.rank(one, self._catalogue, self._shares), one, shorter_than)
+        pools = self._catalogue.pools(one.wishes)
+        return _Place(order.rank(one, pools, self._shares), one, pools, shorter_than)
 
 
 def wanted_pools(items: Iterable[Item]) -> set[str]:
@@ -240,17 +251,12 @@ def wanted_pools(items: Iterable[Item]) -> set[str]:
     return {item.pool or ANY_POOL for item in items}
 
 
-def waits_for(pools: set[str]) -> ColumnElement[bool]:
-    """Whether a lease wants, or wanted until it was cancelled, of any of these pools."""
-    return exists().where(t.waits.c.lease == t.leases.c.id, t.waits.c.pool.in_({*pools, ANY_POOL}))
-
-
 def wait(tx: Tx, one: Waiting, promise: Forecast | None = None) -> None:
     """Let a lease wait that does not wait yet, for all that it wants or for what is missing.
 
     To a reservation keep what is promised.
     """
-    tx.execute(insert(t.waits), [{"lease": one.lease, "pool": pool} for pool in sorted(wanted_pools(one.wishes))])
+    tx.execute(_WAIT, [{"lease": one.lease, "pool": pool} for pool in sorted(wanted_pools(one.wishes))])
     lanes.enter(tx, one)
     if promise is not None:
         reservations.keep(tx, one, promise, catalogue.current(tx.connection))
@@ -258,7 +264,7 @@ def wait(tx: Tx, one: Waiting, promise: Forecast | None = None) -> None:
 
 def leave(tx: Tx, lease: str, *, reserved: bool) -> None:
     """Let a lease wait no more; one that was `reserved` is promised nothing any more."""
-    tx.execute(delete(t.waits).where(t.waits.c.lease == lease))
+    tx.execute(_LEAVE, {"lease_": lease})
     lanes.leave(tx, lease)
     if reserved:
         reservations.drop(tx, lease)
@@ -304,7 +310,7 @@ def _hand_over(tx: Tx, award: Award, to: Waiting) -> None:
     else:
         events.record(tx, "lease_replaced", lease=award.lease, data=granted_data(award.resources))
     leave(tx, award.lease, reserved=to.start_at is not None)
-    tx.execute(update(t.leases).where(t.leases.c.id == award.lease).values(values))
+    holding.change(tx, award.lease, values)
     granted = granting.grant(tx, to, award)
     if to.state is LeaseState.QUEUED:
         holding.activate_at_once(tx, award.lease, granted, to.duration)

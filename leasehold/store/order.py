@@ -19,10 +19,9 @@ def is_upcoming(one: Waiting, now: datetime) -> bool:
     return one.start_at is not None and one.start_at > now
 
 
-def rank(one: Waiting, known: Catalogue, shares: Shares) -> Rank:
-    """Where a lease stands: less goes first."""
-    share = shares.rank(one.owner, known.pools(one.wishes))
-    return (one.start_at is None, -one.priority, share, one.number)
+def rank(one: Waiting, pools: Iterable[str], shares: Shares) -> Rank:
+    """Where a lease stands that may be served from these pools: less goes first."""
+    return (one.start_at is None, -one.priority, shares.rank(one.owner, pools), one.number)
 
 
 def concerned(known: Catalogue, heads: Iterable[Waiting], pools: set[str]) -> list[Waiting]:
@@ -38,7 +37,7 @@ def concerned(known: Catalogue, heads: Iterable[Waiting], pools: set[str]) -> li
 
 def paused(one: Waiting, known: Catalogue) -> str | None:
     """Why a lease cannot be served for now: a pool that it names is paused."""
-    for item in one.wishes:
+    for item in one.wishes if known.paused else ():
         if item.pool is not None and item.pool in known.paused:
             return f"{item.pool} is paused: {known.paused[item.pool]}"
     return None

@@ -16,7 +16,7 @@ from leasehold.store.history import History
 from leasehold.store.lanes import Waiting
 from leasehold.store.shares import Shares
 
-FARTHEST = 200
+FARTHEST = 100
 """So many that wait are foretold: beyond them it is guessing."""
 
 
@@ -62,7 +62,7 @@ class Line:
 
     def rank(self, one: Waiting) -> order.Rank:
         """Where it stands in the line."""
-        return order.rank(one, self.known, self.shares)
+        return order.rank(one, self.known.pools(one.wishes), self.shares)
 
     def is_held_up(self, one: Waiting) -> bool:
         """Whether something else than what is free keeps it waiting: nobody can foretell until when."""
@@ -73,10 +73,8 @@ class Line:
     ) -> tuple[Outlook, dict[str, Forecast]]:
         """Foretell these, in this order; what is left after them, for `also` too, is in the outlook."""
         foretold = [one for one in waiting[:FARTHEST] if not self.is_held_up(one)]
-        wanted = {catalogue.shape([item]): item for item in (*(i for one in foretold for i in one.wishes), *also)}
-        books = diaries.read(
-            self._connection, self.known, list(wanted.values()), self.history, self.now, without=without
-        )
+        wanted = [*(item for one in foretold for item in one.wishes), *also]
+        books = diaries.read(self._connection, self.known, wanted, self.history, self.now, without=without)
         outlook = Outlook(books, self.now)
         found = {}
         for one in foretold:

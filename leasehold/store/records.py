@@ -29,7 +29,7 @@ from leasehold.model import (
     ResourceState,
 )
 from leasehold.ports import Availability, KnownRequest, LeaseFilter, Promise, ResourceFilter
-from leasehold.store import catalogue, facts, matching, refused, specs
+from leasehold.store import catalogue, facts, lanes, matching, refused, specs
 from leasehold.store import tables as t
 from leasehold.store.explain import Explanations
 from leasehold.store.tables import LEASE_WIDE
@@ -107,9 +107,9 @@ def _leases(
     )
     for row in connection.execute(query):
         held[row.lease].append(_leased(row))
-    explanations = Explanations(connection, now)
+    explanations = Explanations(connection, now, rows if explained else ())
     return [
-        _lease(row, tuple(held[row.id]), explanations.place(row, alternatives=alternatives) if explained else None)
+        _lease(row, tuple(held[row.id]), explanations.place(row, with_alternatives=alternatives) if explained else None)
         for row in rows
     ]
 
@@ -295,8 +295,10 @@ def _spare(
     if connection.execute(select(t.queue.c.lease).limit(1)).first() is None:
         return free, ()
     rows = {(row.pool, row.name): row for row in free}
-    spare = matching.Spare(connection, now, {pool for pool, _ in rows})
+    spare = matching.Spare(connection, now, {row.pool for row in free})
     promised = [promise for promise in spare.promised(duration) if (promise.pool, promise.name) in rows]
+    if not promised and not spare.holds_back:
+        return free, ()
     candidates = [
         Candidate(
             pool=row.pool,
@@ -329,7 +331,7 @@ def pools(connection: Connection, name: str | None = None) -> list[Pool]:
     found = []
     for row in connection.execute(query).all():
         states = _states(connection, row.name)
-        waiting = select(func.count()).select_from(t.leases).where(t.leases.c.waiting, matching.waits_for({row.name}))
+        waiting = select(func.count()).select_from(t.queue).where(lanes.wants_of({row.name}))
         found.append(
             Pool(
                 spec=specs.from_text(row.text),

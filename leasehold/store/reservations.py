@@ -27,6 +27,7 @@ from leasehold.store.lanes import Waiting
 from leasehold.store.outlook import Line
 
 _P = t.promises.c
+_NUMBERED = select(t.promises, t.leases.c.number).join(t.leases, t.leases.c.id == _P.lease).order_by(_P.begins)
 _THERE = (t.resources.c.pool == _P.pool) & (t.resources.c.name == _P.resource)
 
 
@@ -88,8 +89,7 @@ class Promises:
         self._history = History(tx.connection, known.specs, max)
         # Each reservation is at the head of its own lane.
         any_ = any(one.start_at is not None for one in heads)
-        numbered = select(t.promises, t.leases.c.number).join(t.leases, t.leases.c.id == _P.lease)
-        self._rows: Sequence[Row[Any]] = tx.execute(numbered.order_by(_P.begins)).all() if any_ else ()
+        self._rows: Sequence[Row[Any]] = tx.execute(_NUMBERED).all() if any_ else ()
 
     def barring(self, one: Waiting) -> frozenset[Key]:
         """The resources that are promised to others before a lease would have given them back, served now."""

@@ -219,10 +219,17 @@ def stop(tx: Tx, order: RunHook, run: int) -> None:
 
 
 def recycled(tx: Tx, done: Recycled) -> None:
-    """Free a resource after its recycling, or put it into quarantine; serve who waits for it."""
+    """Free a resource after its recycling, or put it into quarantine; serve who waits for it.
+
+    Raises `Unavailable` while the database does not know of the recycling yet.
+    """
     claim = done.claim
-    limiters.give_all(tx, recycle_id(claim.pool, claim.resource, claim.epoch))
     resource = moves.row_of(tx, claim.pool, claim.resource)
+    if resource is not None and resource.epoch < claim.epoch:
+        # As in `begin`. Reconciling, which finds it running, gives it the resource, and nobody else would free that.
+        older = "the database is older than this recycling: leasehold reconcile"
+        raise Unavailable(f"{claim.pool}/{claim.resource}: {older}")
+    limiters.give_all(tx, recycle_id(claim.pool, claim.resource, claim.epoch))
     if resource is None or resource.epoch != claim.epoch or resource.state != ResourceState.RECYCLING:
         return
     if done.broken is not None:

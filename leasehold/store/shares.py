@@ -45,6 +45,7 @@ class Shares:
     def __init__(self, connection: Connection, policies: Mapping[str, Policy]) -> None:
         self._connection = connection
         self._policies = policies
+        self._is_bounded = any(policy.has_quota or policy.per_lease is not None for policy in policies.values())
         self._limited = {pool for pool, policy in policies.items() if policy.has_quota}
         self._fair = {pool for pool, policy in policies.items() if policy.fair_share}
         self._of_owner: dict[str, dict[str, Held]] = {}
@@ -67,6 +68,8 @@ class Shares:
 
     def excess(self, one: Waiting) -> Excess | None:
         """The first quota of a pool that it names which a lease would exceed, if it does."""
+        if not self._is_bounded:
+            return None
         needs, _ = _needs(one.items.values())
         for pool, need in sorted(needs.items()):
             found = self._exceeds(one, pool, need)
@@ -76,6 +79,8 @@ class Shares:
 
     def barred(self, one: Waiting, pools: Iterable[str]) -> frozenset[str]:
         """The pools from which what a lease wants of any pool cannot come: all of it must fit the quota there."""
+        if not self._is_bounded:
+            return frozenset()
         needs, any_pool = _needs(one.items.values())
         if not any_pool:
             return frozenset()

@@ -220,14 +220,6 @@ leases = Table(
     CheckConstraint("(state = 'ended') = (ended_at IS NOT NULL)", name="ended_at"),
     CheckConstraint("state <> 'ended' OR outcome IS NOT NULL", name="outcome"),
 )
-WAITING = "waiting"
-Index(
-    "ix_leases_queue",
-    leases.c.priority.desc(),
-    leases.c.number,
-    postgresql_where=text(WAITING),
-    sqlite_where=text(WAITING),
-)
 Index("ix_leases_state_number", leases.c.state, leases.c.number)
 Index("ix_leases_owner_number", leases.c.owner, leases.c.number)
 
@@ -255,6 +247,8 @@ queue = Table(
     _column("start_at", Utc, nullable=True, comment="A reservation: not served before"),
 )
 Index("ix_queue_lane", queue.c.lane, queue.c.priority.desc(), queue.c.number)
+RESERVED = "start_at IS NOT NULL"
+Index("ix_queue_reserved", queue.c.start_at, postgresql_where=text(RESERVED), sqlite_where=text(RESERVED))
 
 waits = Table(
     "waits",

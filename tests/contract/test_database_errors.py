@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -137,3 +138,17 @@ async def test_a_database_that_is_not_there_is_told_without_its_address(caplog: 
     assert "OperationalError" in caplog.text
     assert SECRET not in caplog.text
     assert "127.0.0.1" not in caplog.text
+
+
+async def test_idle_connections_that_the_server_closed_are_replaced(lab: Lab) -> None:
+    if not lab.postgres:
+        pytest.skip("SQLite has no server")
+    await lab.pool("r640", 1)
+    await asyncio.gather(*(lab.store.ping() for _ in range(3)))
+    other = SqlStore(lab.url)
+    closing = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+    mine = "datname = current_database() AND pid <> pg_backend_pid()"
+    await other.database.read(lambda c: c.execute(text(f"{closing} WHERE {mine}")).all())
+    other.close()
+    await asyncio.gather(*(lab.store.ping() for _ in range(3)))
+    assert (await lab.submit("a")).claims

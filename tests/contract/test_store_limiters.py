@@ -183,6 +183,9 @@ async def test_many_at_once_over_two_stores_never_exceed_it_and_leave_nobody_wai
             await asyncio.sleep(0.01)
         has.add(me)
         most = max(most, len(has))
+        while most < 3:
+            # Until as many have it as may, however slow this machine is.
+            await asyncio.sleep(0.01)
         await asyncio.sleep(0.005)
         has.discard(me)
         await store.give_slot(slot(me))

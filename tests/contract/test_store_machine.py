@@ -1,12 +1,17 @@
-"""Anything that may happen, in any order: never lent twice, never beyond a quota, nobody passed over or too often."""
+"""Anything that may happen, in any order: never lent twice, never beyond a quota, nobody passed over or too often.
+
+`make machine` plays it for longer.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +33,13 @@ from leasehold.allocation import Candidate
 from leasehold.errors import Conflict
 from leasehold.messages import Claim
 from leasehold.model import Item, Outcome, Policy, Quota, ResourceSpec
-from leasehold.store import specs
+from leasehold.store import specs, stock
 from leasehold.store import tables as t
 from tests.contract import ledger
 from tests.contract.store_lab import Lab, file, spec
 from tests.postgres import Postgres
 
-RUNS, STEPS = 200, 50
+RUNS, STEPS = int(os.environ.get("LEASEHOLD_MACHINE_RUNS", "200")), 50
 OVERTAKES = 1
 PER_OWNER, AT_ONCE = Quota(leases=3, resources=4), Quota(resources=5)
 OWNERS = ("alice", "bob", "carol")
@@ -56,6 +61,7 @@ WISHES = (
     (Item(),),
     (Item(tags=("fast",), count=2),),
 )
+DURATIONS = ("2m", "5m", "1h")
 NewUrl = Callable[[], Any]
 
 
@@ -69,9 +75,10 @@ class Anything(RuleBasedStateMachine):
         self._database = self.new_url()
         self._lab = Lab(self._database.__enter__())
         self._runner = asyncio.Runner()
-        self._names: list[str] = []
+        self._asked = 0
         self._passed: Counter[str] = Counter()
         self._waiting: list[Any] = []
+        self._promises: list[Any] = []
 
     def run(self, doing: Any) -> Any:
         """Do something of the lab's."""
@@ -100,12 +107,36 @@ class Anything(RuleBasedStateMachine):
         ]
         self.run(self._lab.store.apply(file(*made), "operator"))
 
-    @rule(wish=st.sampled_from(WISHES), owner=st.sampled_from(OWNERS), priority=st.sampled_from((0, 0, 0, 1)))
-    def ask(self, wish: tuple[Item, ...], owner: str, priority: int) -> None:
-        name = f"lease{len(self._names)}"
-        admitted = self.run(self._lab.submit(name, *wish, owner=owner, priority=priority))
-        if admitted.refusal is None:
-            self._names.append(name)
+    @rule(
+        wish=st.sampled_from(WISHES),
+        owner=st.sampled_from(OWNERS),
+        priority=st.sampled_from((0, 0, 0, 1)),
+        lasts=st.sampled_from(DURATIONS),
+        patience=st.sampled_from((None, None, None, "3m")),
+    )
+    def ask(self, wish: tuple[Item, ...], owner: str, priority: int, lasts: str, patience: str | None) -> None:
+        self.submit(*wish, owner=owner, priority=priority, duration=lasts, queue_timeout=patience)
+
+    @rule(
+        wish=st.sampled_from(WISHES),
+        owner=st.sampled_from(OWNERS),
+        lasts=st.sampled_from(DURATIONS),
+        minutes=st.integers(1, 9),
+    )
+    def reserve(self, wish: tuple[Item, ...], owner: str, lasts: str, minutes: int) -> None:
+        at = self._lab.clock.now + timedelta(minutes=minutes)
+        self.submit(*wish, owner=owner, duration=lasts, start_at=at)
+
+    def submit(self, *wish: Item, **asked: Any) -> None:
+        """Ask for something."""
+        # One that is refused keeps its name: asked again, it would be answered alike.
+        self._asked += 1
+        self.run(self._lab.submit(f"lease{self._asked}", *wish, **asked))
+
+    @precondition(lambda self: self.standing("active"))
+    @rule(data=st.data(), by=st.sampled_from(DURATIONS))
+    def extend(self, data: st.DataObject, by: str) -> None:
+        self.run(self._lab.extend(data.draw(st.sampled_from(self.standing("active"))), by))
 
     @precondition(lambda self: self.standing("preparing"))
     @rule(data=st.data())
@@ -135,6 +166,11 @@ class Anything(RuleBasedStateMachine):
             claim = self.run(self._lab.recycling_of(resource.name))[-1]
             self.run(self._lab.recycled_claim(claim))
 
+    @rule(pool=st.sampled_from(("plain", "limited", "fair")), paused=st.booleans())
+    def pause(self, pool: str, paused: bool) -> None:
+        store = self._lab.store
+        self.run(store.pause(pool, "new switch", "op") if paused else store.resume(pool, "op"))
+
     @rule(pool=st.sampled_from(("plain", "fair")), n=st.integers(0, 3), off=st.booleans())
     def operate(self, pool: str, n: int, off: bool) -> None:
         store = self._lab.store
@@ -148,13 +184,64 @@ class Anything(RuleBasedStateMachine):
             except Conflict:
                 pass
 
-    @rule()
-    def let_time_pass(self) -> None:
-        self._lab.clock.forward(minutes=1)
+    @rule(minutes=st.integers(1, 3))
+    def let_time_pass(self, minutes: int) -> None:
+        """Their workflows look after each lease for which something is due."""
+        self._lab.clock.forward(minutes=minutes)
+        for name in self.standing("active"):
+            self.run(self._lab.tick(name))
+        for name in self.standing("queued"):
+            self.run(self._lab.store.wake(name))
 
     @invariant()
     def nothing_is_wrong(self) -> None:
-        assert self.run(ledger.faults(self._lab.store)) == []
+        faults = self.run(ledger.faults(self._lab.store))
+        assert not faults, faults
+
+    @invariant()
+    def nobody_waits_for_longer_than_it_would(self) -> None:
+        late = t.leases.c.waiting & (t.leases.c.state == "queued") & (t.leases.c.wait_until <= self._lab.clock.now)
+        assert self.rows(select(t.leases.c.id).where(late)) == []
+
+    @invariant()
+    def what_happened_since_the_last_step_was_right(self) -> None:
+        self.who_was_granted_something_gives_it_back_before_it_is_promised()
+        self.nobody_is_overtaken_too_often()
+        self._promises = self.rows(select(t.promises))
+
+    def who_was_granted_something_gives_it_back_before_it_is_promised(self) -> None:
+        """Looked at for what was granted since the last step, beside what was promised then."""
+        for grant in self.rows(
+            select(t.grants, t.leases.c.duration_s)
+            .join(t.leases, t.leases.c.id == t.grants.c.lease)
+            .where(t.grants.c.closed_at.is_(None), t.grants.c.granted_at == self._lab.clock.now)
+        ):
+            end = grant.granted_at + timedelta(seconds=grant.duration_s)
+            theirs = [p for p in self._promises if (p.pool, p.resource) == (grant.pool, grant.resource)]
+            # Its own promise goes before that of others, though it be late.
+            if any(promise.lease == grant.lease for promise in theirs):
+                continue
+            assert all(promise.begins >= end for promise in theirs), f"{grant} has what is promised: {self._promises}"
+
+    @invariant()
+    def a_reservation_begins_when_its_time_has_come_and_what_it_wants_is_free(self) -> None:
+        due = t.queue.c.start_at <= self._lab.clock.now
+        first = self.rows(
+            select(t.leases, t.queue.c.start_at)
+            .join(t.queue, t.queue.c.lease == t.leases.c.id)
+            .where(due)
+            .order_by(t.leases.c.priority.desc(), t.leases.c.number)
+            .limit(1)
+        )
+        for row in first:
+            items = specs.items_from_json(row.wanted)
+            if {item.pool for item in items} == {"plain"} and not self.rows(
+                select(t.pools.c.name).where(t.pools.c.paused_since.is_not(None))
+            ):
+                free = self.rows(select(t.resources).where(*stock.GRANTABLE))
+                others = {(p.pool, p.resource) for p in self.rows(select(t.promises)) if p.lease != row.id}
+                mine = [stock.as_candidate(r) for r in free if (r.pool, r.name) not in others]
+                assert allocation.assign(items, mine) is None, f"{row.id} is due, and could begin"
 
     @invariant()
     def no_quota_is_exceeded(self) -> None:
@@ -167,12 +254,19 @@ class Anything(RuleBasedStateMachine):
         assert all(many <= (PER_OWNER.resources or 0) for many in held.values()), held
         assert all(len(names) <= (PER_OWNER.leases or 0) for names in leases.values()), leases
 
-    @invariant()
     def nobody_is_overtaken_too_often(self) -> None:
         """Counted anew from what was granted since the last step."""
         now = self.rows(
-            select(t.leases.c.id, t.leases.c.owner, t.leases.c.priority, t.leases.c.number, t.leases.c.wanted)
-            .where(t.leases.c.waiting, t.leases.c.state == "queued")
+            select(
+                t.leases.c.id,
+                t.leases.c.owner,
+                t.leases.c.priority,
+                t.leases.c.number,
+                t.leases.c.wanted,
+                t.leases.c.duration_s,
+            )
+            .join(t.queue, t.queue.c.lease == t.leases.c.id)
+            .where(t.leases.c.state == "queued", t.queue.c.start_at.is_(None))
             .order_by(t.leases.c.priority.desc(), t.leases.c.number)
         )
         still = {row.id for row in now}
@@ -193,15 +287,20 @@ class Anything(RuleBasedStateMachine):
     def _overtook(self, lease: str, waiter: Any) -> bool:
         """Whether a lease that came later, at no higher priority, was given what a waiter could have used."""
         (row,) = self.rows(select(t.leases).where(t.leases.c.id == lease))
-        if (-row.priority, row.number) < (-waiter.priority, waiter.number):
+        # A reservation is served when it was promised to be.
+        if (-row.priority, row.number) < (-waiter.priority, waiter.number) or row.start_at is not None:
             return False
+        end = self._lab.clock.now + timedelta(seconds=waiter.duration_s)
+        promised = {(p.pool, p.resource) for p in self._promises if p.begins < end}
         given = self.rows(
             select(t.resources)
             .join(t.grants, (t.grants.c.pool == t.resources.c.pool) & (t.grants.c.resource == t.resources.c.name))
             .where(t.grants.c.lease == lease)
         )
         candidates = [
-            Candidate(pool=r.pool, name=r.name, tags=frozenset(r.tags), properties=r.properties) for r in given
+            Candidate(pool=r.pool, name=r.name, tags=frozenset(r.tags), properties=r.properties)
+            for r in given
+            if (r.pool, r.name) not in promised
         ]
         wanted = specs.items_from_json(waiter.wanted)
         return any(allocation.suits(item, candidate) for item in wanted for candidate in candidates)
@@ -254,7 +353,7 @@ def new_url(request: pytest.FixtureRequest, tmp_path: Path, _sqlite_templates: C
     return sqlite if request.param == "sqlite" else postgresql
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(900 * max(1, RUNS // 200))
 def test_whatever_happens_in_whatever_order(new_url: NewUrl) -> None:
     machine = type("Machine", (Anything,), {"new_url": staticmethod(new_url)})
     run_state_machine_as_test(

@@ -31,7 +31,7 @@ import workflows.hooks
 from leasehold import process
 from leasehold.store import heartbeats
 from leasehold.store.engine import Database, Tx
-from tests.faults.points import Call, Moment, Point, Victim, writing_methods
+from tests.faults.points import UNWRITTEN, Call, Moment, Point, Victim, writing_methods
 
 HEARTBEAT = timedelta(seconds=0.4)
 HEARTBEAT_TIMEOUT = timedelta(seconds=2)
@@ -92,6 +92,8 @@ class _Faults:
         _replace(Database, "write", self._around_transaction(Database.write))
         for store, name in writing_methods():
             _replace(store, name, self._around_method(name, getattr(store, name)))
+        for owner, name in UNWRITTEN:
+            _replace(owner, name, self._around_step(name, getattr(owner, name)))
 
     def _around_method(self, name: str, original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         @functools.wraps(original)
@@ -108,6 +110,20 @@ class _Faults:
             return result
 
         return method
+
+    def _around_step(self, name: str, original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
+        call = Call(method=name)
+
+        @functools.wraps(original)
+        async def step(*args: Any) -> Any:
+            if self._comes_to(call, Moment.BEFORE):
+                self._kill()
+            result = await original(*args)
+            if result != [] and self._comes_to(call, Moment.AFTER):
+                self._kill()
+            return result
+
+        return step
 
     def _around_transaction(self, original: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
         async def write(database: Database, what: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -217,9 +217,10 @@ class Scene:
         count: int = 1,
         heartbeat: str | None = None,
         wait: bool = False,
+        **more: Any,
     ) -> str:
         """Ask for resources, however often it takes to be answered; return the lease's id."""
-        body = {"items": [{"pool": pool, "count": count}], "duration": duration, "heartbeat": heartbeat}
+        body = {"items": [{"pool": pool, "count": count}], "duration": duration, "heartbeat": heartbeat, **more}
         lease: str = self.lane.call("POST", "leases", json=body, key=f"{self.name}-{key}")["id"]
         self.leases.append(lease)
         if wait:

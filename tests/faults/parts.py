@@ -99,9 +99,19 @@ class Parts(Stack):
     """The processes of the Procfile, each a `Part`; `hooked` takes the test builds of worker and API."""
 
     def __init__(
-        self, folder: Path, nursery: Nursery, *, hooked: bool = False, data: Path | None = None, **more: str
+        self,
+        folder: Path,
+        nursery: Nursery,
+        *,
+        hooked: bool = False,
+        workers: int = 1,
+        data: Path | None = None,
+        **more: str,
     ) -> None:
-        """`data` is another data folder than the one in `folder`; `more` is added to the environment of all."""
+        """More than one of `workers` are `worker`, `worker2`, and so on.
+
+        `data` is another data folder than the one in `folder`; `more` is added to the environment of all.
+        """
         super().__init__(folder)
         self.data = data or self.data
         self.settings["LEASEHOLD_DATA"] = str(self.data)
@@ -109,10 +119,12 @@ class Parts(Stack):
         self._folder = folder
         self._hooked = hooked
         self._more = more
-        self._parts = {name: Part(self, name, command) for name, command in self._commands().items()}
+        commands = self._commands()
+        commands |= {f"worker{n}": commands["worker"] for n in range(2, workers + 1)}
+        self._parts = {name: Part(self, name, command) for name, command in commands.items()}
 
     def __getitem__(self, name: str) -> Part:
-        """`temporal`, `worker` or `api`."""
+        """`temporal`, `worker`, `api`, or one more worker."""
         return self._parts[name]
 
     def _commands(self) -> dict[str, list[str]]:
@@ -149,7 +161,7 @@ class Parts(Stack):
         """Start these processes, all by default, and wait until everything serves if all of them do."""
         self.data.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._migrate()
-        for name in names or NAMES:
+        for name in names or self._parts:
             self._parts[name].start()
         if all(part.lives for part in self._parts.values()):
             self.serves()
@@ -168,11 +180,11 @@ class Parts(Stack):
             time.sleep(0.05)
 
     def close(self) -> None:
-        """Stop everything, in the order of `scripts/up.py`. Raises `StackError` if that leaves anything."""
+        """Stop everything, Temporal last, as `scripts/up.py` does. Raises `StackError` if that leaves anything."""
         problem = None
-        for name in reversed(NAMES):
+        for part in reversed(self._parts.values()):
             try:
-                self._parts[name].stop()
+                part.stop()
             except StackError as error:
                 problem = error
         until = time.monotonic() + STOPPED_WITHIN_S
@@ -195,7 +207,7 @@ class Parts(Stack):
     def last_words(self, lines: int = 30) -> str:
         """The ends of the logs of all processes."""
         words = []
-        for name in ("up", *NAMES):
+        for name in ("up", *self._parts):
             with contextlib.suppress(FileNotFoundError):
                 log = self.log_of(name).read_text(errors="replace").splitlines()[-lines:]
                 words += [f"{name} | {line}" for line in log]

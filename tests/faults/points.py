@@ -1,4 +1,4 @@
-"""Where a process can be killed: around every commit that the service makes."""
+"""Where a process can be killed: around every commit that the service makes, and on a grant's way to its lease."""
 
 from __future__ import annotations
 
@@ -17,16 +17,22 @@ from leasehold.store.healing import SqlHealing
 from leasehold.store.logs import SqlLogStore
 from leasehold.store.store import SqlStore
 from leasehold.store.tokens import SqlTokens
+from worker.relay import Relay
 
 STORES = (SqlStore, SqlLogStore, SqlHealing, SqlTokens)
 
+UNWRITTEN = ((SqlStore, "outbox_due"), (Relay, "_signal"), (SqlStore, "standing"))
+"""What commits nothing, and lies between the commit of a grant and its lease's knowing of it, in this order.
+
+Before and after each of them is a moment too; after a look into the outbox only if it found something.
+"""
 
 AHEAD = " ahead"
 """Ends what a hook's commit is about that runs for nobody yet."""
 
 
 class Moment(StrEnum):
-    """When, around one commit."""
+    """When, around one commit, or around a step that commits nothing."""
 
     BEFORE = "before the commit"
     """Everything is written, nothing is committed."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 
 from leasehold.errors import Conflict, LeaseNotActive, NotFound
 from tests.faults.lane import HANG, Scene, again
@@ -124,6 +125,22 @@ def lost(scene: Scene) -> None:
     scene.all_free(pool)
 
 
+def waited(scene: Scene) -> None:
+    """A lease is reserved, and begins; one that would wait no longer fails; what both waited for comes back."""
+    pool = scene.pool(stages={"wipe": ":", "release": ":"})
+    start = datetime.now(UTC) + timedelta(seconds=2)
+    reserved = scene.take(pool, "reserved", start_at=start.isoformat())
+    impatient = scene.take(pool, "impatient", queue_timeout="1s")
+    scene.ends(impatient, "failed")
+    scene.comes_to(reserved, "active")
+    assert datetime.fromisoformat(scene.client.lease(reserved)["active_at"] or "") >= start
+    scene.client.release(reserved)
+    scene.ends(reserved, "released")
+    scene.all_free(pool)
+    happened = [scene.happened(reserved, f"lease_{what}") for what in ("reserved", "preparing", "active")]
+    assert happened == [1, 1, 1], happened
+
+
 def reminded(scene: Scene) -> None:
     """A lease is warned, gets its grace, and ends."""
     pool = scene.pool(stages={"release": ":"}, warn_before=["1s"], grace="1s")
@@ -199,6 +216,8 @@ def inventory(scene: Scene) -> None:
     again(lambda: client.put_resource(pool, "r1", tags=["new"]))
     again(lambda: client.offline(pool, "r1", "moving"))
     again(lambda: client.online(pool, "r1"))
+    again(lambda: client.pause(pool, "new switch"))
+    again(lambda: client.resume(pool))
     scene.ends(scene.take(failing, "fails"), "failed")
     again(lambda: client.repair(failing, "r0"), done=Conflict)
     again(lambda: client.delete_resource(pool, "r0"), done=NotFound)
@@ -216,6 +235,7 @@ SCENARIOS = (
     held_for_repair,
     grown,
     lost,
+    waited,
     limited,
     as_a_whole,
     ahead,
@@ -232,6 +252,7 @@ NOT_REACHED: Mapping[str, str] = {
     **dict.fromkeys(("open_pass", "close_pass", "recycle_again", "check_temporal", "rebuild", "prune"), _SWEEP),
     **dict.fromkeys(("create", "revoke", "used"), _TOKENS),
     "outbox_failed": "made where Temporal does not answer: one note, which the next delivery outdates",
+    "try_admission": "undone whatever happens: a dry run writes nothing",
     "forget": "made for a workflow that is closed and no lease's: a recycling that somebody has terminated in Temporal",
 }
 """Writing methods of the ports that no scenario comes to, and why that is right."""

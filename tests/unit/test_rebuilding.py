@@ -240,6 +240,14 @@ def test_a_recycling_that_runs_has_its_resource() -> None:
     assert written(plan(running, books(places={"r0": free(12, used=11)}))) == [], "it is stale, and stops by itself"
 
 
+def test_a_recycling_that_the_database_saw_end_is_not_begun_again() -> None:
+    """It ended after Temporal was asked, or Temporal's list is late."""
+    listed = census(recyclings=frozenset({at("r0", 9)}))
+    assert written(plan(listed, books(places={"r0": free(12, used=9)}))) == []
+    broken = Place(state=ResourceState.BROKEN, epoch=12, used=9)
+    assert written(plan(listed, books(places={"r0": broken}))) == []
+
+
 def test_a_recycling_that_is_gone_begins_again_or_ends_in_quarantine() -> None:
     dead = (
         DeadRecycling(pool="p", resource="r0", epoch=7, how="terminated"),

@@ -277,7 +277,18 @@ async def test_a_recycling_that_was_not_started_yet_is_left_to_the_relay(lab: La
     assert {one.epoch for one in await lab.store.healing.recyclings()} == set()
 
 
-async def test_a_grant_that_the_workflow_was_not_told_of_is_told_again(lab: Lab) -> None:
+def as_delivered(lab: Lab) -> Any:
+    return update(t.outbox).where(t.outbox.c.kind == "granted").values(delivered_at=lab.clock())
+
+
+def dropped(lab: Lab) -> Any:
+    return delete(t.outbox).where(t.outbox.c.kind == "granted")
+
+
+@pytest.mark.parametrize("lose", [dropped, as_delivered])
+async def test_a_grant_that_the_workflow_was_not_told_of_is_told_again_and_begins_once(
+    lab: Lab, lose: Callable[[Lab], Any]
+) -> None:
     await lab.pool(1, wipe=1)
     first = await lab.submit()
     await lab.until(first, LeaseState.ACTIVE)
@@ -286,15 +297,21 @@ async def test_a_grant_that_the_workflow_was_not_told_of_is_told_again(lab: Lab)
 
     def hand_over(tx: Tx) -> None:
         closing.close(tx, _cancel(first.id))
-        tx.execute(delete(t.outbox).where(t.outbox.c.kind == "granted"))
+        tx.execute(lose(lab))
 
     await lab.store.database.write(hand_over)
     assert (await lab.record(handle)).state is LeaseState.PREPARING
     assert (await handle.query(LeaseWorkflow.view)).state == "queued"
 
+    # Temporal's lists are late: the second pass may tell it once more.
+    await sweep(lab)
     await sweep(lab)
 
     await lab.until(handle, LeaseState.ACTIVE)
+    await sweep(lab)
+    assert lab.driver.started == [("wipe", "r0")] * 2, "once for each of the two leases"
+    kinds = await lab.kinds(handle)
+    assert [kinds.count(kind) for kind in ("lease_preparing", "resource_leased", "lease_active")] == [1, 1, 1]
 
 
 async def test_a_workflow_that_outlives_its_record_is_told(lab: Lab) -> None:

@@ -8,6 +8,8 @@ down_revision = "0003"
 branch_labels = None
 depends_on = None
 
+RESERVED = "start_at IS NOT NULL"
+
 
 def upgrade() -> None:
     with op.batch_alter_table("pools") as batch_op:
@@ -41,6 +43,12 @@ def upgrade() -> None:
     with op.batch_alter_table("queue") as batch_op:
         batch_op.add_column(
             sa.Column("start_at", sa.DateTime(timezone=True), nullable=True, comment="A reservation: not served before")
+        )
+        batch_op.create_index(
+            "ix_queue_reserved",
+            ["start_at"],
+            postgresql_where=sa.text(RESERVED),
+            sqlite_where=sa.text(RESERVED),
         )
     op.create_table(
         "promises",

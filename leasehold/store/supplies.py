@@ -1,0 +1,129 @@
+"""Supplies: how much there is of what a lease waits for, who has it, and to whom it is promised."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from functools import cached_property
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, func, select
+
+from leasehold import allocation
+from leasehold.model import Item, LeaseState, ResourceState
+from leasehold.reasons import Holder, Promised, Supply
+from leasehold.store import catalogue, diaries, stock
+from leasehold.store import tables as t
+from leasehold.store.catalogue import Shape
+from leasehold.store.lanes import Waiting
+from leasehold.store.outlook import Line
+
+_R, _L, _P = t.resources.c, t.leases.c, t.promises.c
+_HOLDERS_READ = 20
+_THERE = (_R.pool == t.grants.c.pool) & (_R.name == t.grants.c.resource)
+_PROMISED = (
+    select(t.promises, _L.number, t.resources)
+    .join(t.leases, _L.id == _P.lease)
+    .join(t.resources, (_R.pool == _P.pool) & (_R.name == _P.resource))
+    .where(_R.state == ResourceState.FREE)
+)
+
+
+class Supplies:
+    """What there is, as one reader sees it: what is the same for several leases is counted once."""
+
+    def __init__(self, connection: Connection, line: Line) -> None:
+        self._connection = connection
+        self._line = line
+        self._counted: dict[Shape, Supply] = {}
+
+    def of(self, one: Waiting) -> list[Supply]:
+        """What there is of each item that a lease still wants."""
+        promised = self._promised_before_its_end(one)
+        return [replace(self._of(item), promised=_told(item, promised)) for item in one.wishes]
+
+    def _promised_before_its_end(self, one: Waiting) -> list[Row[Any]]:
+        """What is free and promised to others before a lease would have given it back."""
+        if not self._promised:
+            return []
+        end = self._line.now + self._line.claimant(one).lasts
+        return [row for row in self._promised if row.begins < end and row.lease != one.lease]
+
+    @cached_property
+    def _promised(self) -> Sequence[Row[Any]]:
+        rows: Sequence[Row[Any]] = self._connection.execute(_PROMISED).all()
+        return rows
+
+    def _of(self, item: Item) -> Supply:
+        shape = catalogue.shape([item])
+        found = self._counted.get(shape)
+        if found is None:
+            found = self._counted[shape] = self._count(self._suiting(item))
+        return found
+
+    def _suiting(self, item: Item) -> list[ColumnElement[bool]]:
+        """Which rows of `resources` suit an item."""
+        kinds = self._line.known.serving([item])
+        where = [_R.pool.in_({kind.pool for kind in kinds}), _R.kind.in_([kind.id for kind in kinds]), ~_R.draining]
+        if catalogue.is_particular(item):
+            rows = self._connection.execute(select(t.resources).where(*where))
+            where.append(_R.name.in_([row.name for row in rows if allocation.suits(item, stock.as_candidate(row))]))
+        return where
+
+    def _count(self, where: Sequence[ColumnElement[bool]]) -> Supply:
+        query = (
+            select(_R.pool, _R.state, _R.offline_since.is_not(None).label("off"), func.count().label("many"))
+            .where(*where)
+            .group_by(_R.pool, _R.state, "off")
+        )
+        counted: Counter[str] = Counter()
+        for row in self._connection.execute(query):
+            counted[self._standing(row)] += row.many
+        held, free = counted.pop(ResourceState.LEASED, 0), counted.pop(ResourceState.FREE, 0)
+        return Supply(free=free, held=held, holders=self._holders(where) if held else (), others=counted)
+
+    def _standing(self, row: Any) -> str:
+        """What keeps a resource from being granted, in a word."""
+        if row.state != ResourceState.FREE:
+            return str(row.state)
+        return "offline" if row.off else "paused" if row.pool in self._line.known.paused else str(row.state)
+
+    def _holders(self, where: Sequence[ColumnElement[bool]]) -> list[Holder]:
+        """Who holds some of it and will give it back first."""
+        query = (
+            select(
+                _L.number,
+                _L.state,
+                _L.expires_at,
+                _L.grace_until,
+                _L.duration_s,
+                func.min(t.grants.c.pool).label("pool"),
+                func.min(t.grants.c.granted_at).label("granted_at"),
+                func.count().label("many"),
+            )
+            .select_from(t.grants)
+            .join(t.resources, _THERE)
+            .join(t.leases, _L.id == t.grants.c.lease)
+            .where(t.grants.c.closed_at.is_(None), *where)
+            .group_by(_L.id, _L.number, _L.state, _L.expires_at, _L.grace_until, _L.duration_s)
+            .order_by(func.coalesce(_L.grace_until, _L.expires_at).nulls_last(), _L.number)
+            .limit(_HOLDERS_READ)
+        )
+        rows = self._connection.execute(query)
+        found = [Holder(number=row.number, count=row.many, until=self._until(row)) for row in rows]
+        return sorted(found, key=lambda holder: (holder.until or self._line.now, holder.number))
+
+    def _until(self, row: Any) -> datetime:
+        """When a holder's time is over, as far as that can be foreseen."""
+        if row.state == LeaseState.ACTIVE:
+            end: datetime = row.grace_until or row.expires_at
+            return end
+        return diaries.active_until(row, self._line.history, self._line.now)
+
+
+def _told(item: Item, promised: Sequence[Row[Any]]) -> list[Promised]:
+    """How much of what suits an item is promised to whom."""
+    mine = Counter((row.number, row.begins) for row in promised if allocation.suits(item, stock.as_candidate(row)))
+    return [Promised(number=number, count=many, begins=begins) for (number, begins), many in sorted(mine.items())]
