@@ -60,13 +60,12 @@ class Explanations:
 
     def queue(self, pool: str) -> list[str]:
         """Who waits for a pool, in the order of service; then who has reserved of it."""
-        mine = self._line.waiting({pool}, _MOST_LISTED)
-        reserved = [one for one in self._reservations if order.is_upcoming(one, self._now)]
-        return [one.lease for one in (*mine, *(one for one in reserved if pool in self._line.known.pools(one.wishes)))]
+        waiting, reserved = self._line.waiting({pool}, _MOST_LISTED), self._line.reserved({pool}, due=False)
+        return [one.lease for one in (*waiting, *reserved)]
 
     @cached_property
-    def _reservations(self) -> list[Waiting]:
-        return lanes.reservations(self._connection)
+    def _suspended(self) -> str | None:
+        return facts.suspended(self._connection)
 
     @cached_property
     def _supplies(self) -> Supplies:
@@ -79,13 +78,7 @@ class Explanations:
     def _ahead(self, one: Waiting) -> int:
         """How many go before a lease that want of the same pools."""
         pools, mine = self._line.known.pools(one.wishes), self._line.rank(one)
-        due = [
-            other
-            for other in self._reservations
-            if not order.is_upcoming(other, self._now)
-            and self._line.rank(other) < mine
-            and not pools.isdisjoint(self._line.known.pools(other.wishes))
-        ]
+        due = [other for other in self._line.reserved(pools, due=True) if self._line.rank(other) < mine]
         if one.start_at is not None:
             return len(due)
         return len(due) + bisect_left(self._standing_in_line(frozenset(pools)), mine[1:])
@@ -101,9 +94,8 @@ class Explanations:
     def _obstacles(self, one: Waiting) -> list[str]:
         """What keeps a lease waiting whatever is free."""
         found = []
-        suspended = facts.suspended(self._connection)
-        if suspended is not None:
-            found.append(f"nothing is granted until an operator has run leasehold reconcile: {suspended}")
+        if self._suspended is not None:
+            found.append(f"nothing is granted until an operator has run leasehold reconcile: {self._suspended}")
         excess = self._line.shares.excess(one)
         if excess is not None:
             found.append(f"over its quota: {excess.detail}")
@@ -132,7 +124,7 @@ class Explanations:
 
     def _eta(self, one: Waiting, ahead: int) -> datetime | None:
         """When a lease will be active, as far as can be foreseen: not while an operator or a quota holds it up."""
-        if facts.suspended(self._connection) is not None or self._line.is_held_up(one):
+        if self._suspended is not None or self._line.is_held_up(one):
             return None
         if one.start_at is not None:
             outlook, _ = self._line.foretell([], one.wishes, without={one.lease})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
+from functools import cached_property
 
 from sqlalchemy import Connection
 
@@ -47,18 +48,22 @@ class Line:
             not_before=one.start_at,
         )
 
-    def due(self, pools: set[str]) -> list[Waiting]:
-        """The reservations of these pools whose time has come."""
+    @cached_property
+    def _reservations(self) -> list[Waiting]:
+        return lanes.reservations(self._connection)
+
+    def reserved(self, pools: set[str], *, due: bool) -> list[Waiting]:
+        """The reservations of these pools whose time has come, or those whose time has not, the first of them first."""
         return [
             one
-            for one in lanes.reservations(self._connection)
-            if not order.is_upcoming(one, self.now) and not pools.isdisjoint(self.known.pools(one.wishes))
+            for one in self._reservations
+            if order.is_upcoming(one, self.now) is not due and not pools.isdisjoint(self.known.pools(one.wishes))
         ]
 
     def waiting(self, pools: set[str], most: int = FARTHEST) -> list[Waiting]:
         """Who waits to be served from these pools, so many of the first, in the order of service."""
         first = lanes.first(self._connection, pools, most)
-        return sorted([*self.due(pools), *first], key=self.rank)
+        return sorted([*self.reserved(pools, due=True), *first], key=self.rank)
 
     def rank(self, one: Waiting) -> order.Rank:
         """Where it stands in the line."""

@@ -202,8 +202,10 @@ class TestKeeping:
 
     async def test_what_breaks_before_its_time_is_replaced(self, lab: Lab) -> None:
         await lab.pool("r640", 3, policy=Policy(on_failure="fail"))  # type: ignore[arg-type]
+        await lab.submit("long", Item(pool="r640", names=("host03",)), duration="5h")
         (claim,) = (await lab.submit("first", Item(pool="r640", names=("host01",)), duration="10m")).claims
         await reserve(lab, "later", TWO)
+        await lab.close("long", Outcome.CANCELLED)
         assert "host01 and r640/host02" in await lab.reason("later")
         await lab.report("first", claim)
         assert "host02 and r640/host03" in await lab.reason("later")
