@@ -149,8 +149,9 @@ def available(found: Availability, count: int) -> dict[str, Any]:
     if found.free < count:
         parts.insert(0, f"{count} wanted, {found.free} of {found.total} free")
     if found.promised:
-        first = min(promise.begins_at for promise in found.promised)
-        parts.append(f"{len(found.promised)} promised to reservations, the first from {time(first)}")
+        first = min(promise.begins_at for promise in found.promised).astimezone(UTC)
+        many = f"{len(found.promised)} promised to reservations"
+        parts.append(f"{many}, the first from {first:%Y-%m-%dT%H:%M:%SZ}")
     missing = "; ".join(parts) if found.free < count else None
     reason = f"nothing is granted: {found.suspended}" if found.suspended else missing
     return {

@@ -31,11 +31,13 @@ HOLDER = (
 """What `free_at` needs of a resource and of its holder."""
 
 HELD = (t.grants.c.pool == _R.pool) & (t.grants.c.resource == _R.name) & t.grants.c.closed_at.is_(None)
-_ENDS = func.coalesce(_L.grace_until, _L.expires_at)
-_SOONEST = (_R.state != ResourceState.FREE, _L.id.is_not(None), _ENDS.nulls_last(), _R.name)
+_SOONEST = (_R.state != ResourceState.FREE, _L.id.is_not(None), _L.expires_at.nulls_last(), _L.duration_s, _R.name)
 """What is free first, then what is being cleaned, then what is given back first."""
+_ALIKE = (_R.pool, _L.id.is_not(None) & _L.expires_at.is_(None))
+"""Of these the order tells who is first: each pool has its grace and cleaning, and who is prepared has no end yet."""
+_PLACE = func.row_number().over(partition_by=_ALIKE, order_by=_SOONEST).label("place")
 _ROWS: Any = (
-    select(_R.pool, _R.name, _R.kind, *HOLDER)
+    select(_R.pool, _R.name, _R.kind, _R.tags, _R.properties, _PLACE, *HOLDER)
     .outerjoin(t.grants, HELD)
     .outerjoin(t.leases, _L.id == t.grants.c.lease)
     .where(_R.state != ResourceState.BROKEN, _R.offline_since.is_(None), ~_R.draining)
@@ -78,14 +80,14 @@ def read(
 
 
 def _soonest(connection: Connection, catalogue: Catalogue, item: Item, need: int) -> Sequence[Row[Any]]:
-    """What suits an item, so much of it as is free first."""
+    """What suits an item: of each pool so much as is free first, of what is lent and of what is being prepared."""
     kinds = catalogue.serving([item])
-    query = _ROWS.add_columns(_R.tags, _R.properties).order_by(*_SOONEST)
-    query = query.where(_R.pool.in_({kind.pool for kind in kinds}), _R.kind.in_([kind.id for kind in kinds]))
+    suiting = _ROWS.where(_R.pool.in_({kind.pool for kind in kinds}), _R.kind.in_([kind.id for kind in kinds]))
     if is_particular(item):
-        rows = connection.execute(query)
-        return [row for row in rows if allocation.suits(item, stock.as_candidate(row))][:need]
-    found: Sequence[Row[Any]] = connection.execute(query.limit(need)).all()
+        rows = connection.execute(suiting)
+        return [row for row in rows if allocation.suits(item, stock.as_candidate(row))]
+    placed = suiting.subquery()
+    found: Sequence[Row[Any]] = connection.execute(select(placed).where(placed.c.place <= need)).all()
     return found
 
 

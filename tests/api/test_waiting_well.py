@@ -62,7 +62,8 @@ class TestReservations:
         assert (item["id"], item["start_at"]) == (reserved["id"], reserved["start_at"])
         usual = await got(stack, "/available", pool=pool, count=2)
         assert (usual["open"], usual["free"], len(usual["resources"])) == (False, 1, 1)
-        assert usual["reason"].startswith("2 wanted, 1 of 2 free; 1 promised to reservations, the first from")
+        first = f"{reserved['start_at'][:19]}Z"
+        assert usual["reason"] == f"2 wanted, 1 of 2 free; 1 promised to reservations, the first from {first}"
         (promise,) = usual["promised"]
         assert (promise["lease"], promise["begins_at"]) == (reserved["number"], reserved["start_at"])
         assert (await got(stack, "/available", pool=pool, duration="10m"))["free"] == 2

@@ -110,6 +110,21 @@ class TestEta:
         await lab.submit("large", Item(pool="r640", count=3))
         assert (await place(lab, "large")).eta == NINE + timedelta(hours=3)
 
+    async def test_one_that_is_being_prepared_may_be_the_first_to_give_back(self, lab: Lab) -> None:
+        await lab.pool("r640", 2)
+        await lab.take("long", duration="10h")
+        await lab.submit("short", duration="10m")
+        await lab.submit("waiting")
+        assert (await place(lab, "waiting")).eta == NINE + timedelta(minutes=10)
+
+    async def test_of_several_pools_the_one_that_is_free_first_counts_with_its_grace(self, lab: Lab) -> None:
+        patient = spec("patient", "validate", policy=Policy(grace=timedelta(hours=2)))
+        await lab.store.apply(file((patient, hosts(1)), (spec("strict", "validate"), hosts(1))), "operator")
+        await lab.take("first", Item(pool="patient"), duration="1h")
+        await lab.take("second", Item(pool="strict"), duration="2h")
+        await lab.submit("waiting", Item())
+        assert (await place(lab, "waiting")).eta == NINE + timedelta(hours=2)
+
     async def test_nobody_can_tell_while_a_quota_or_an_operator_is_in_the_way(self, lab: Lab) -> None:
         await lab.pool("r640", 2, policy=Policy(per_owner=Quota(leases=1)))
         await lab.take("one", owner="alice")

@@ -72,6 +72,12 @@ class TestPromising:
         assert "not_reservable" in await refused(lab, "too early")
         assert (await reserve(lab, "later", at=ELEVEN)).refusal is None
 
+    async def test_neither_is_one_that_is_still_being_prepared(self, lab: Lab) -> None:
+        await lab.pool("r640", 2)
+        await lab.take("long", duration="10h")
+        await lab.submit("short", duration="10m")
+        assert (await reserve(lab, "later")).refusal is None
+
     async def test_who_waits_already_is_not_passed_by_reserving(self, lab: Lab) -> None:
         await lab.pool("r640", 1)
         await lab.take("holder", duration="1h")
