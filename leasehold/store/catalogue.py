@@ -12,6 +12,7 @@ import uuid
 from collections import OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from sqlalchemy import Connection, func, select
@@ -95,10 +96,12 @@ class Catalogue:
         """The settings of each pool, with their id."""
         self.specs = {pool: spec for pool, (_, spec) in in_force.items()}
         self.policies = {pool: spec.policy for pool, spec in self.specs.items()}
+        self.has_quotas = any(policy.has_quota for policy in self.policies.values())
         self.paused = paused
         """Pools that lend nothing for now, with why."""
         self._kinds = sorted(kinds, key=lambda k: (k.cost, allocation.capability(k.candidate("")), k.pool, k.id))
         self._serving: OrderedDict[Shape, tuple[ResourceKind, ...]] = OrderedDict()
+        self._numbers: OrderedDict[Shape, frozenset[int]] = OrderedDict()
 
     def serving(self, items: Sequence[Item]) -> tuple[ResourceKind, ...]:
         """The kinds of which something may suit an item."""
@@ -112,6 +115,21 @@ class Catalogue:
             if len(self._serving) > _SERVING_KEPT:
                 self._serving.popitem(last=False)
         return found
+
+    def kinds_of(self, items: Sequence[Item]) -> frozenset[int]:
+        """The numbers of the kinds of which something may suit an item."""
+        wanted = shape(items)
+        found = self._numbers.get(wanted)
+        if found is None:
+            found = self._numbers[wanted] = frozenset(kind.id for kind in self.serving(items))
+            if len(self._numbers) > _SERVING_KEPT:
+                self._numbers.popitem(last=False)
+        return found
+
+    @cached_property
+    def all_kinds(self) -> frozenset[int]:
+        """The numbers of all kinds."""
+        return frozenset(kind.id for kind in self._kinds)
 
     def lending(self, items: Sequence[Item]) -> Sequence[ResourceKind]:
         """The same, without pools that are paused."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from sqlalchemy import Row
+
 from leasehold import model
 from leasehold.errors import IllegalTransition
 from leasehold.messages import Closed, CloseLease
@@ -37,16 +39,16 @@ def close(tx: Tx, order: CloseLease) -> Closed:
         # What was held for it others may have.
         matching.match(tx, matching.wanted_pools(specs.items_from_json(row.wanted)))
         return Closed(state=LeaseState.ENDED, outcome=outcome)
-    _release(tx, order, state, changes)
+    _release(tx, order, row, changes)
     if not order.stopped:
         return Closed(state=LeaseState.RELEASING, outcome=outcome)
     _end(tx, order.lease, LeaseState.RELEASING, changes, actor=None, reason=None)
     return Closed(state=LeaseState.ENDED, outcome=outcome)
 
 
-def _release(tx: Tx, order: CloseLease, state: LeaseState, changes: dict[str, Any]) -> None:
+def _release(tx: Tx, order: CloseLease, lease: Row[Any], changes: dict[str, Any]) -> None:
     """Close the grants, and serve who waits for what they held; what changes of a lease that ends `_end` writes."""
-    model.check_lease_transition(state, LeaseState.RELEASING)
+    model.check_lease_transition(LeaseState(lease.state), LeaseState.RELEASING)
     events.record(
         tx,
         "lease_releasing",
@@ -62,8 +64,12 @@ def _release(tx: Tx, order: CloseLease, state: LeaseState, changes: dict[str, An
     broken = {(b.pool, b.resource): b.reason for b in order.broken}
     # The grants are closed before any cleaning: a stuck hook must not block the holder's next lease.
     rows = granting.open_rows(tx, order.lease)
-    pools = granting.close(tx, rows, broken, was_active=state is LeaseState.ACTIVE)
-    matching.match(tx, pools)
+    pools, kinds = granting.close(tx, rows, broken, was_active=lease.state == LeaseState.ACTIVE)
+    if lease.waiting:
+        # What was held in the stead of what had failed others may have too.
+        matching.match(tx, pools | matching.wanted_pools(specs.items_from_json(lease.wanted)))
+    else:
+        matching.match(tx, pools, kinds)
 
 
 def forget(tx: Tx, workflow: str) -> None:

@@ -105,7 +105,7 @@ def _is_claimed(tx: Tx, lease: str) -> bool:
     mine = [Candidate(pool=r.pool, name=r.name, tags=frozenset(r.tags), properties=r.properties) for r in rows]
     return any(
         allocation.suits(item, candidate)
-        for waiting in lanes.heads(tx.connection)
+        for waiting in lanes.heads(tx.connection, None, catalogue.current(tx.connection))
         if not order.is_upcoming(waiting, tx.now)
         for item in waiting.wishes
         for candidate in mine

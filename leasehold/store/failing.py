@@ -56,7 +56,7 @@ def _shrink(tx: Tx, failed: list[tuple[Row[Any], BrokenResource]], dropped: list
         about = {"pool": grant.pool, "resource": grant.resource, "actor": "leasehold", "reason": reason}
         events.record(tx, "lease_shrunk", lease=grant.lease, **about)
     if dropped:
-        matching.match(tx, granting.close(tx, dropped, {}, was_active=True))
+        matching.match(tx, *granting.close(tx, dropped, {}, was_active=True))
 
 
 def _carry_on(tx: Tx, lease: Row[Any], failed: list[tuple[Row[Any], BrokenResource]]) -> None:

@@ -107,14 +107,16 @@ def open_rows(tx: Tx, lease: str) -> Sequence[Row[Any]]:
     return rows
 
 
-def close(tx: Tx, rows: Collection[Row[Any]], broken: Mapping[Key, str], *, was_active: bool) -> set[str]:
-    """Close open grants of one lease, send the resources on their way, and return their pools.
+def close(
+    tx: Tx, rows: Collection[Row[Any]], broken: Mapping[Key, str], *, was_active: bool
+) -> tuple[set[str], set[int]]:
+    """Close open grants of one lease, send the resources on their way, and return their pools and kinds.
 
     A resource goes into quarantine where `broken` gives a reason, through the stages that its pool wants after a
     lease where the lease used it, and straight back to `free` otherwise. One that is in quarantine stays there.
     """
     if not rows:
-        return set()
+        return set(), set()
     tx.execute(_CLOSE, {"ids": [row.id for row in rows], "closed_at": tx.now})
     _in_force(tx, {row.pool for row in rows})
     loaded = specs.load(tx.connection, {row.spec for row in rows})
@@ -136,7 +138,7 @@ def close(tx: Tx, rows: Collection[Row[Any]], broken: Mapping[Key, str], *, was_
         else:
             freed.append((resource, None if was_used else resource.prepared))
     moves.free_all(tx, freed, lease=lease)
-    return {row.pool for row in rows}
+    return {row.pool for row in rows}, {resource.kind for resource in resources.values()}
 
 
 def _touched(tx: Tx, lease: str) -> set[Key]:

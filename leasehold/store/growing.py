@@ -120,5 +120,5 @@ def give_back(tx: Tx, lease: str, part: GiveBack) -> Admitted:
         return Admitted(refusal=as_refusal(error))
     if mine:
         events.record(tx, "lease_shrunk", lease=lease, pool=part.pool, resource=part.resource, actor=part.actor)
-        matching.match(tx, granting.close(tx, mine, {}, was_active=True))
+        matching.match(tx, *granting.close(tx, mine, {}, was_active=True))
     return holding.standing(tx.connection, lease, tx.now)

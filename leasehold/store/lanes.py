@@ -1,24 +1,38 @@
 """The queue: leases that wait, in lanes of those that are of one owner and want the same.
 
 Who is first in its lane stands for all behind it: they could be served no sooner. So the matcher looks at as many as
-there are lanes, however many wait.
+there are lanes, however many wait. What those of a lane want each process remembers, for the number of a lane is a hash
+of it: so lanes that want something else than what is asked for now are not even read.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, bindparam, delete, exists, func, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    bindparam,
+    delete,
+    exists,
+    func,
+    insert,
+    select,
+    union_all,
+    update,
+)
 
 from leasehold.allocation import ANY_POOL
 from leasehold.model import Item, LeaseState
 from leasehold.store import catalogue, specs
 from leasehold.store import tables as t
+from leasehold.store.catalogue import Catalogue
 from leasehold.store.engine import Tx
 
 _Q = t.queue.c
@@ -58,8 +72,9 @@ class Waiting:
 
 
 def lane(owner: str, wishes: Iterable[Item], alone: str | None = None) -> int:
-    """The lane of those who are of one owner and want the same, or of one lease `alone`."""
-    return catalogue.digest([owner, catalogue.shape(wishes), *([alone] if alone else [])])
+    """The lane of those who are of one owner and want the same; a negative one of a reservation `alone`."""
+    number = catalogue.digest([owner, catalogue.shape(wishes), *([alone] if alone else [])])
+    return -1 - number if alone else number
 
 
 def missing(wanted: Sequence[Item], places: Iterable[int]) -> dict[int, Item]:
@@ -102,6 +117,7 @@ def note_passed(tx: Tx, passed: Mapping[str, int]) -> None:
 
 _WAITING: Any = select(
     _Q.lease,
+    _Q.lane,
     _Q.owner,
     _Q.priority,
     _Q.number,
@@ -116,11 +132,16 @@ _WAITING: Any = select(
 ).join(t.leases, t.leases.c.id == _Q.lease)
 
 
-def _heads() -> Any:
-    """The first of each lane, found by leaping from lane to lane in their index."""
+def _lanes() -> Any:
+    """The lanes that there are, found by leaping from one to the next in their index."""
     lanes = select(func.min(_Q.lane).label("lane")).cte("lanes", recursive=True)
     following = select(func.min(_Q.lane)).where(_Q.lane > lanes.c.lane).correlate(lanes).scalar_subquery()
-    lanes = lanes.union_all(select(following).where(lanes.c.lane.is_not(None)))
+    return lanes.union_all(select(following).where(lanes.c.lane.is_not(None)))
+
+
+def _heads() -> Any:
+    """The first of each lane."""
+    lanes = _lanes()
     other = t.queue.alias("other")
     first = (
         select(other.c.lease)
@@ -133,14 +154,73 @@ def _heads() -> Any:
     return _WAITING.join(lanes, _Q.lease == first)
 
 
+_LANES = select(_lanes().c.lane)
 _HEADS = _heads()
 _FIRST = _WAITING.where(_Q.lane == bindparam("lane_")).order_by(_Q.priority.desc(), _Q.number).limit(1)
 _FIRST_SHORTER = _FIRST.where(t.leases.c.duration_s < bindparam("duration_s_"))
 
 
-def heads(connection: Connection) -> list[Waiting]:
-    """The first of each lane."""
-    return [_waiting(row) for row in connection.execute(_HEADS)]
+_MANY = 24
+"""So many lanes are no longer looked up one by one."""
+
+_KEPT = 20_000
+_wishes: OrderedDict[int, tuple[Item, ...]] = OrderedDict()
+"""What those of a lane want, as far as allocation looks at it."""
+
+
+def heads(connection: Connection, kinds: Collection[int] | None, known: Catalogue) -> list[Waiting]:
+    """The first of each lane.
+
+    With `kinds` only of those that may be served from one of them, or compete for others with one that may; and all
+    reservations.
+    """
+    if kinds is None:
+        return _remembered(connection.execute(_HEADS))
+    numbers = [number for number in connection.execute(_LANES).scalars() if number is not None]
+    reached = _reached(numbers, kinds, known)
+    if len(reached) > _MANY:
+        return _remembered(connection.execute(_HEADS))
+    if not reached:
+        return []
+    return _remembered(connection.execute(_heads_of(len(reached)), {f"lane{n}": v for n, v in enumerate(reached)}))
+
+
+def _reached(numbers: Sequence[int], kinds: Collection[int], known: Catalogue) -> list[int]:
+    """The lanes to look at; one of which it is not known what they want is one of them."""
+    far: dict[int, frozenset[int]] = {}
+    near, reached = list[int](), set(kinds)
+    for number in numbers:
+        wishes = _wishes.get(number)
+        theirs = known.all_kinds if wishes is None else known.kinds_of(wishes)
+        if number < 0 or wishes is None:
+            near.append(number)
+            reached |= theirs
+        else:
+            far[number] = theirs
+    while found := [number for number, theirs in far.items() if not reached.isdisjoint(theirs)]:
+        near += found
+        reached = reached.union(*(far.pop(number) for number in found))
+    return near
+
+
+@lru_cache(maxsize=_MANY)
+def _heads_of(count: int) -> Any:
+    firsts = [
+        _WAITING.where(_Q.lane == bindparam(f"lane{n}")).order_by(_Q.priority.desc(), _Q.number).limit(1).subquery()
+        for n in range(count)
+    ]
+    return firsts[0].select() if count == 1 else union_all(*(first.select() for first in firsts))
+
+
+def _remembered(rows: Iterable[Row[Any]]) -> list[Waiting]:
+    found = []
+    for row in rows:
+        one = _waiting(row)
+        _wishes.setdefault(row.lane, one.wishes)
+        found.append(one)
+    while len(_wishes) > _KEPT:
+        _wishes.popitem(last=False)
+    return found
 
 
 def first(connection: Connection, pools: Collection[str], most: int) -> list[Waiting]:

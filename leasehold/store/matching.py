@@ -28,10 +28,15 @@ _WAIT = insert(t.waits)
 _LEAVE = delete(t.waits).where(t.waits.c.lease == bindparam("lease_"))
 
 
-def match(tx: Tx, pools: set[str]) -> None:
-    """Serve those who wait for these pools, in their order, with what is free now; nobody while that is suspended."""
+def match(tx: Tx, pools: set[str], freed: Collection[int] | None = None) -> None:
+    """Serve those who wait for these pools, in their order, with what is free now; nobody while that is suspended.
+
+    `freed` are the kinds of which something became free, where nothing else has changed.
+    """
     if facts.suspended(tx.connection) is None:
-        heads = lanes.heads(tx.connection)
+        known = catalogue.current(tx.connection)
+        # An owner who gave something back may have something else.
+        heads = lanes.heads(tx.connection, None if known.has_quotas else freed, known)
         if heads:
             round_ = _Round(tx, heads, pools)
             round_.serve()
@@ -42,7 +47,8 @@ class Spare:
     """What is free for a new request now: read, and nothing written."""
 
     def __init__(self, connection: Connection, now: datetime, pools: set[str]) -> None:
-        self._round = _Round(Tx(connection, now), lanes.heads(connection), pools)
+        heads = lanes.heads(connection, None, catalogue.current(connection))
+        self._round = _Round(Tx(connection, now), heads, pools)
         self._held = self._round.held_back()
 
     def choose(self, one: Waiting) -> Sequence[Sequence[Candidate]] | None:
@@ -83,7 +89,14 @@ def offer(tx: Tx, newcomer: Waiting) -> Offer:
     """What a request gets that is not in the queue yet, besides those who are: nothing has become free for them."""
     if facts.suspended(tx.connection) is not None:
         return Offer(shortage="nothing is granted now")
-    return _Round(tx, lanes.heads(tx.connection), wanted_pools(newcomer.wishes), newcomer).offer(newcomer)
+    known, pools = catalogue.current(tx.connection), wanted_pools(newcomer.wishes)
+    kinds = known.kinds_of(newcomer.wishes)
+    heads = lanes.heads(tx.connection, kinds, known)
+    if any(one.start_at is not None and not order.is_upcoming(one, tx.now) for one in heads):
+        # For a reservation whose time has come nobody may have looked yet.
+        match(tx, pools)
+        heads = lanes.heads(tx.connection, kinds, known)
+    return _Round(tx, heads, pools, newcomer).offer(newcomer)
 
 
 def reserve(tx: Tx, newcomer: Waiting, *, again: bool) -> Offer:
@@ -217,8 +230,7 @@ class _Round:
             lease=one.lease,
             items=one.wishes,
             passes=passes,
-            # For a reservation whose time has come nobody has looked yet.
-            is_blocked=self._newcomer is not None and one is not self._newcomer and one.start_at is None,
+            is_blocked=self._newcomer is not None and one is not self._newcomer,
             barred=self._shares.barred(one, pools),
             promised=self.promises.barring(one),
         )

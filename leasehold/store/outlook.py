@@ -39,7 +39,8 @@ class Line:
     def claimant(self, one: Waiting) -> Claimant:
         """A lease as it is foretold: how long it will keep what it is given from others."""
         pools = self.known.pools(one.wishes)
-        barred = self.shares.barred(one, pools)
+        # Nobody knows when a paused pool lends again.
+        barred = {*self.shares.barred(one, pools), *self.known.paused}
         return Claimant(
             lease=one.lease,
             shape=catalogue.shape(one.wishes),

@@ -236,7 +236,7 @@ def recycled(tx: Tx, done: Recycled) -> None:
         moves.quarantine(tx, resource, done.broken, lease=done.lease or None)
         return
     moves.free(tx, resource, lease=done.lease or None, prepared=_prepared(tx, claim))
-    matching.match(tx, {claim.pool})
+    matching.match(tx, {claim.pool}, {resource.kind})
 
 
 def _prepared(tx: Tx, claim: Claim) -> str | None:

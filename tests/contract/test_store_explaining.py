@@ -273,6 +273,13 @@ class TestPause:
         (claim,) = (await lab.submit("any", Item())).claims
         assert claim.pool == "b"
 
+    async def test_one_that_wants_of_any_pool_is_foretold_of_those_that_lend(self, lab: Lab) -> None:
+        await lab.store.apply(file(*((spec(name, "validate"), hosts(1)) for name in ("a", "b"))), "op")
+        await lab.take("holder", Item(pool="b"), duration="2h")
+        await lab.store.pause("a", "new switch", "op")
+        await lab.submit("any", Item())
+        assert (await place(lab, "any")).eta == NINE + timedelta(hours=2)
+
     async def test_it_stays_paused_when_its_file_is_applied_again(self, lab: Lab) -> None:
         await lab.pool("r640", 1)
         await lab.store.pause("r640", "new switch", "op")

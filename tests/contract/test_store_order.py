@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -48,6 +49,39 @@ class TestOvertaking:
         assert (await lab.submit("small")).state is LeaseState.QUEUED
         await lab.close("large", Outcome.CANCELLED)
         assert await lab.state("small") == "preparing"
+
+    async def test_what_was_held_in_the_stead_of_what_failed_goes_to_who_waits(self, lab: Lab) -> None:
+        for name, count in (("a", 1), ("b", 4)):
+            await lab.pool(name, count, policy=Policy(overtakes=0))
+        await lab.take("holder", pool="b")
+        _, *failing = (await lab.submit("large", Item(pool="a"), Item(pool="b", count=2))).claims
+        # One of b is left, and held until the holder's comes back too.
+        await lab.report("large", *failing)
+        assert (await lab.submit("small", pool="b")).state is LeaseState.QUEUED
+        await lab.close("large", Outcome.CANCELLED)
+        assert await lab.state("small") == "preparing"
+
+    async def test_many_lanes_that_want_something_else_change_nothing(self, lab: Lab) -> None:
+        models = [ResourceSpec(name=f"{m}{n}", properties={"model": m}) for m in "xyz" for n in range(2)]
+        await lab.store.apply(file((spec("r640", "validate", policy=Policy(overtakes=0)), models)), "operator")
+        wish = {m: Item(pool="r640", match=(f"model={m}",)) for m in "xyz"}
+        for m in "xyz":
+            await lab.take(f"holder of {m}", replace(wish[m], count=2))
+        for m in "xyz":
+            for owner in ("alice", "bob"):
+                await lab.submit(f"{owner} wants {m}", wish[m], owner=owner)
+        await lab.submit("any two", Item(pool="r640", count=2), owner="carol")
+        await lab.close("holder of y")
+        assert [await lab.state(f"{o} wants {m}") for m in "xyz" for o in ("alice", "bob")] == [
+            *("queued", "queued"),
+            *("preparing", "preparing"),
+            *("queued", "queued"),
+        ]
+        await lab.close("alice wants y", Outcome.CANCELLED)
+        # As much as there is of any kind is held for the one who wants two.
+        assert (await lab.submit("late", wish["y"], owner="dave")).state is LeaseState.QUEUED
+        await lab.close("bob wants y", Outcome.CANCELLED)
+        assert [await lab.state(x) for x in ("any two", "late")] == ["preparing", "queued"]
 
     async def test_no_more_is_held_than_is_needed(self, lab: Lab) -> None:
         fast = [ResourceSpec(name=f"fast{n}", tags=("fast",)) for n in range(2)]
