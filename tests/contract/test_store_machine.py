@@ -79,6 +79,7 @@ class Anything(RuleBasedStateMachine):
         self._passed: Counter[str] = Counter()
         self._waiting: list[Any] = []
         self._promises: list[Any] = []
+        self._last_grant = 0
 
     def run(self, doing: Any) -> Any:
         """Do something of the lab's."""
@@ -214,8 +215,10 @@ class Anything(RuleBasedStateMachine):
         for grant in self.rows(
             select(t.grants, t.leases.c.duration_s)
             .join(t.leases, t.leases.c.id == t.grants.c.lease)
-            .where(t.grants.c.closed_at.is_(None), t.grants.c.granted_at == self._lab.clock.now)
+            .where(t.grants.c.closed_at.is_(None), t.grants.c.id > self._last_grant)
+            .order_by(t.grants.c.id)
         ):
+            self._last_grant = grant.id
             end = grant.granted_at + timedelta(seconds=grant.duration_s)
             theirs = [p for p in self._promises if (p.pool, p.resource) == (grant.pool, grant.resource)]
             # Its own promise goes before that of others, though it be late.
