@@ -211,7 +211,8 @@ class Anything(RuleBasedStateMachine):
         self._promises = self.rows(select(t.promises))
 
     def who_was_granted_something_gives_it_back_before_it_is_promised(self) -> None:
-        """Looked at for what was granted since the last step, beside what was promised then."""
+        """Looked at for what was granted since the last step, beside what was promised then to who still waits."""
+        waiting = self.standing("queued")
         for grant in self.rows(
             select(t.grants, t.leases.c.duration_s)
             .join(t.leases, t.leases.c.id == t.grants.c.lease)
@@ -220,7 +221,12 @@ class Anything(RuleBasedStateMachine):
         ):
             self._last_grant = grant.id
             end = grant.granted_at + timedelta(seconds=grant.duration_s)
-            theirs = [p for p in self._promises if (p.pool, p.resource) == (grant.pool, grant.resource)]
+            theirs = [
+                promise
+                for promise in self._promises
+                if (promise.pool, promise.resource) == (grant.pool, grant.resource)
+                and (promise.lease in waiting or promise.lease == grant.lease)
+            ]
             # Its own promise goes before that of others, though it be late.
             if any(promise.lease == grant.lease for promise in theirs):
                 continue
