@@ -33,14 +33,17 @@ def match(tx: Tx, pools: set[str], freed: Collection[int] | None = None) -> None
 
     `freed` are the kinds of which something became free, where nothing else has changed.
     """
-    if facts.suspended(tx.connection) is None:
-        known = catalogue.current(tx.connection)
+    known = catalogue.current(tx.connection)
+    if known.has_quotas:
         # An owner who gave something back may have something else.
-        heads = lanes.heads(tx.connection, None if known.has_quotas else freed, known)
-        if heads:
-            round_ = _Round(tx, heads, pools)
-            round_.serve()
-            round_.mend()
+        freed = None
+    again = facts.suspended(tx.connection) is None
+    while again and (heads := lanes.heads(tx.connection, freed, known)):
+        round_ = _Round(tx, heads, pools)
+        round_.serve()
+        round_.mend()
+        # What was promised to one that got something else is free for others.
+        again, freed = round_.keeps_promises, None
 
 
 class Spare:
@@ -143,6 +146,8 @@ class _Round:
         self._shares = Shares(tx.connection, self._catalogue.policies)
         self._stock = FreeStock(tx.connection, self._catalogue)
         self._seen: dict[str, tuple[Waiting, Waiter, int]] = {}
+        self.keeps_promises = False
+        """Whether a reservation was granted."""
         self.upcoming = [one for one in heads if order.is_upcoming(one, tx.now)]
         self.promises = Promises(tx, self._catalogue, heads)
         if newcomer is not None:
@@ -165,6 +170,7 @@ class _Round:
             else:
                 _hand_over(self._tx, award, one)
                 self._shares.granted(one.owner)
+                self.keeps_promises |= one.start_at is not None
         self._note_passes()
         return mine
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from leasehold.messages import Admitted
-from leasehold.model import Item, LeaseState, Outcome, Policy, Quota
+from leasehold.model import Item, LeaseState, Outcome, Policy, Quota, ResourceSpec
 from leasehold.ports import ResourceFilter
 from tests.contract.store_lab import HOST, NINE, OK, Lab, file, hosts, run_of, spec
 
@@ -236,6 +236,19 @@ class TestKeeping:
         await lab.close("other")
         await lab.recycled("other", "host02")
         assert await lab.held("later") == ["host02"]
+
+    async def test_what_was_promised_to_one_that_took_another_is_free_for_others(self, lab: Lab) -> None:
+        special = ResourceSpec(name="special", tags=("gpu",))
+        await lab.store.apply(file((spec("r640", "validate"), [special, *hosts(1)])), "operator")
+        await lab.take("holder", Item(pool="r640", names=("host01",)), duration="2h")
+        await reserve(lab, "later")
+        assert "special" in await lab.reason("later")
+        await lab.submit("long", duration="3h")
+        await lab.store.pause("r640", "new switch", "operator")
+        lab.clock.now = TEN
+        await lab.close("holder")
+        await lab.store.resume("r640", "operator")
+        assert [await lab.held(lease) for lease in ("later", "long")] == [["host01"], ["special"]]
 
     async def test_cancelled_it_promises_nothing_any_more(self, lab: Lab) -> None:
         await lab.pool("r640", 1)
