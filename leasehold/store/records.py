@@ -265,12 +265,10 @@ def available(
         known(connection, wanted.pool)
         query = query.where(t.resources.c.pool == wanted.pool)
     suitable = [row for row in connection.execute(query) if suits(row)]
-    paused = catalogue.current(connection).paused
-    free = [
-        row
-        for row in suitable
-        if row.state == ResourceState.FREE and row.offline_since is None and row.pool not in paused
-    ]
+    free = [row for row in suitable if row.state == ResourceState.FREE and row.offline_since is None]
+    if paused := catalogue.current(connection).paused:
+        paused = {row.pool: paused[row.pool] for row in suitable if row.pool in paused}
+        free = [row for row in free if row.pool not in paused]
     free, promised = _spare(connection, free, now, duration)
     holders = {row.holder for row in suitable if row.holder and row.offline_since is None}
     next_free_at = None
@@ -282,7 +280,7 @@ def available(
         total=len(suitable),
         next_free_at=next_free_at,
         suspended=facts.suspended(connection),
-        paused={row.pool: paused[row.pool] for row in suitable if row.pool in paused},
+        paused=paused,
         resources=tuple(_resource(row) for row in free[: wanted.limit]),
         promised=promised[: wanted.limit],
     )
