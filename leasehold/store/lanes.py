@@ -163,6 +163,9 @@ _FIRST_SHORTER = _FIRST.where(t.leases.c.duration_s < bindparam("duration_s_"))
 _MANY = 24
 """So many lanes are no longer looked up one by one."""
 
+_WORTH_IT = 4
+"""Nor where that would be more than one of so many."""
+
 _KEPT = 20_000
 _wishes: OrderedDict[int, tuple[Item, ...]] = OrderedDict()
 """What those of a lane want, as far as allocation looks at it."""
@@ -178,7 +181,7 @@ def heads(connection: Connection, kinds: Collection[int] | None, known: Catalogu
         return _remembered(connection.execute(_HEADS))
     numbers = [number for number in connection.execute(_LANES).scalars() if number is not None]
     reached = _reached(numbers, kinds, known)
-    if len(reached) > _MANY:
+    if len(reached) > _MANY or len(reached) * _WORTH_IT > len(numbers):
         return _remembered(connection.execute(_HEADS))
     if not reached:
         return []
