@@ -112,11 +112,15 @@ def _of_waiters(connection: Connection, now: datetime) -> list[str]:
             continue
         named = {item.pool for item in items}
         mine = list(policies.values()) if None in named else [p for pool, p in policies.items() if pool in named]
-        if any(policy.has_quota or policy.fair_share for policy in mine) or not named.isdisjoint(paused):
+        if not named.isdisjoint(paused):
             continue
         # One whose reservation is due could begin a moment ago: its workflow wakes now.
         due = row.reserved_from is not None
         wants = [Want(item=item, barred=_promised_before(connection, row, named, now)) for item in items]
+        if any(policy.has_quota or policy.fair_share for policy in mine):
+            # Whether it could be served is not looked at here; something may be held for it.
+            held += allocation.hold(wants, held, free)
+            continue
         if allocation.assign([*wants, *held], free) is not None and not due:
             found.append(f"{row.id} waits and could be served")
         if due or (row.passed is not None and row.passed >= min(policy.overtakes for policy in mine)):
