@@ -146,7 +146,7 @@ def serve(waiting: Iterable[Waiter], stock: Stock) -> Iterator[Award]:
     blocked: list[Waiter] = []
     held: list[Want] = []
     for waiter in waiting:
-        chosen = None if waiter.is_blocked else _choose(waiter, held, stock)
+        chosen = None if waiter.is_blocked else choose(waiter, held, stock)
         if chosen is not None:
             taken = [candidate for group in chosen for candidate in group]
             stock.take(taken)
@@ -169,7 +169,7 @@ def held_back(waiting: Iterable[Waiter], stock: Stock) -> list[Want]:
     return held
 
 
-def _choose(waiter: Waiter, held: Sequence[Want], stock: Stock) -> list[list[Candidate]] | None:
+def choose(waiter: Waiter, held: Sequence[Want], stock: Stock) -> list[list[Candidate]] | None:
     """What serves a waiter, and leaves what is held for others."""
     wants = [*waiter.wants, *held]
     chosen = assign(wants, stock.free_for(wants))

@@ -182,9 +182,8 @@ class _Round:
         """What a request could have beside what is held, if nobody else were served."""
         if self._shares.excess(one) is not None or order.paused(one, self._catalogue) is not None:
             return None
-        wants = [*self._waiter(one, self._catalogue.pools(one.wishes)).wants, *held]
-        chosen = allocation.assign(wants, self._stock.free_for(wants))
-        return None if chosen is None else chosen[: len(one.items)]
+        waiter = self._waiter(one, self._catalogue.pools(one.wishes))
+        return allocation.choose(waiter, held, self._stock)
 
     def offer(self, newcomer: Waiting) -> Offer:
         """What the newcomer gets."""
