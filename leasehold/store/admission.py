@@ -109,9 +109,9 @@ def _admit(tx: Tx, request: SubmitLease, submitted_at: datetime, run_id: str, *,
             "granted_at": tx.now if award else None,
         },
     )
-    about = matching.granted_data(award.resources) if award else {}
+    about = granting.granted_data(award.resources) if award else {}
     if offered.promise is not None:
-        about = matching.granted_data(offered.promise.resources)
+        about = granting.granted_data(offered.promise.resources)
     events.record(
         tx,
         f"lease_{state}" if me.start_at is None else "lease_reserved",

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Row, bindparam, insert, select, update
 
-from leasehold.allocation import Award
+from leasehold.allocation import Award, Candidate
 from leasehold.messages import Claim
 from leasehold.model import PREPARE, Item, PoolSpec, ResourceState, StageName
 from leasehold.store import catalogue, moves, specs
@@ -144,3 +144,8 @@ def close(
 def _touched(tx: Tx, lease: str) -> set[Key]:
     """The resources on which a hook ran for a lease; `LEASE_WIDE` in the place of a name where one ran for all."""
     return {(row.pool, row.resource) for row in tx.execute(_RAN, {"lease": lease})}
+
+
+def granted_data(resources: Sequence[Sequence[Candidate]]) -> dict[str, list[str]]:
+    """What an event says of a grant, or of a promise."""
+    return {"resources": [f"{c.pool}/{c.name}" for group in resources for c in group]}

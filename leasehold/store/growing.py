@@ -51,7 +51,7 @@ def _add(tx: Tx, lease: str, addition: AddResources) -> Refusal | None:
         return as_refusal(error)
     wanted = specs.items_to_json((*before, *addition.items))
     tx.execute(update(t.leases).where(t.leases.c.id == lease).values(wanted=wanted))
-    events.record(tx, "lease_grown", lease=lease, actor=addition.actor, data=matching.granted_data(award.resources))
+    events.record(tx, "lease_grown", lease=lease, actor=addition.actor, data=granting.granted_data(award.resources))
     # The update that asked for it may be lost once this is committed: the workflow is told in any case.
     outbox.signal(tx, lease)
     granted = granting.grant(tx, me, award)

@@ -323,17 +323,12 @@ def _hand_over(tx: Tx, award: Award, to: Waiting) -> None:
     if to.state is LeaseState.QUEUED:
         model.check_lease_transition(to.state, LeaseState.PREPARING)
         values |= {"state": LeaseState.PREPARING, "granted_at": tx.now}
-        events.record(tx, "lease_preparing", lease=award.lease, data=granted_data(award.resources))
+        events.record(tx, "lease_preparing", lease=award.lease, data=granting.granted_data(award.resources))
     else:
-        events.record(tx, "lease_replaced", lease=award.lease, data=granted_data(award.resources))
+        events.record(tx, "lease_replaced", lease=award.lease, data=granting.granted_data(award.resources))
     leave(tx, award.lease, reserved=to.start_at is not None)
     holding.change(tx, award.lease, values)
     granted = granting.grant(tx, to, award)
     if to.state is LeaseState.QUEUED:
         holding.activate_at_once(tx, award.lease, granted, to.duration)
     outbox.signal(tx, award.lease)
-
-
-def granted_data(resources: Sequence[Sequence[Candidate]]) -> dict[str, list[str]]:
-    """What an event says of a grant, or of a promise."""
-    return {"resources": [f"{c.pool}/{c.name}" for group in resources for c in group]}

@@ -18,7 +18,7 @@ from leasehold.errors import NotReservable
 from leasehold.forecast import Forecast
 from leasehold.model import ResourceState
 from leasehold.ports import Promise
-from leasehold.store import diaries, events
+from leasehold.store import diaries, events, granting
 from leasehold.store import tables as t
 from leasehold.store.catalogue import Catalogue
 from leasehold.store.engine import Tx
@@ -127,7 +127,7 @@ def mend(tx: Tx, upcoming: Sequence[Waiting], known: Catalogue) -> None:
         found = outlook.at(line.claimant(one), one.start_at)
         if found is not None:
             keep(tx, one, found, known)
-            about = {"resources": [f"{c.pool}/{c.name}" for group in found.resources for c in group]}
+            about = granting.granted_data(found.resources)
             events.record(tx, "lease_promised", lease=one.lease, reason=broken[one.lease], data=about)
 
 
