@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import islice
 from typing import Any, Protocol
@@ -45,6 +45,8 @@ class Candidate:
     name: str
     tags: frozenset[str]
     properties: Mapping[str, Any]
+    record: Any = field(default=None, compare=False, repr=False)
+    """What the store has read of it, for itself."""
 
     @property
     def key(self) -> Key:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from sqlalchemy import bindparam, insert, select, update
 
@@ -18,18 +19,18 @@ from leasehold.store.engine import Tx
 from leasehold.store.lanes import LAST, Waiting
 from leasehold.store.matching import Offer
 
-_REQUEST = select(t.requests).where(t.requests.c.lease == bindparam("lease"))
+_OPENING = (
+    select(t.counters.c.value.label("last"), t.requests.c.lease, t.requests.c.refusal)
+    .outerjoin(t.requests, t.requests.c.lease == bindparam("lease"))
+    .where(t.counters.c.name == "lease")
+)
+"""The number of the last lease, and the request of this id, if there is one."""
 _LATE = timedelta(minutes=5)
 """So much later than it says a request to begin at a time may come: it begins at once."""
 
-_ASKED = insert(t.requests)
-_INSERT = insert(t.leases)
-_NEXT_NUMBER = (
-    update(t.counters)
-    .where(t.counters.c.name == "lease")
-    .values(value=t.counters.c.value + 1)
-    .returning(t.counters.c.value)
-)
+_ASKED = insert(t.requests).inline()
+_INSERT = insert(t.leases).inline()
+_NUMBER = update(t.counters).where(t.counters.c.name == "lease").values(value=bindparam("last"))
 
 
 def admit(tx: Tx, order: AdmitLease, run_id: str, *, again: bool = False) -> Admitted:
@@ -38,8 +39,8 @@ def admit(tx: Tx, order: AdmitLease, run_id: str, *, again: bool = False) -> Adm
     `again` is for one that was admitted before, of which the database has lost the record.
     """
     request = order.request
-    known = tx.execute(_REQUEST, {"lease": request.lease}).one_or_none()
-    if known is not None:
+    known = tx.execute(_OPENING, {"lease": request.lease}).one()
+    if known.lease is not None:
         refusal = known.refusal and Refusal(
             **{**known.refusal, "faults": tuple(Fault(**f) for f in known.refusal["faults"])}
         )
@@ -51,15 +52,16 @@ def admit(tx: Tx, order: AdmitLease, run_id: str, *, again: bool = False) -> Adm
         return holding.standing(tx.connection, request.lease, tx.now)
     record = {"lease": request.lease, "principal": request.principal, "digest": request.digest, "at": tx.now}
     try:
-        admitted = _admit(tx, request, tx.now - timedelta(seconds=order.age_s), run_id, again=again)
+        submitted_at = tx.now - timedelta(seconds=order.age_s)
+        admitted = _admit(tx, request, submitted_at, run_id, number=known.last + 1, again=again)
     except LeaseholdError as error:
         heartbeats.end(tx, request.lease)
         return Admitted(refusal=refused.keep(tx, request, run_id, error))
-    tx.execute(_ASKED, {**record, "refusal": None})
+    tx.write(_ASKED, {**record, "refusal": None})
     return admitted
 
 
-def _admit(tx: Tx, request: SubmitLease, submitted_at: datetime, run_id: str, *, again: bool) -> Admitted:
+def _admit(tx: Tx, request: SubmitLease, submitted_at: datetime, run_id: str, *, number: int, again: bool) -> Admitted:
     duration = _duration(tx, request)
     start_at = _start_at(request, submitted_at)
     me = Waiting(
@@ -83,52 +85,61 @@ def _admit(tx: Tx, request: SubmitLease, submitted_at: datetime, run_id: str, *,
         award = None
     state = LeaseState.PREPARING if award else LeaseState.QUEUED
     model.check_lease_transition(None, state)
-    number = tx.execute(_NEXT_NUMBER).scalar_one()
     patience = durations.parse(request.queue_timeout) if request.queue_timeout else None
     wait_until = None if patience is None else max(submitted_at, start_at or submitted_at) + patience
-    tx.execute(
-        _INSERT,
-        {
-            "id": request.lease,
-            "number": number,
-            "state": state,
-            "principal": request.principal,
-            "owner": request.owner,
-            "cc": list(request.cc),
-            "description": request.description,
-            "wanted": specs.items_to_json(request.items),
-            "priority": request.priority,
-            "duration_s": round(duration.total_seconds()),
-            "run_id": run_id,
-            "waiting": award is None and not lost,
-            "replaced": 0,
-            "warned": 0,
-            "start_at": start_at,
-            "wait_until": wait_until,
-            "created_at": submitted_at,
-            "granted_at": tx.now if award else None,
-        },
-    )
-    about = granting.granted_data(award.resources) if award else {}
-    if offered.promise is not None:
-        about = granting.granted_data(offered.promise.resources)
+    certain = award or offered.promise
     events.record(
         tx,
         f"lease_{state}" if me.start_at is None else "lease_reserved",
         lease=request.lease,
         actor=request.owner,
         reason=None if award else offered.shortage,
-        data={"number": number, **about},
+        data={"number": number, **(granting.granted_data(certain.resources) if certain else {})},
     )
+    lease = {
+        "number": number,
+        "state": state,
+        "duration_s": round(duration.total_seconds()),
+        "run_id": run_id,
+        "waiting": award is None and not lost,
+        "start_at": start_at,
+        "wait_until": wait_until,
+        "created_at": submitted_at,
+    }
     if award is None:
+        _record(tx, request, lease)
         if not lost:
             matching.wait(tx, replace(me, number=number), offered.promise)
         return Admitted(state=state, wait_s=holding.waiting_left(start_at, wait_until, tx.now))
-    granted = granting.grant(tx, me, award)
-    held = holding.activate_at_once(tx, request.lease, granted, duration)
-    if held is not None:
-        return Admitted(state=LeaseState.ACTIVE, claims=tuple(replace(c, ready=True) for c in granted), held=held)
-    return holding.preparing(tx, granted)
+    grant = granting.grant(tx, me, award)
+    activation = holding.activation_at_once(tx, grant.claims, duration)
+    _record(tx, request, {**lease, "granted_at": tx.now, **(activation.values if activation else {})})
+    granting.record(tx, grant, ready=activation is not None)
+    if activation is None:
+        return holding.preparing(tx, grant.claims)
+    holding.tell_active(tx, request.lease, activation)
+    claims = tuple(replace(claim, ready=True) for claim in grant.claims)
+    return Admitted(state=LeaseState.ACTIVE, claims=claims, held=activation.held)
+
+
+def _record(tx: Tx, request: SubmitLease, lease: Mapping[str, Any]) -> None:
+    """Record a new lease: what was asked for, and what came of it."""
+    tx.write(_NUMBER, {"last": lease["number"]})
+    tx.write(
+        _INSERT,
+        {
+            "id": request.lease,
+            "principal": request.principal,
+            "owner": request.owner,
+            "cc": list(request.cc),
+            "description": request.description,
+            "wanted": specs.items_to_json(request.items),
+            "priority": request.priority,
+            "replaced": 0,
+            "warned": 0,
+            **lease,
+        },
+    )
 
 
 def _offer(tx: Tx, me: Waiting, request: SubmitLease, *, again: bool) -> Offer:

@@ -81,9 +81,9 @@ class ResourceKind:
     properties: Mapping[str, Any]
     total: int
 
-    def candidate(self, name: str) -> Candidate:
+    def candidate(self, name: str, record: Any = None) -> Candidate:
         """One of them."""
-        return Candidate(pool=self.pool, name=name, tags=self.tags, properties=self.properties)
+        return Candidate(pool=self.pool, name=name, tags=self.tags, properties=self.properties, record=record)
 
 
 class Catalogue:

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Row
+from sqlalchemy import Row, bindparam, exists, select
 
 from leasehold import model
-from leasehold.errors import IllegalTransition
+from leasehold.errors import IllegalTransition, LeaseUnknown
 from leasehold.messages import Closed, CloseLease
 from leasehold.model import OVER, LeaseState, Outcome
 from leasehold.store import events, granting, heartbeats, holding, lanes, limiters, matching, reservations, specs
+from leasehold.store import tables as t
 from leasehold.store.engine import Tx
-from leasehold.store.holding import lease_row
+
+_LEASE = select(
+    t.leases,
+    exists().where(t.heartbeats.c.lease == t.leases.c.id).label("has_heartbeat"),
+    exists().where(t.slots.c.workflow == t.leases.c.id).label("has_slots"),
+).where(t.leases.c.id == bindparam("lease"))
 
 
 def close(tx: Tx, order: CloseLease) -> Closed:
     """Close a lease's grants or withdraw it from the queue, and serve those who wait for what it had."""
-    row = lease_row(tx.connection, order.lease)
+    row = _row(tx, order.lease)
     state = LeaseState(row.state)
     if state in OVER:
         heartbeats.end(tx, order.lease)
@@ -35,14 +41,14 @@ def close(tx: Tx, order: CloseLease) -> Closed:
         if row.start_at is not None:
             reservations.drop(tx, order.lease)
     if state is LeaseState.QUEUED:
-        _end(tx, order.lease, state, changes, actor=order.actor, reason=order.reason)
+        _end(tx, row, state, changes, actor=order.actor, reason=order.reason)
         # What was held for it others may have.
         matching.match(tx, matching.wanted_pools(specs.items_from_json(row.wanted)))
         return Closed(state=LeaseState.ENDED, outcome=outcome)
     _release(tx, order, row, changes)
     if not order.stopped:
         return Closed(state=LeaseState.RELEASING, outcome=outcome)
-    _end(tx, order.lease, LeaseState.RELEASING, changes, actor=None, reason=None)
+    _end(tx, row, LeaseState.RELEASING, changes, actor=None, reason=None)
     return Closed(state=LeaseState.ENDED, outcome=outcome)
 
 
@@ -80,20 +86,30 @@ def forget(tx: Tx, workflow: str) -> None:
 
 def end(tx: Tx, lease: str) -> Closed:
     """End a closed lease once its hooks have stopped."""
-    row = lease_row(tx.connection, lease)
+    row = _row(tx, lease)
     if row.state not in OVER:
         # Only a database that was restored from an older copy is behind the lease's workflow.
         raise IllegalTransition("lease", row.state, LeaseState.ENDED)
     if row.state != LeaseState.ENDED:
-        _end(tx, lease, LeaseState(row.state), {"outcome": row.outcome}, actor=None, reason=None)
+        _end(tx, row, LeaseState(row.state), {"outcome": row.outcome}, actor=None, reason=None)
     return Closed(state=LeaseState.ENDED, outcome=Outcome(row.outcome))
 
 
+def _row(tx: Tx, lease: str) -> Row[Any]:
+    """A lease's row, and whether it `has_slots`, or a heartbeat; raise `LeaseUnknown`."""
+    row: Row[Any] | None = tx.execute(_LEASE, {"lease": lease}).one_or_none()
+    if row is None:
+        raise LeaseUnknown(f"there is no lease {lease}")
+    return row
+
+
 def _end(
-    tx: Tx, lease: str, before: LeaseState, changes: dict[str, Any], *, actor: str | None, reason: str | None
+    tx: Tx, lease: Row[Any], before: LeaseState, changes: dict[str, Any], *, actor: str | None, reason: str | None
 ) -> None:
     model.check_lease_transition(before, LeaseState.ENDED)
-    holding.change(tx, lease, {"state": LeaseState.ENDED, "ended_at": tx.now, **changes})
-    heartbeats.end(tx, lease)
-    limiters.give_all(tx, lease)
-    events.record(tx, "lease_ended", lease=lease, actor=actor, reason=reason, data={"outcome": changes["outcome"]})
+    holding.change(tx, lease.id, {"state": LeaseState.ENDED, "ended_at": tx.now, **changes})
+    if lease.has_heartbeat:
+        heartbeats.end(tx, lease.id)
+    if lease.has_slots:
+        limiters.give_all(tx, lease.id)
+    events.record(tx, "lease_ended", lease=lease.id, actor=actor, reason=reason, data={"outcome": changes["outcome"]})

@@ -1,8 +1,8 @@
 """How transactions run: synchronous SQLAlchemy on threads, alike on SQLite and PostgreSQL.
 
-SQLite has one writer thread, whose transactions are `BEGIN IMMEDIATE`, and readers apart from it. On PostgreSQL every
-writing transaction that may change who holds what takes the one allocation lock first, and reads only after it, in
-READ COMMITTED (a snapshot taken before the lock would be stale).
+A process has one writer thread, and readers apart from it. SQLite's writing transactions are `BEGIN IMMEDIATE`; on
+PostgreSQL each takes the one allocation lock first, and reads only after it, in READ COMMITTED (a snapshot taken before
+the lock would be stale).
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import logging
 import select
 import sqlite3
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
@@ -41,11 +41,11 @@ from leasehold.ports import Clock
 
 P = ParamSpec("P")
 R = TypeVar("R")
+Values = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
 BUSY_TIMEOUT_S = 20
 ALLOCATION_LOCK, LOG_LOCK = 0x1EA5E, 0x106
 _READERS = 4
-_WRITERS = 8
 FAILED = "the database failed; the log of this process names the kind of error"
 
 log = logging.getLogger(__name__)
@@ -68,7 +68,12 @@ class Tx:
         """Whether it wrote to the outbox."""
         self.told: set[str] = set()
         """The leases that it tells others about when it is committed."""
+        self._writes: list[tuple[Executable, Values]] = []
         self._later: dict[Executable, list[Mapping[str, Any]]] = {}
+
+    def write(self, statement: Executable, values: Values) -> None:
+        """Execute a statement that returns nothing, together with others, before anything is read or committed."""
+        self._writes.append((statement, values))
 
     def later(self, statement: Executable, values: Mapping[str, Any]) -> None:
         """Execute a statement together with all others like it, in their order, before this is committed.
@@ -77,11 +82,20 @@ class Tx:
         """
         self._later.setdefault(statement, []).append(values)
 
+    def flush(self) -> None:
+        """Execute what is to be written before anything is read."""
+        if self._writes:
+            writes, self._writes = self._writes, []
+            # A server's answers are waited for once, at the end.
+            with _driver(self.connection).pipeline() if self.postgres else nullcontext():
+                for statement, values in writes:
+                    self.connection.execute(statement, values)
+
     def finish(self) -> None:
-        """Execute what was put off."""
-        for statement, rows in self._later.items():
-            self.execute(statement, rows)
+        """Execute all that was put off."""
+        self._writes += self._later.items()
         self._later.clear()
+        self.flush()
 
     @contextmanager
     def savepoint(self) -> Iterator[NestedTransaction]:
@@ -93,6 +107,7 @@ class Tx:
                 if savepoint.is_active:
                     self.finish()
         finally:
+            self._writes.clear()
             self._later.clear()
             # What was read may have been undone.
             self.connection.info[MEMO].clear()
@@ -109,8 +124,10 @@ class Tx:
 _LOCK = sql.select(func.pg_advisory_xact_lock(bindparam("lock")))
 _TIME = sql.select(func.clock_timestamp())
 # The time is asked for only after there is a lock to show for it.
-_LOCK_AND_TIME = _TIME.select_from(_LOCK.cte("held"))
+_LOCK_AND_TIME = "WITH held AS (SELECT pg_advisory_xact_lock(%s)) SELECT clock_timestamp() FROM held"
 
+_TX = "tx"
+"""Where, in its connection's `info`, a writing transaction is found."""
 MEMO = "memo"
 """Where, in its connection's `info`, a writing transaction may keep what it has read and nobody changes."""
 
@@ -125,11 +142,10 @@ class Database:
         self._lock = lock
         if self.url.get_backend_name() == "sqlite":
             self.writer, self.reader = _sqlite(self.url, read_only=False), _sqlite(self.url, read_only=True)
-            self._writing = ThreadPoolExecutor(1, "store-write")
         else:
             self.writer = create_engine(
                 self.url.set(drivername="postgresql+psycopg"),
-                pool_size=_READERS + _WRITERS,
+                pool_size=_READERS + 1,
                 isolation_level="READ COMMITTED",
                 # An error's text must not tell what a hook delivered.
                 hide_parameters=True,
@@ -138,7 +154,9 @@ class Database:
             event.listen(self.writer, "checkout", _check_open)
             # What one reader reads belongs together, as it does on SQLite.
             self.reader = self.writer.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
-            self._writing = ThreadPoolExecutor(_WRITERS, "store-write")
+        event.listen(self.writer, "before_execute", _flush)
+        # One at a time, who on PostgreSQL would only wait for one another's lock.
+        self._writing = ThreadPoolExecutor(1, "store-write")
         self._reading = ThreadPoolExecutor(_READERS, "store-read")
 
     async def read(self, what: Callable[Concatenate[Connection, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
@@ -158,22 +176,29 @@ class Database:
         """
 
         def work() -> tuple[R, Tx]:
-            with _nothing_quoted(), self.writer.begin() as connection:
+            with _nothing_quoted(), self.writer.connect() as connection, connection.begin():
+                tx = Tx(connection, self._begin(connection))
+                connection.info.update({_TX: tx, MEMO: {}})
                 try:
-                    tx = Tx(connection, self._begin(connection))
                     result = what(tx, *args, **kwargs)
                     tx.finish()
                 finally:
-                    connection.info.pop(MEMO, None)
+                    for key in (_TX, MEMO):
+                        del connection.info[key]
                 return result, tx
 
         return await asyncio.get_running_loop().run_in_executor(self._writing, work)
 
     def _begin(self, connection: Connection) -> datetime:
         """Take the lock where the database needs to be told, and ask it for the time."""
-        connection.info[MEMO] = {}
         if self._clock is None and connection.dialect.name == "postgresql":
-            now: datetime = connection.execute(_LOCK_AND_TIME, {"lock": self._lock}).scalar_one()
+            driver = _driver(connection)
+            with driver.pipeline():
+                # The driver begins the transaction by itself.
+                answer = driver.execute(_LOCK_AND_TIME, (self._lock,))
+            row = answer.fetchone()
+            assert row is not None
+            now: datetime = row[0]
             return now.astimezone(UTC)
         self.lock(connection)
         return self.now(connection)
@@ -196,6 +221,18 @@ class Database:
         self._reading.shutdown()
         self.writer.dispose()
         self.reader.dispose()
+
+
+def _driver(connection: Connection) -> psycopg.Connection[Any]:
+    driver: psycopg.Connection[Any] = connection.connection.driver_connection  # type: ignore[assignment]
+    return driver
+
+
+def _flush(connection: Connection, *_: Any) -> None:
+    """Have a transaction's own writes seen by what it reads."""
+    tx = connection.info.get(_TX)
+    if tx is not None:
+        tx.flush()
 
 
 def _prefer_indexes(connection: psycopg.Connection[Any], _record: Any) -> None:

@@ -14,7 +14,7 @@ from leasehold.store.engine import Tx
 CHANNEL = "leasehold"
 """PostgreSQL's notification channel; the payload is the lease that something happened to."""
 
-_INSERT = insert(t.events)
+_INSERT = insert(t.events).inline()
 _NOTIFY = select(func.pg_notify(CHANNEL, bindparam("lease")))
 _AFTER = select(t.events.c.id, t.events.c.lease).where(t.events.c.id > bindparam("after"))
 

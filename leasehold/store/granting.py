@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Row, bindparam, insert, select, update
@@ -14,14 +15,18 @@ from leasehold.store import catalogue, moves, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 from leasehold.store.lanes import Waiting
+from leasehold.store.moves import Standing
 from leasehold.store.tables import LEASE_WIDE
 
 Key = tuple[str, str]
 """A resource: its pool and its name."""
 
-_GRANT = insert(t.grants)
+_GRANT = insert(t.grants).inline()
+# Beside each the resource as it stands, which has an epoch of its own once it is in quarantine.
+_STANDING = {column.name: f"resource_{column.name}" for column in moves.STANDING}
 _OPEN = (
-    select(t.grants)
+    select(t.grants, *(column.label(_STANDING[column.name]) for column in moves.STANDING))
+    .outerjoin(t.resources, (t.resources.c.pool == t.grants.c.pool) & (t.resources.c.name == t.grants.c.resource))
     .where(t.grants.c.lease == bindparam("lease"), t.grants.c.closed_at.is_(None))
     .order_by(t.grants.c.id)
 )
@@ -31,16 +36,23 @@ _CLOSE = (
 _RAN = select(t.runs.c.pool, t.runs.c.resource).where(t.runs.c.lease == bindparam("lease")).distinct()
 
 
-def grant(tx: Tx, to: Waiting, award: Award) -> tuple[Claim, ...]:
-    """Record what `award` gives for each item that a lease wants, and return the claims with the stages due."""
+@dataclass(frozen=True, kw_only=True)
+class Grant:
+    """What a lease is given: the claims with the stages due, and the rows that record it."""
+
+    claims: tuple[Claim, ...]
+    rows: Sequence[Mapping[str, Any]]
+
+
+def grant(tx: Tx, to: Waiting, award: Award) -> Grant:
+    """Give a lease what `award` says for each item that it wants, to be recorded once the lease is."""
     given = [
         (index, item, candidate)
         for (index, item), group in zip(to.items.items(), award.resources, strict=True)
         for candidate in group
     ]
     in_force = _in_force(tx, {candidate.pool for _, _, candidate in given})
-    rows = moves.rows_of(tx, [candidate.key for _, _, candidate in given])
-    resources = [rows[candidate.key] for _, _, candidate in given]
+    resources = [candidate.record for _, _, candidate in given]
     # As long as no hook has touched it, it stays as it was prepared.
     leased = [(resource, {"prepared": resource.prepared}) for resource in resources]
     epochs = moves.set_states(tx, leased, ResourceState.LEASED, lease=to.lease)
@@ -66,8 +78,12 @@ def grant(tx: Tx, to: Waiting, award: Award) -> tuple[Claim, ...]:
         claims.append(
             Claim(pool=resource.pool, resource=resource.name, epoch=epoch, spec=spec_id, site=spec.site, stages=stages)
         )
-    tx.execute(_GRANT, granted)
-    return tuple(claims)
+    return Grant(claims=tuple(claims), rows=granted)
+
+
+def record(tx: Tx, grant: Grant, *, ready: bool = False) -> None:
+    """Record a grant; `ready` where its lease is delivered at once."""
+    tx.write(_GRANT, [{**row, "ready_at": tx.now if ready else None} for row in grant.rows])
 
 
 def _in_force(tx: Tx, pools: set[str]) -> dict[str, tuple[int, PoolSpec]]:
@@ -102,7 +118,7 @@ def _last_holder(tx: Tx, resource: Row[Any]) -> str | None:
 
 
 def open_rows(tx: Tx, lease: str) -> Sequence[Row[Any]]:
-    """The open grants of a lease."""
+    """The open grants of a lease, each with its resource."""
     rows: Sequence[Row[Any]] = tx.execute(_OPEN, {"lease": lease}).all()
     return rows
 
@@ -117,17 +133,18 @@ def close(
     """
     if not rows:
         return set(), set()
-    tx.execute(_CLOSE, {"ids": [row.id for row in rows], "closed_at": tx.now})
+    tx.write(_CLOSE, {"ids": [row.id for row in rows], "closed_at": tx.now})
     _in_force(tx, {row.pool for row in rows})
     loaded = specs.load(tx.connection, {row.spec for row in rows})
-    resources = moves.rows_of(tx, [(row.pool, row.resource) for row in rows])
     lease = next(iter(rows)).lease
     touched = _touched(tx, lease) if not was_active else set()
     all_used = was_active or any(name == LEASE_WIDE for _, name in touched)
-    freed: list[tuple[Row[Any], str | None]] = []
+    kinds: set[int] = set()
+    freed: list[tuple[Standing, str | None]] = []
     for row in rows:
         key, spec = (row.pool, row.resource), loaded[row.spec]
-        resource, reason = resources[key], broken.get(key)
+        resource, reason = _resource(row), broken.get(key)
+        kinds.add(resource.kind)
         was_used = all_used or key in touched
         if resource.state == ResourceState.BROKEN:
             moves.remove_drained(tx, resource)
@@ -138,7 +155,12 @@ def close(
         else:
             freed.append((resource, None if was_used else resource.prepared))
     moves.free_all(tx, freed, lease=lease)
-    return {row.pool for row in rows}, {resource.kind for resource in resources.values()}
+    return {row.pool for row in rows}, kinds
+
+
+def _resource(row: Row[Any]) -> Standing:
+    """The resource of a row of `open_rows`."""
+    return Standing(**{name: getattr(row, label) for name, label in _STANDING.items()})
 
 
 def _touched(tx: Tx, lease: str) -> set[Key]:

@@ -54,7 +54,9 @@ def _add(tx: Tx, lease: str, addition: AddResources) -> Refusal | None:
     events.record(tx, "lease_grown", lease=lease, actor=addition.actor, data=granting.granted_data(award.resources))
     # The update that asked for it may be lost once this is committed: the workflow is told in any case.
     outbox.signal(tx, lease)
-    granted = granting.grant(tx, me, award)
+    grant = granting.grant(tx, me, award)
+    granting.record(tx, grant)
+    granted = grant.claims
     if not any(claim.stages for claim in granted) and not claims.wide(tx.connection, granted):
         holding.activate(tx, lease, [claim.held for claim in granted])
     return None

@@ -82,4 +82,4 @@ def give_up(tx: Tx, lease: str) -> bool:
 
 def end(tx: Tx, lease: str) -> None:
     """Expect no more."""
-    tx.execute(_END, {"lease_": lease})
+    tx.write(_END, {"lease_": lease})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -33,7 +34,7 @@ def lease_row(connection: Connection, lease: str) -> Row[Any]:
 
 def change(tx: Tx, lease: str, values: Mapping[str, Any]) -> None:
     """Change columns of a lease."""
-    tx.execute(_CHANGE, {"id_": lease, **values})
+    tx.write(_CHANGE, {"id_": lease, **values})
 
 
 def policies(connection: Connection, lease: str) -> list[Policy]:
@@ -107,11 +108,19 @@ def past_warnings(policies: Iterable[Policy], left: timedelta) -> int:
     return sum(before >= left for before in warnings(policies))
 
 
-def activate_at_once(tx: Tx, lease: str, granted: tuple[Claim, ...], duration: timedelta) -> Held | None:
-    """Deliver a lease in the transaction that grants all of it, where there is no stage to go through."""
+@dataclass(frozen=True, kw_only=True)
+class Activation:
+    """A lease becomes active: what changes of its row, and how it stands then."""
+
+    values: Mapping[str, Any]
+    held: Held
+
+
+def activation_at_once(tx: Tx, granted: tuple[Claim, ...], duration: timedelta) -> Activation | None:
+    """How a lease becomes active in the transaction that grants all of it, where there is no stage to go through."""
     if any(claim.stages for claim in granted) or claims.wide(tx.connection, granted):
         return None
-    return _deliver(tx, lease, duration, _applied(tx, granted))
+    return _activation(tx, duration, _applied(tx, granted))
 
 
 def preparing(tx: Tx, granted: tuple[Claim, ...]) -> Admitted:
@@ -141,18 +150,32 @@ def activate(tx: Tx, lease: str, ready: Iterable[HeldResource] = ()) -> Held:
         _deliver_more(tx, lease, ready)
         return held(row, applied, tx.now)
     model.check_lease_transition(LeaseState(row.state), LeaseState.ACTIVE)
-    return _deliver(tx, lease, timedelta(seconds=row.duration_s), applied)
+    activation = _activation(tx, timedelta(seconds=row.duration_s), applied)
+    change(tx, lease, activation.values)
+    tx.write(_ALL_READY, {"lease_": lease, "ready_at": tx.now})
+    tell_active(tx, lease, activation)
+    return activation.held
 
 
-def _deliver(tx: Tx, lease: str, duration: timedelta, applied: Sequence[Policy]) -> Held:
+def _activation(tx: Tx, duration: timedelta, applied: Sequence[Policy]) -> Activation:
     expires_at = tx.now + duration
     warned = past_warnings(applied, duration)
-    values = {"active_at": tx.now, "expires_at": expires_at, "warned": warned, "blocked": None}
-    change(tx, lease, {"state": LeaseState.ACTIVE, **values})
-    tx.execute(_ALL_READY, {"lease_": lease, "ready_at": tx.now})
-    events.record(tx, "lease_active", lease=lease, data={"expires_at": expires_at.isoformat()})
     due = _next_due(expires_at, warned, applied)
-    return Held(expires_at=expires_at, left_s=(due - tx.now).total_seconds())
+    return Activation(
+        values={
+            "state": LeaseState.ACTIVE,
+            "active_at": tx.now,
+            "expires_at": expires_at,
+            "warned": warned,
+            "blocked": None,
+        },
+        held=Held(expires_at=expires_at, left_s=(due - tx.now).total_seconds()),
+    )
+
+
+def tell_active(tx: Tx, lease: str, activation: Activation) -> None:
+    """Record that a lease is delivered."""
+    events.record(tx, "lease_active", lease=lease, data={"expires_at": activation.values["expires_at"].isoformat()})
 
 
 def _deliver_more(tx: Tx, lease: str, ready: Iterable[HeldResource]) -> None:

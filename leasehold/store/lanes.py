@@ -8,15 +8,19 @@ of it: so lanes that want something else than what is asked for now are not even
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property, lru_cache
 from typing import Any
 
 from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    BindParameter,
     ColumnElement,
     Connection,
+    FromClause,
     Row,
     bindparam,
     delete,
@@ -24,6 +28,7 @@ from sqlalchemy import (
     func,
     insert,
     select,
+    true,
     union_all,
     update,
 )
@@ -82,14 +87,14 @@ def missing(wanted: Sequence[Item], places: Iterable[int]) -> dict[int, Item]:
     return {place: replace(wanted[place], count=many) for place, many in sorted(Counter(places).items())}
 
 
-_ENTER = insert(t.queue)
+_ENTER = insert(t.queue).inline()
 _LEAVE = delete(t.queue).where(_Q.lease == bindparam("lease_"))
 _PASSED = update(t.queue).where(_Q.lease == bindparam("lease_")).values(passed=bindparam("passed"))
 
 
 def enter(tx: Tx, one: Waiting) -> None:
     """Put a lease into the queue, or back to its place with other wishes."""
-    tx.execute(
+    tx.write(
         _ENTER,
         {
             "lease": one.lease,
@@ -106,13 +111,13 @@ def enter(tx: Tx, one: Waiting) -> None:
 
 def leave(tx: Tx, lease: str) -> None:
     """Take a lease out of the queue."""
-    tx.execute(_LEAVE, {"lease_": lease})
+    tx.write(_LEAVE, {"lease_": lease})
 
 
 def note_passed(tx: Tx, passed: Mapping[str, int]) -> None:
     """Note how often leases were overtaken."""
     if passed:
-        tx.execute(_PASSED, [{"lease_": lease, "passed": many} for lease, many in passed.items()])
+        tx.write(_PASSED, [{"lease_": lease, "passed": many} for lease, many in passed.items()])
 
 
 _WAITING: Any = select(
@@ -139,6 +144,9 @@ def _lanes() -> Any:
     return lanes.union_all(select(following).where(lanes.c.lane.is_not(None)))
 
 
+_IN_ORDER = (_Q.priority.desc(), _Q.number)
+
+
 def _heads() -> Any:
     """The first of each lane."""
     lanes = _lanes()
@@ -154,17 +162,30 @@ def _heads() -> Any:
     return _WAITING.join(lanes, _Q.lease == first)
 
 
+def _firsts(lanes: FromClause) -> Any:
+    """The first of each of these lanes, in words that keep PostgreSQL from reading all of the queue."""
+    first = _WAITING.where(_Q.lane == lanes.c.lane).order_by(*_IN_ORDER).limit(1).correlate(lanes).lateral()
+    return select(first).select_from(lanes.join(first, true()))
+
+
+@lru_cache
+def _firsts_one_by_one(count: int) -> Any:
+    """The same for SQLite, of so many lanes, `lane0` and so on."""
+    numbers: Iterator[BindParameter[int]] = (bindparam(f"lane{n}") for n in range(count))
+    firsts = [_WAITING.where(_Q.lane == lane).order_by(*_IN_ORDER).limit(1).subquery().select() for lane in numbers]
+    return firsts[0] if count == 1 else union_all(*firsts)
+
+
 _LANES = select(_lanes().c.lane)
-_HEADS = _heads()
-_FIRST = _WAITING.where(_Q.lane == bindparam("lane_")).order_by(_Q.priority.desc(), _Q.number).limit(1)
+_HEADS = {"sqlite": _heads(), "postgresql": _firsts(_lanes())}
+_GIVEN = func.unnest(bindparam("lanes", type_=ARRAY(BigInteger))).table_valued("lane", name="given").render_derived()
+_FIRSTS = _firsts(_GIVEN)
+_FIRST = _WAITING.where(_Q.lane == bindparam("lane_")).order_by(*_IN_ORDER).limit(1)
 _FIRST_SHORTER = _FIRST.where(t.leases.c.duration_s < bindparam("duration_s_"))
 
 
 _MANY = 24
-"""So many lanes are no longer looked up one by one."""
-
-_WORTH_IT = 4
-"""Nor where that would be more than one of so many."""
+"""So many lanes SQLite does not look up one by one."""
 
 _KEPT = 20_000
 _wishes: OrderedDict[int, tuple[Item, ...]] = OrderedDict()
@@ -177,15 +198,20 @@ def heads(connection: Connection, kinds: Collection[int] | None, known: Catalogu
     With `kinds` only of those that may be served from one of them, or compete for others with one that may; and all
     reservations.
     """
+    dialect = connection.dialect.name
     if kinds is None:
-        return _remembered(connection.execute(_HEADS))
+        return _remembered(connection.execute(_HEADS[dialect]))
     numbers = [number for number in connection.execute(_LANES).scalars() if number is not None]
     reached = _reached(numbers, kinds, known)
-    if len(reached) > _MANY or len(reached) * _WORTH_IT > len(numbers):
-        return _remembered(connection.execute(_HEADS))
     if not reached:
         return []
-    return _remembered(connection.execute(_heads_of(len(reached)), {f"lane{n}": v for n, v in enumerate(reached)}))
+    if dialect == "postgresql":
+        return _remembered(connection.execute(_FIRSTS, {"lanes": reached}))
+    if len(reached) > _MANY:
+        wanted = set(reached)
+        return _remembered(row for row in connection.execute(_HEADS[dialect]) if row.lane in wanted)
+    lanes = {f"lane{n}": number for n, number in enumerate(reached)}
+    return _remembered(connection.execute(_firsts_one_by_one(len(reached)), lanes))
 
 
 def _reached(numbers: Sequence[int], kinds: Collection[int], known: Catalogue) -> list[int]:
@@ -204,15 +230,6 @@ def _reached(numbers: Sequence[int], kinds: Collection[int], known: Catalogue) -
         near += found
         reached = reached.union(*(far.pop(number) for number in found))
     return near
-
-
-@lru_cache(maxsize=_MANY)
-def _heads_of(count: int) -> Any:
-    firsts = [
-        _WAITING.where(_Q.lane == bindparam(f"lane{n}")).order_by(_Q.priority.desc(), _Q.number).limit(1).subquery()
-        for n in range(count)
-    ]
-    return firsts[0].select() if count == 1 else union_all(*(first.select() for first in firsts))
 
 
 def _remembered(rows: Iterable[Row[Any]]) -> list[Waiting]:

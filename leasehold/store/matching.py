@@ -24,7 +24,7 @@ from leasehold.store.reservations import Promises
 from leasehold.store.shares import Excess, Shares
 from leasehold.store.stock import FreeStock
 
-_WAIT = insert(t.waits)
+_WAIT = insert(t.waits).inline()
 _LEAVE = delete(t.waits).where(t.waits.c.lease == bindparam("lease_"))
 
 
@@ -144,7 +144,7 @@ class _Round:
         self._newcomer = newcomer
         self._catalogue = catalogue.current(tx.connection)
         self._shares = Shares(tx.connection, self._catalogue.policies)
-        self._stock = FreeStock(tx.connection, self._catalogue)
+        self._stock = FreeStock(tx.connection, self._catalogue, is_scarce=bool(heads))
         self._seen: dict[str, tuple[Waiting, Waiter, int]] = {}
         self.keeps_promises = False
         """Whether a reservation was granted."""
@@ -273,7 +273,7 @@ def wait(tx: Tx, one: Waiting, promise: Forecast | None = None) -> None:
 
     To a reservation keep what is promised.
     """
-    tx.execute(_WAIT, [{"lease": one.lease, "pool": pool} for pool in sorted(wanted_pools(one.wishes))])
+    tx.write(_WAIT, [{"lease": one.lease, "pool": pool} for pool in sorted(wanted_pools(one.wishes))])
     lanes.enter(tx, one)
     if promise is not None:
         reservations.keep(tx, one, promise, catalogue.current(tx.connection))
@@ -281,7 +281,7 @@ def wait(tx: Tx, one: Waiting, promise: Forecast | None = None) -> None:
 
 def leave(tx: Tx, lease: str, *, reserved: bool) -> None:
     """Let a lease wait no more; one that was `reserved` is promised nothing any more."""
-    tx.execute(_LEAVE, {"lease_": lease})
+    tx.write(_LEAVE, {"lease_": lease})
     lanes.leave(tx, lease)
     if reserved:
         reservations.drop(tx, lease)
@@ -327,8 +327,10 @@ def _hand_over(tx: Tx, award: Award, to: Waiting) -> None:
     else:
         events.record(tx, "lease_replaced", lease=award.lease, data=granting.granted_data(award.resources))
     leave(tx, award.lease, reserved=to.start_at is not None)
-    holding.change(tx, award.lease, values)
-    granted = granting.grant(tx, to, award)
-    if to.state is LeaseState.QUEUED:
-        holding.activate_at_once(tx, award.lease, granted, to.duration)
+    grant = granting.grant(tx, to, award)
+    activation = holding.activation_at_once(tx, grant.claims, to.duration) if to.state is LeaseState.QUEUED else None
+    holding.change(tx, award.lease, {**values, **(activation.values if activation else {})})
+    granting.record(tx, grant, ready=activation is not None)
+    if activation is not None:
+        holding.tell_active(tx, award.lease, activation)
     outbox.signal(tx, award.lease)

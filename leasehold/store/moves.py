@@ -5,7 +5,8 @@ Everything here runs inside a writing transaction, under the allocation lock, an
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Row, bindparam, delete, func, select, update
@@ -17,11 +18,28 @@ from leasehold.store import catalogue, events, outbox, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 
+_R = t.resources.c
+STANDING = (_R.pool, _R.name, _R.kind, _R.state, _R.epoch, _R.draining, _R.prepared)
+"""What has to be known of a resource to move it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Standing:
+    """A resource as it stands: what has to be known of it to move it."""
+
+    pool: str
+    name: str
+    kind: int
+    state: str
+    epoch: int
+    draining: bool
+    prepared: str | None
+
+
+Known = Row[Any] | Standing
+
 _THIS = (t.resources.c.pool == bindparam("pool_"), t.resources.c.name == bindparam("name_"))
 _RESOURCE = select(t.resources).where(*_THIS)
-_OF_POOL = select(t.resources).where(
-    t.resources.c.pool == bindparam("pool_"), t.resources.c.name.in_(bindparam("names_", expanding=True))
-)
 _CLEAN = {"stage": None, "broken_reason": None, "broken_since": None, "prepared": None}
 _MOVE = update(t.resources).where(*_THIS).values({name: bindparam(name) for name in ("state", "epoch", *_CLEAN)})
 
@@ -31,13 +49,13 @@ def epoch(tx: Tx, last: int) -> int:
     return max(last + 1, int(tx.now.timestamp() * 1000))
 
 
-def set_state(tx: Tx, row: Row[Any], state: ResourceState, *, lease: str | None, **more: Any) -> int:
+def set_state(tx: Tx, row: Known, state: ResourceState, *, lease: str | None, **more: Any) -> int:
     """Move a resource (a row of `resources`) to a state under a new epoch, which is returned."""
     return set_states(tx, [(row, more)], state, lease=lease)[0]
 
 
 def set_states(
-    tx: Tx, those: Sequence[tuple[Row[Any], Mapping[str, Any]]], state: ResourceState, *, lease: str | None
+    tx: Tx, those: Sequence[tuple[Known, Mapping[str, Any]]], state: ResourceState, *, lease: str | None
 ) -> list[int]:
     """Move resources, each with what else changes of it, to a state under new epochs, which are returned."""
     changes = []
@@ -55,17 +73,8 @@ def set_states(
             data={"epoch": new},
         )
     if changes:
-        tx.execute(_MOVE, changes)
+        tx.write(_MOVE, changes)
     return [change["epoch"] for change in changes]
-
-
-def rows_of(tx: Tx, keys: Iterable[tuple[str, str]]) -> dict[tuple[str, str], Row[Any]]:
-    """The rows of resources by pool and name, of those that there are."""
-    by_pool: dict[str, list[str]] = {}
-    for pool, name in keys:
-        by_pool.setdefault(pool, []).append(name)
-    rows = [row for pool, names in by_pool.items() for row in tx.execute(_OF_POOL, {"pool_": pool, "names_": names})]
-    return {(row.pool, row.name): row for row in rows}
 
 
 def row_of(tx: Tx, pool: str, name: str) -> Row[Any] | None:
@@ -74,7 +83,7 @@ def row_of(tx: Tx, pool: str, name: str) -> Row[Any] | None:
     return row
 
 
-def quarantine(tx: Tx, resource: Row[Any], reason: str, *, lease: str | None) -> None:
+def quarantine(tx: Tx, resource: Known, reason: str, *, lease: str | None) -> None:
     """Put a resource out of use until an operator repairs it; one that left its pools file goes for good."""
     set_state(tx, resource, ResourceState.BROKEN, lease=lease, broken_reason=reason, broken_since=tx.now)
     remove_drained(tx, resource)
@@ -82,7 +91,7 @@ def quarantine(tx: Tx, resource: Row[Any], reason: str, *, lease: str | None) ->
 
 def recycle(
     tx: Tx,
-    resource: Row[Any],
+    resource: Known,
     spec_id: int,
     spec: PoolSpec,
     *,
@@ -102,7 +111,7 @@ def recycle(
     outbox.recycle(tx, RecycleResource(lease=lease or "", claim=claim))
 
 
-def free(tx: Tx, resource: Row[Any], *, lease: str | None, prepared: str | None = None) -> None:
+def free(tx: Tx, resource: Known, *, lease: str | None, prepared: str | None = None) -> None:
     """Give a resource back to its pool; one that left its pools file goes for good. Does not run the matcher.
 
     `prepared` is the digest of the stages that it went through ahead.
@@ -110,7 +119,7 @@ def free(tx: Tx, resource: Row[Any], *, lease: str | None, prepared: str | None 
     free_all(tx, [(resource, prepared)], lease=lease)
 
 
-def free_all(tx: Tx, those: Sequence[tuple[Row[Any], str | None]], *, lease: str | None) -> None:
+def free_all(tx: Tx, those: Sequence[tuple[Known, str | None]], *, lease: str | None) -> None:
     """Free resources, each with the digest of the stages that it went through ahead."""
     moved = [(row, {"prepared": prepared}) for row, prepared in those if row.state != ResourceState.FREE]
     set_states(tx, moved, ResourceState.FREE, lease=lease)
@@ -118,7 +127,7 @@ def free_all(tx: Tx, those: Sequence[tuple[Row[Any], str | None]], *, lease: str
         remove_drained(tx, row)
 
 
-def remove_drained(tx: Tx, resource: Row[Any]) -> None:
+def remove_drained(tx: Tx, resource: Known) -> None:
     """Delete a resource that nobody has if it left its pools file."""
     if resource.draining:
         remove(tx, resource.pool, resource.name, actor=None)

@@ -17,7 +17,7 @@ from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 
 _RECYCLE = TypeAdapter(RecycleResource)
-_INSERT = insert(t.outbox)
+_INSERT = insert(t.outbox).inline()
 
 
 def signal(tx: Tx, workflow: str) -> None:

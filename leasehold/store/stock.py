@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
+from itertools import islice
+from operator import attrgetter
 from typing import Any
 
-from sqlalchemy import CompoundSelect, Connection, Integer, Row, bindparam, select, text, union_all
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    CompoundSelect,
+    Connection,
+    Integer,
+    Row,
+    Select,
+    bindparam,
+    func,
+    select,
+    text,
+    true,
+    union_all,
+)
 
 from leasehold.allocation import Candidate, Want
 from leasehold.model import Item
+from leasehold.store import moves
 from leasehold.store import tables as t
 from leasehold.store.catalogue import Catalogue, ResourceKind, is_particular
 
@@ -20,14 +38,19 @@ GRANTABLE = (text(t.GRANTABLE),)
 _MANY = 24
 """So many kinds are no longer looked up one by one."""
 
+_BESIDES = 8
+"""So many more are read than are needed: mostly that is all there is, and nobody has to look again."""
+
 
 class FreeStock:
     """Free resources, without those that were taken since it was made."""
 
-    def __init__(self, connection: Connection, catalogue: Catalogue) -> None:
+    def __init__(self, connection: Connection, catalogue: Catalogue, *, is_scarce: bool) -> None:
+        """`is_scarce`: others want the same, so that there may be little of any kind."""
         self._connection = connection
         self._catalogue = catalogue
-        self._names: dict[int, list[str]] = {}
+        self._is_scarce = is_scarce
+        self._rows_of: dict[int, list[Any]] = {}
         self._complete: set[int] = set()
         self._gone: set[tuple[str, str]] = set()
 
@@ -51,51 +74,45 @@ class FreeStock:
         """As many of each kind as can be needed; of `any_kind`, as many of all together."""
         found: list[Candidate] = []
         # Mostly the first kind has enough; where it has not, many are looked at together.
-        start, step = 0, 1 if any_kind else len(kinds)
+        start, step = 0, (_MANY if self._is_scarce else 1) if any_kind else len(kinds)
         while start < len(kinds):
             some = kinds[start : start + step]
             start, step = start + step, _MANY
             self._read(some, need)
             for kind in some:
-                if names := self._names[kind.id]:
-                    left = [name for name in names if (kind.pool, name) not in self._gone]
-                    found += map(kind.candidate, left[:need])
+                found += [kind.candidate(row.name, row) for row in islice(self._left(kind), need)]
             if any_kind and len(found) >= need:
                 break
         return found
 
     def _read(self, kinds: Sequence[ResourceKind], need: int) -> None:
-        """Know at least `need` names of each kind that are not gone, or all there are."""
-        short = [kind for kind in kinds if kind.id not in self._complete and self._left(kind) < need]
+        """Know at least `need` of each kind that are not gone, or all there are."""
+        short = [k for k in kinds if k.id not in self._complete and sum(1 for _ in self._left(k)) < need]
         if len(short) > _MANY:
             self._read_whole(short)
         elif short:
             self._read_some(short, need)
 
-    def _left(self, kind: ResourceKind) -> int:
-        names = self._names.get(kind.id, ())
-        return sum((kind.pool, name) not in self._gone for name in names)
+    def _left(self, kind: ResourceKind) -> Iterator[Any]:
+        return (row for row in self._rows_of.get(kind.id, ()) if (kind.pool, row.name) not in self._gone)
 
     def _read_some(self, kinds: Sequence[ResourceKind], need: int) -> None:
-        wanted = {kind.id: need + len(self._names.get(kind.id, ())) for kind in kinds}
-        asked = {f"{what}{n}": v for n, pair in enumerate(wanted.items()) for what, v in zip(_ASKED, pair, strict=True)}
-        names: dict[int, list[str]] = {kind: [] for kind in wanted}
-        for row in self._connection.execute(_first_of(len(wanted)), asked):
-            names[row.kind].append(row.name)
-        for kind, found in names.items():
-            self._names[kind] = sorted(found)
-            if len(found) < wanted[kind]:
+        limit = need + max(len(self._rows_of.get(kind.id, ())) for kind in kinds) + _BESIDES
+        rows: dict[int, list[Any]] = {kind.id: [] for kind in kinds}
+        for row in _first_of(self._connection, list(rows), limit):
+            rows[row.kind].append(row)
+        for kind, found in rows.items():
+            self._rows_of[kind] = sorted(found, key=attrgetter("name"))
+            if len(found) < limit:
                 self._complete.add(kind)
 
     def _read_whole(self, kinds: Sequence[ResourceKind]) -> None:
-        query = select(t.resources.c.kind, t.resources.c.name).where(
-            t.resources.c.pool.in_({kind.pool for kind in kinds}), *GRANTABLE
-        )
+        query = select(*moves.STANDING).where(t.resources.c.pool.in_({kind.pool for kind in kinds}), *GRANTABLE)
         wanted = {kind.id for kind in kinds}
-        self._names.update({kind: [] for kind in wanted})
+        self._rows_of.update({kind: [] for kind in wanted})
         for row in self._connection.execute(query.order_by(t.resources.c.name)):
             if row.kind in wanted:
-                self._names[row.kind].append(row.name)
+                self._rows_of[row.kind].append(row)
         self._complete |= wanted
 
     def _with_particulars(
@@ -117,25 +134,31 @@ class FreeStock:
         return [row for row in rows if row.kind in wanted]
 
 
-_ASKED = ("kind", "limit")
+def _first_of(connection: Connection, kinds: Sequence[int], limit: int) -> Iterable[Row[Any]]:
+    """The first free ones of each of these kinds."""
+    if connection.dialect.name == "postgresql":
+        return connection.execute(_FIRST_OF, {"kinds": kinds, "limit": limit})
+    asked = {f"kind{n}": kind for n, kind in enumerate(kinds)}
+    return connection.execute(_first_one_by_one(len(kinds)), {**asked, "limit": limit})
+
+
+def _free(kind: ColumnElement[int]) -> Select[Any]:
+    few = bindparam("limit", type_=Integer)
+    return select(*moves.STANDING).where(t.resources.c.kind == kind, *GRANTABLE).order_by(t.resources.c.name).limit(few)
+
+
+_KINDS = func.unnest(bindparam("kinds", type_=ARRAY(BigInteger))).table_valued("kind", name="given").render_derived()
+_EACH = _free(_KINDS.c.kind).correlate(_KINDS).lateral()
+_FIRST_OF = select(_EACH).select_from(_KINDS.join(_EACH, true()))
+"""What PostgreSQL plans once, however many kinds."""
 
 
 @lru_cache
-def _first_of(many: int) -> CompoundSelect[Any]:
-    """The first free ones of each of so many kinds, `kind0` and so on, up to `limit0` and so on."""
-    r = t.resources.c
-    one_by_one = [
-        select(r.kind, r.name)
-        .where(r.kind == bindparam(f"kind{n}"), *GRANTABLE)
-        .order_by(r.name)
-        .limit(bindparam(f"limit{n}", type_=Integer))
-        .subquery()
-        .select()
-        for n in range(many)
-    ]
-    return union_all(*one_by_one)
+def _first_one_by_one(many: int) -> CompoundSelect[Any]:
+    """The same for SQLite, of so many kinds, `kind0` and so on."""
+    return union_all(*(_free(bindparam(f"kind{n}")).subquery().select() for n in range(many)))
 
 
 def as_candidate(row: Row[Any]) -> Candidate:
     """A row of `resources` as allocation sees it."""
-    return Candidate(pool=row.pool, name=row.name, tags=frozenset(row.tags), properties=row.properties)
+    return Candidate(pool=row.pool, name=row.name, tags=frozenset(row.tags), properties=row.properties, record=row)

@@ -18,7 +18,8 @@ from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import TypeVar
 
-from leasehold.store import migrate
+from leasehold.store import events, migrate
+from leasehold.store.engine import Tx
 from tests import postgres
 from tests.bench import naive
 from tests.bench.lab import ANY_BOARD, FREE, LARGE_BOARD, OWNERS, BenchLab, Size
@@ -84,10 +85,12 @@ async def _rows(database: str, new: NewDatabase, goals: Goals, scanned: Collecti
         rounds = [{size: await _alone(lab) for size, lab in labs.items()} for _ in range(ROUNDS)]
         crowds = [(await _crowd(labs[LARGEST]), await _crowd(labs[SMALLEST_WITH_25])) for _ in range(ROUNDS)]
         scans = {size: await _scan(lab) for size, lab in labs.items() if size in scanned}
+        least = await _one_row(labs[SMALLEST])
     finally:
         for lab in labs.values():
             lab.store.close()
     return [
+        Row(f"{database}: one row written and committed", least, None, "ms"),
         *(_size_row(database, size, rounds, goals, scans.get(size)) for size in SIZES),
         _flatness_row(database, rounds, goals),
         _crowd_row(database, crowds, goals),
@@ -159,6 +162,15 @@ async def _scan(lab: BenchLab) -> float:
     chosen, took = await _timed(lab.store.database.read(naive.offer, [FREE]))
     assert chosen is not None
     return took
+
+
+async def _one_row(lab: BenchLab) -> float:
+    """What any transaction of the store takes at least, p50: by which machines can be compared."""
+
+    def write(tx: Tx) -> None:
+        events.record(tx, "bench", actor="bench")
+
+    return median([(await _timed(lab.store.database.write(write)))[1] for _ in range(WARM_UP + SAMPLES)][WARM_UP:])
 
 
 async def _timed(call: Awaitable[R]) -> tuple[R, float]:
