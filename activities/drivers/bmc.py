@@ -17,6 +17,9 @@ from leasehold.redfish_hook import Device, Mode
 BUSY = frozenset({429, 500, 502, 503, 504})
 """Statuses that say nothing about the machine: the BMC is busy or restarting."""
 
+_LONGEST = 300
+"""In characters, of what is told of an answer that lacks something: names of attributes, and paths."""
+
 _SOURCES: dict[Device, sushy.BootSource] = {
     "pxe": sushy.BootSource.PXE,
     "http": sushy.BootSource.UEFI_HTTP,
@@ -114,8 +117,10 @@ def _in_our_words() -> Iterator[None]:
         raise BmcError(_of_status(status), status=status, said=said, passing=status in BUSY) from None
     except exceptions.UnknownDefaultError:
         raise BmcError("the BMC has not exactly one system: say which with the key system") from None
+    except (exceptions.MissingAttributeError, exceptions.MissingActionError) as error:
+        raise BmcError(f"the BMC lacks what is needed: {error}"[:_LONGEST]) from None
     except exceptions.SushyError as error:
-        raise BmcError(f"the BMC lacks what is needed ({type(error).__name__})") from None
+        raise BmcError(f"the BMC cannot do this ({type(error).__name__})") from None
     except Exception as error:
         # It can answer anything, and the library takes much of that for granted.
         raise BmcError(f"the BMC's answer is not what Redfish wants ({type(error).__name__})") from None
