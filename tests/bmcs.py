@@ -35,9 +35,10 @@ def machine_id(name: str) -> str:
 class Bmcs:
     """A running emulator; `folder` has its log, and the state of its machines, which outlives it."""
 
-    def __init__(self, server: Server, folder: Path, url: str) -> None:
+    def __init__(self, server: Server, folder: Path, url: str, password: str) -> None:
         self.url = url
         self.host = url.partition("://")[2]
+        self.password = password
         self._server, self._folder = server, folder
 
     def send(self, number: signal.Signals) -> None:
@@ -46,7 +47,7 @@ class Bmcs:
 
     def machine(self, name: str) -> dict[str, Any]:
         """What the BMC tells of a machine."""
-        return dict(_get(f"{self.url}/redfish/v1/Systems/{machine_id(name)}").json())
+        return dict(self._get(f"/redfish/v1/Systems/{machine_id(name)}").json())
 
     def power(self, name: str) -> str:
         """On or Off."""
@@ -72,14 +73,14 @@ class Bmcs:
         while True:
             self._server.check()
             with contextlib.suppress(httpx.TransportError):
-                _get(f"{self.url}/redfish/v1/")
+                self._get("/redfish/v1/")
                 return
             assert time.monotonic() < end, self.log
             time.sleep(0.05)
 
-
-def _get(url: str) -> httpx.Response:
-    return httpx.get(url, auth=(USER.encode(), PASSWORD.encode()), verify=False, trust_env=False, timeout=READY_S)
+    def _get(self, path: str) -> httpx.Response:
+        login = (USER.encode(), self.password.encode())
+        return httpx.get(f"{self.url}{path}", auth=login, verify=False, trust_env=False, timeout=READY_S)
 
 
 @contextlib.contextmanager
@@ -89,6 +90,7 @@ def emulated(
     *,
     on: Sequence[str] = (),
     delay: int = 1,
+    password: str = PASSWORD,
     port: int | None = None,
     certificate: tuple[Path, Path] | None = None,
 ) -> Iterator[Bmcs]:
@@ -106,12 +108,12 @@ def emulated(
     if certificate is not None:
         settings |= dict(zip(("SUSHY_EMULATOR_SSL_CERT", "SUSHY_EMULATOR_SSL_KEY"), map(str, certificate), strict=True))
     (folder / "config").write_text("".join(f"{name} = {value!r}\n" for name, value in settings.items()))
-    (folder / "users").write_text(f"{USER}:{bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()}\n")
+    (folder / "users").write_text(f"{USER}:{bcrypt.hashpw(password.encode(), bcrypt.gensalt(4)).decode()}\n")
     log = folder / "log"
     log.mkdir(exist_ok=True)
     command = [sys.executable, "-m", "tests.bmcs", str(folder / "config"), str(delay), str(log / "pid")]
     with running(["env", f"PYTHONPATH={ROOT}", *command], folder=log, stop="KILL") as server:
-        bmcs = Bmcs(server, log, f"{'https' if certificate else 'http'}://127.0.0.1:{port}")
+        bmcs = Bmcs(server, log, f"{'https' if certificate else 'http'}://127.0.0.1:{port}", password)
         bmcs.wait()
         yield bmcs
 

@@ -454,11 +454,12 @@ class TestStrangeBmcs:
     ) -> None:
         async with serving() as other:
             system = {"Actions": {"#ComputerSystem.Reset": {"target": f"{other.url}/reset"}}}
-            server.handler = {
+            by_way: dict[str, Handler] = {
                 "redirect": answers(307, Location=f"{other.url}/redfish/v1/"),
                 "link": answers(200, {"Id": "1", "Systems": {"@odata.id": f"{other.url}/redfish/v1/Systems"}}),
                 "target": Scripted(system=system),
-            }[by]
+            }
+            server.handler = by_way[by]
             result = await ask(driver, remote_call({"redfish": {**hook, "do": {"power": "off"}}}))
             assert (result.ending, other.asked) == (Ending.FAILED, [])
             assert "refers to another" in result.detail, result.detail

@@ -495,7 +495,7 @@ REDFISH_GOOD = {
     "password": "{file: /etc/bmc}",
     "do": "{power: cycle}",
 }
-REDFISH_MISTAKES = {
+REDFISH_MISTAKES: dict[str, tuple[dict[str, str | None], str, str]] = {
     "no address": ({"address": None}, "address", "missing"),
     "no user": ({"user": None}, "user", "missing"),
     "no password": ({"password": None}, "password", "missing"),
