@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import io
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import Executor
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -57,16 +57,11 @@ class Carrier(BaseAdapter):
             await outlast(future)
             raise
 
-    def send(
-        self,
-        request: requests.PreparedRequest,
-        stream: bool = False,
-        timeout: float | tuple[float, float] | tuple[float, None] | None = None,
-        verify: bool | str = True,
-        cert: bytes | str | tuple[bytes | str, bytes | str] | None = None,
-        proxies: Mapping[str, str] | None = None,
-    ) -> requests.Response:
-        """On a thread: send a request, and return its answer. Raises `NotCarried`, `Stopped`."""
+    def send(self, request: requests.PreparedRequest, *_: object, **__: object) -> requests.Response:
+        """On a thread: send a request, and return its answer. Raises `NotCarried`, `Stopped`.
+
+        What to trust, and how long to wait, is the client's and ours to say.
+        """
         future = asyncio.run_coroutine_threadsafe(self._carry(request), self._loop)
         try:
             return _response(request, future.result())

@@ -590,7 +590,15 @@ def test_the_published_schema_is_that_of_this_version() -> None:
     assert published == json.dumps(config.json_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
-@pytest.mark.parametrize(("example", "resources"), [("lab", [3]), ("power", [1]), ("policies", [3, 2, 2, 4, 1, 2])])
+EXAMPLES = {"ansible": [2], "foreman": [2], "lab": [3], "policies": [3, 2, 2, 4, 1, 2], "power": [1]}
+"""How many resources each pool has."""
+
+
+def test_every_example_is_known_here() -> None:
+    assert {file.parent.name for file in (ROOT / "examples").glob("*/pools.yaml")} == set(EXAMPLES)
+
+
+@pytest.mark.parametrize(("example", "resources"), EXAMPLES.items())
 def test_the_examples_are_good_files(example: str, resources: list[int]) -> None:
     folder = ROOT / "examples" / example
     inventory = config.load_yaml((folder / "pools.yaml").read_bytes(), str(folder))
