@@ -6,12 +6,18 @@ import asyncio
 import json
 import signal
 import sys
+import threading
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
+from activities.drivers.answer import client
+from activities.drivers.carrier import Carrier
 from activities.drivers.command import CommandDriver
 from activities.drivers.redfish import RedfishDriver
 from leasehold.errors import StaleEpoch
@@ -269,3 +275,27 @@ async def test_thirty_machines_are_switched_at_once(bmc: Bmcs, hook: dict[str, A
     results = await asyncio.gather(*(ask(driver, each) for each in calls))
     assert [result.ok for result in results] == [True] * len(HOSTS), results
     assert [bmc.power(name) for name in HOSTS] == ["Off"] * len(HOSTS)
+
+
+async def test_what_a_library_would_still_send_after_a_cancel_is_not_sent() -> None:
+    """The cancel comes between two requests of the library's, of which nobody else knows that there are two."""
+    sent, go_on = threading.Event(), threading.Event()
+    async with serving() as server, client(None) as http:
+        with ThreadPoolExecutor(1) as threads, requests.Session() as session:
+            carrier = Carrier(http, server.url, threads, timedelta(seconds=30))
+            session.mount("http://", carrier)
+
+            def library() -> None:
+                assert session.post(f"{server.url}/first").status_code == 200
+                sent.set()
+                assert go_on.wait(30)
+                session.post(f"{server.url}/second")
+
+            running = asyncio.create_task(carrier.run(library))
+            assert await asyncio.to_thread(sent.wait, 30)
+            running.cancel()
+            assert not (await asyncio.wait({running}, timeout=0.1))[0], "its thread has not come back yet"
+            go_on.set()
+            with pytest.raises(asyncio.CancelledError):
+                await running
+        assert [asked.target for asked in server.asked] == ["/first"]
