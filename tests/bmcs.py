@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -138,6 +139,8 @@ def _serve(config: str, delay: int, pid: Path) -> None:
 
     # It draws how long a change takes from 1 to 11 seconds.
     fakedriver.random = SimpleNamespace(randint=lambda shortest, longest: delay)
+    # Where it keeps its machines it fails now and then when two requests write at once.
+    main.app.run = partial(main.app.run, threaded=False)
     pid.write_text(str(os.getpid()))
     sys.argv = ["sushy-emulator", "--config", config]
     main.main()

@@ -166,5 +166,5 @@ def _named(step: StepFile) -> str:
 
 def _harmless(said: str, found: Reach) -> str:
     """What a BMC said, on one line, without the password."""
-    line = " ".join(said.split())[:_SAID]
-    return line.replace(found.password, "…") if found.password else line
+    without = said.replace(found.password, "…") if found.password else said
+    return " ".join(without.split())[:_SAID]
