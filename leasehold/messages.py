@@ -28,6 +28,11 @@ class SubmitLease:
     start_at: datetime | None = None
     queue_timeout: str | None = None
     wait_for_supply: bool = False
+    self_service: bool = False
+    """Requested by one who is no operator where it asks for something."""
+    unverified: bool = False
+    """Requested without a token: the owner is what somebody said."""
+    ticket: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,6 +246,23 @@ class Tick:
 
     lease: str
     stopped: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transfer:
+    """Give a lease to another owner."""
+
+    lease: str
+    owner: str
+    actor: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transferred:
+    """How often the lease was given to another owner by now, or why it was not."""
+
+    transfers: int = 0
+    refusal: Refusal | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

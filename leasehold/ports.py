@@ -36,11 +36,14 @@ from leasehold.model import (
     Change,
     Delivery,
     Event,
+    Forced,
     Hook,
     Inventory,
+    Lab,
     Lease,
     LeaseState,
     LogChunk,
+    Opening,
     Pool,
     PoolSpec,
     Resource,
@@ -198,7 +201,7 @@ class Availability:
     """What a new request could get now: `resources` is at most `limit` of the `free` ones.
 
     `promised` are free, but not for long enough. `suspended` is why nothing at all is granted, if that is so, `paused`
-    why nothing is of certain pools.
+    why nothing is of certain pools, and `closed` why some or all of it is kept from those who are no operators.
     """
 
     free: int
@@ -208,6 +211,16 @@ class Availability:
     suspended: str | None = None
     paused: Mapping[str, str] = field(default_factory=dict)
     promised: tuple[Promise, ...] = ()
+    closed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfServiceState:
+    """How self-service of a pool stands, or of the lab (`pool` None): `closed` is why it is, where it is."""
+
+    pool: str | None
+    closed: str | None
+    forced: Forced | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -535,7 +548,21 @@ class Store(Protocol):
         """Resources, in order of pool and name."""
         ...
 
-    async def available(self, wanted: ResourceFilter, duration: timedelta | None = None) -> Availability:
+    async def force_self_service(self, pool: str | None, opening: Opening, reason: str, actor: str) -> None:
+        """Open self-service of a pool or of the lab (None), close it, or leave it to its rules (`AUTO`)."""
+        ...
+
+    async def self_service(self) -> list[SelfServiceState]:
+        """How self-service stands, of the lab first, then of each pool."""
+        ...
+
+    async def lab(self) -> Lab:
+        """What holds for all pools together."""
+        ...
+
+    async def available(
+        self, wanted: ResourceFilter, duration: timedelta | None = None, *, self_service: bool = False
+    ) -> Availability:
         """What a new request could get now, for a duration or for as long as is usual; raises `PoolUnknown`."""
         ...
 

@@ -27,14 +27,18 @@ from leasehold.messages import (
     Slot,
     TakeSlot,
     Tick,
+    Transfer,
+    Transferred,
 )
 from leasehold.model import (
     Change,
     Delivery,
     Event,
     Inventory,
+    Lab,
     Lease,
     LeaseState,
+    Opening,
     Pool,
     PoolSpec,
     Resource,
@@ -53,11 +57,13 @@ from leasehold.ports import (
     Posted,
     ResourceFilter,
     RunFilter,
+    SelfServiceState,
 )
 from leasehold.store import (
     admission,
     answers,
     briefing,
+    catalogue,
     closing,
     deadlines,
     events,
@@ -70,7 +76,9 @@ from leasehold.store import (
     outbox,
     pruning,
     records,
+    rules,
     runs,
+    transfers,
     watching,
 )
 from leasehold.store import tables as t
@@ -253,6 +261,12 @@ class SqlStore:
     async def resume(self, pool: str, actor: str) -> None:
         await self._write(inventory.resume, pool, actor)
 
+    async def force_self_service(self, pool: str | None, opening: Opening, reason: str, actor: str) -> None:
+        await self._write(inventory.force_self_service, pool, opening, reason, actor)
+
+    async def transfer(self, order: Transfer) -> Transferred:
+        return await self._write(transfers.transfer, order)
+
     async def repair(self, pool: str, name: str, actor: str) -> None:
         await self._write(inventory.repair, pool, name, actor)
 
@@ -276,8 +290,16 @@ class SqlStore:
     async def resources(self, wanted: ResourceFilter) -> list[Resource]:
         return await self.database.read(records.resources, wanted)
 
-    async def available(self, wanted: ResourceFilter, duration: timedelta | None = None) -> Availability:
-        return await self._read_now(records.available, wanted, duration=duration)
+    async def available(
+        self, wanted: ResourceFilter, duration: timedelta | None = None, *, self_service: bool = False
+    ) -> Availability:
+        return await self._read_now(records.available, wanted, duration=duration, self_service=self_service)
+
+    async def self_service(self) -> list[SelfServiceState]:
+        return await self.database.read(rules.states)
+
+    async def lab(self) -> Lab:
+        return await self.database.read(lambda c: catalogue.current(c).lab or Lab())
 
     async def pools(self, name: str | None = None) -> list[Pool]:
         return await self.database.read(records.pools, name)
