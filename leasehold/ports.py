@@ -30,6 +30,8 @@ from leasehold.messages import (
     Slot,
     TakeSlot,
     Tick,
+    Transfer,
+    Transferred,
 )
 from leasehold.model import (
     Alert,
@@ -44,11 +46,13 @@ from leasehold.model import (
     LeaseState,
     LogChunk,
     Opening,
+    Policy,
     Pool,
     PoolSpec,
     Resource,
     ResourceSpec,
     Run,
+    SelfService,
 )
 from leasehold.rebuilding import Books, Census, Holding, Rebuilt, Suspension
 from leasehold.selector import Condition
@@ -558,6 +562,18 @@ class Store(Protocol):
 
     async def lab(self) -> Lab:
         """What holds for all pools together."""
+        ...
+
+    async def policies(self) -> Mapping[str, Policy]:
+        """The policies in force, by pool."""
+        ...
+
+    async def rules(self) -> list[SelfService]:
+        """All rules for self-service, of the lab and of pools."""
+        ...
+
+    async def transfer(self, order: Transfer) -> Transferred:
+        """Give a lease to another owner."""
         ...
 
     async def available(

@@ -75,6 +75,7 @@ def build_worker(
             allocation.give_up,
             allocation.take_slot,
             allocation.give_slot,
+            allocation.transfer,
             allocation.close_lease,
             allocation.end_lease,
             allocation.finish_recycling,

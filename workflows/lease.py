@@ -39,6 +39,8 @@ with workflow.unsafe.imports_passed_through():
         Steer,
         SubmitLease,
         Tick,
+        Transfer,
+        Transferred,
     )
     from leasehold.model import OVER, LeaseState, Outcome
     from workflows import steps
@@ -452,6 +454,17 @@ class LeaseWorkflow:
             self._preparing.follow(standing)
             self._nudged = self._is_growing
         return standing
+
+    @workflow.update
+    async def transfer(self, order: Transfer) -> Transferred:
+        """Give the lease to another owner; the record's answer carries the refusal if there is one."""
+        await workflow.wait_condition(lambda: self._admitted is not None)
+        if self._ending is not None or self._refused:
+            return Transferred(refusal=Refusal(code="lease_not_active", detail="the lease is over"))
+        done = await steps.step(Allocation.transfer, order)
+        if done.refusal is None:
+            workflow.upsert_search_attributes([LEASE_OWNER.value_set(order.owner)])
+        return done
 
     @extend.validator
     def _check_extension(self, extension: ExtendLease) -> None:

@@ -111,9 +111,10 @@ class Catalogue:
         """Pools that lend nothing for now, with why."""
         self.lab = lab
         """What holds for all pools together."""
-        rules = [lab.self_service if lab else None, *(policy.self_service for policy in self.policies.values())]
-        self.has_rules = any(rules)
-        self.has_shares = any(rule.has_shares for rule in rules if rule is not None)
+        of_pools = (policy.self_service for policy in self.policies.values())
+        self.rules = [rule for rule in (lab.self_service if lab else None, *of_pools) if rule is not None]
+        """All rules for self-service."""
+        self.has_shares = any(rule.has_shares for rule in self.rules)
         self.kinds = sorted(kinds, key=lambda k: (k.cost, allocation.capability(k.candidate("")), k.pool, k.id))
         self._serving: OrderedDict[Shape, tuple[ResourceKind, ...]] = OrderedDict()
         self._numbers: OrderedDict[Shape, frozenset[int]] = OrderedDict()

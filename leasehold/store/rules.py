@@ -77,7 +77,7 @@ class Rules:
 
     @property
     def _has_any(self) -> bool:
-        return bool(self._forced) or self._known.has_rules
+        return bool(self._forced or self._known.rules)
 
     def _rule(self, pool: str | None) -> SelfService | None:
         if pool is None:
@@ -155,7 +155,7 @@ class Rules:
 
     def check_limits(self, one: Waiting, *, unverified: bool, is_new: bool = True) -> None:
         """Raise `LimitReached` where a user would have more than one user may, what waits for it included."""
-        if not one.self_service or not self._known.has_rules:
+        if not one.self_service or not self._known.rules:
             return
         mine = self._mine(one.owner, unverified=unverified)
         wants = Counter[str]()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -39,11 +39,13 @@ from leasehold.model import (
     Lease,
     LeaseState,
     Opening,
+    Policy,
     Pool,
     PoolSpec,
     Resource,
     ResourceSpec,
     Run,
+    SelfService,
 )
 from leasehold.ports import (
     Answer,
@@ -300,6 +302,12 @@ class SqlStore:
 
     async def lab(self) -> Lab:
         return await self.database.read(lambda c: catalogue.current(c).lab or Lab())
+
+    async def policies(self) -> Mapping[str, Policy]:
+        return await self.database.read(lambda c: catalogue.current(c).policies)
+
+    async def rules(self) -> list[SelfService]:
+        return await self.database.read(lambda c: catalogue.current(c).rules)
 
     async def pools(self, name: str | None = None) -> list[Pool]:
         return await self.database.read(records.pools, name)

@@ -114,7 +114,7 @@ def _of_waiters(connection: Connection, now: datetime) -> list[str]:
         mine = list(policies.values()) if None in named else [p for pool, p in policies.items() if pool in named]
         if not named.isdisjoint(paused):
             continue
-        if row.self_service and (rules.forced(connection) or catalogue.current(connection).has_rules):
+        if row.self_service and (rules.forced(connection) or catalogue.current(connection).rules):
             # Whether it is open to it is not looked at here.
             continue
         # One whose reservation is due could begin a moment ago: its workflow wakes now.
