@@ -31,8 +31,8 @@ _USER_TOKEN = re.compile(r"lh_([a-z2-7]{12})_[a-z2-7]{52}")
 class Principal:
     """A caller: `id` is what its idempotency keys are scoped to, `name` owns what it makes.
 
-    `lease` is set for the token of one lease, which has no role and reaches that lease alone, as long as its owner is the
-    one after so many `transfers`; `token` is the id of a user's token. Who is `anonymous` has not said who they are.
+    `lease` is set for the token of one lease, which has no role and reaches that lease alone, as long as its owner is
+    the one after so many `transfers`; `token` is the id of a user's token. Who is `anonymous` has said no name.
     """
 
     id: str

@@ -207,6 +207,7 @@ def spec(spec: PoolSpec) -> dict[str, Any]:
         "site": spec.site,
         "policy": {**{k: _plain(v) for k, v in vars(policy).items()}, "on_release": policy.after_release},
         "stages": {stage: [_hook(h) for h in hooks] for stage, hooks in spec.stages.items()},
+        "admit": [_hook(h) for h in spec.admit],
     }
 
 

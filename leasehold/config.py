@@ -32,6 +32,7 @@ from leasehold.fields import Word
 from leasehold.fields import storable as storable
 from leasehold.http_hook import HttpFile
 from leasehold.model import (
+    ADMIT,
     KEEP_LOGS,
     NOT_FOR_SELF_SERVICE,
     PREPARE,
@@ -304,6 +305,10 @@ class PoolFile(Strict):
     name: Name
     description: Text = ""
     site: Name | None = Field(default=None, description="Only workers of this site run its hooks")
+    admit: Stage | None = Field(
+        default=None,
+        description="Asked about each request before it is admitted: it may refuse it, or give it a ticket",
+    )
     resources: list[ResourceFile] = Field(default=[])
     wipe: Stage | None = None
     provision: Stage | None = None
@@ -320,6 +325,8 @@ class PoolFile(Strict):
         for stage, hooks in self.stages().items():
             if stage not in _LEASE_WIDE and any(hook.scope is Scope.LEASE for hook in hooks):
                 raise PydanticCustomError("scope", "{stage} has no scope lease", {"stage": str(stage)})
+        if any(hook.scope is Scope.LEASE or hook.limit for hook in self.admit or ()):
+            raise PydanticCustomError("scope", "admit has neither scope nor limit: it is asked once for each request")
         return self
 
     def stages(self) -> Mapping[StageName, tuple[HookFile, ...]]:
@@ -341,6 +348,7 @@ class PoolFile(Strict):
             site=self.site,
             stages={name: tuple(h.hook() for h in hooks) for name, hooks in self.stages().items()},
             policy=self.policy.policy(),
+            admit=tuple(h.hook() for h in self.admit or ()),
         )
 
 
@@ -446,7 +454,7 @@ def _check_no_relative(file: PoolsFile) -> None:
     faults = [
         Fault(path=f"pools[{i}].{stage}", code="folder_missing", detail="a relative path needs the key folder")
         for i, pool in enumerate(file.pools)
-        for stage, hooks in pool.stages().items()
+        for stage, hooks in [*pool.stages().items(), (ADMIT, pool.admit or ())]
         if any(hook.relative for hook in hooks)
     ]
     if faults:

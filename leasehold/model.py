@@ -67,6 +67,9 @@ class StageName(StrEnum):
     RELEASE = "release"
 
 
+ADMIT = "admit"
+"""What a pool's hooks that are asked about requests are called: no stage of a resource's."""
+
 PREPARE = (StageName.WIPE, StageName.PROVISION, StageName.CONFIGURE, StageName.VALIDATE, StageName.DELIVER)
 """The stages between a grant and its delivery, in their order."""
 
@@ -296,6 +299,8 @@ class PoolSpec:
     """Where its hooks run: on the workers of this site, or on any worker."""
     stages: Mapping[StageName, tuple[Hook, ...]] = field(default_factory=dict)
     policy: Policy = Policy()
+    admit: tuple[Hook, ...] = ()
+    """Asked about each request that may be served from it, before it is admitted."""
 
 
 @dataclass(frozen=True, kw_only=True)

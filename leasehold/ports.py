@@ -14,6 +14,7 @@ from leasehold.messages import (
     AddResources,
     AdmitLease,
     Admitted,
+    AskHook,
     Blocked,
     BrokenInLease,
     Closed,
@@ -451,6 +452,10 @@ class Store(Protocol):
 
     async def brief(self, order: RunHook) -> Briefing:
         """Put together what a hook is told."""
+        ...
+
+    async def brief_question(self, question: AskHook) -> Briefing:
+        """What an `admit` hook is told of a request."""
         ...
 
     async def begin_run(self, order: RunHook, place: Place) -> Begun:

@@ -10,8 +10,16 @@ from typing import Any
 from sqlalchemy import bindparam, insert, select, update
 
 from leasehold import allocation, durations, model, reasons
-from leasehold.errors import DurationRefused, Fault, Invalid, LeaseholdError, QuotaExceeded, Unsatisfiable
-from leasehold.messages import AdmitLease, Admitted, Refusal, SubmitLease
+from leasehold.errors import (
+    DurationRefused,
+    Fault,
+    Invalid,
+    LeaseholdError,
+    QuotaExceeded,
+    Unsatisfiable,
+    from_code,
+)
+from leasehold.messages import AdmitLease, Admitted, Consent, PlannedQuestion, Refusal, SubmitLease
 from leasehold.model import LONGEST, Item, LeaseState, PoolSpec
 from leasehold.store import catalogue, events, granting, heartbeats, holding, matching, refused, rules, specs
 from leasehold.store import tables as t
@@ -51,15 +59,38 @@ def admit(tx: Tx, order: AdmitLease, run_id: str, *, again: bool = False) -> Adm
         mine = update(t.leases).where(t.leases.c.id == request.lease, t.leases.c.run_id != run_id)
         tx.execute(mine.values(run_id=run_id))
         return holding.standing(tx.connection, request.lease, tx.now)
+    questions = _questions(tx, request) if order.consent is None and not again else ()
+    if questions:
+        return Admitted(questions=questions)
     record = {"lease": request.lease, "principal": request.principal, "digest": request.digest, "at": tx.now}
     try:
         submitted_at = tx.now - timedelta(seconds=order.age_s)
+        if order.consent is not None:
+            request = _agreed(request, order.consent)
         admitted = _admit(tx, request, submitted_at, run_id, number=known.last + 1, again=again)
     except LeaseholdError as error:
         heartbeats.end(tx, request.lease)
         return Admitted(refusal=refused.keep(tx, request, run_id, error))
     tx.write(_ASKED, {**record, "refusal": None})
     return admitted
+
+
+def _questions(tx: Tx, request: SubmitLease) -> tuple[PlannedQuestion, ...]:
+    """The `admit` hooks of all pools that have something which suits a request."""
+    known = catalogue.current(tx.connection)
+    found = (known.in_force[pool] for pool in sorted({kind.pool for kind in known.serving(request.items)}))
+    return tuple(
+        PlannedQuestion(pool=spec.name, spec=spec_id, site=spec.site, hooks=specs.planned(spec.admit))
+        for spec_id, spec in found
+        if spec.admit
+    )
+
+
+def _agreed(request: SubmitLease, consent: Consent) -> SubmitLease:
+    """The request as hooks agreed to it; raise their refusal."""
+    if consent.refusal is not None:
+        raise from_code(consent.refusal.code, consent.refusal.detail, consent.refusal.faults)
+    return replace(request, ticket=consent.ticket or request.ticket)
 
 
 def _admit(tx: Tx, request: SubmitLease, submitted_at: datetime, run_id: str, *, number: int, again: bool) -> Admitted:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -13,10 +14,12 @@ from leasehold.messages import (
     AddResources,
     AdmitLease,
     Admitted,
+    AskHook,
     Blocked,
     BrokenInLease,
     Closed,
     CloseLease,
+    Consent,
     ExtendLease,
     GiveBack,
     Held,
@@ -116,7 +119,8 @@ class SqlStore:
 
     async def try_admission(self, order: AdmitLease) -> tuple[Admitted, Lease | None]:
         def work(tx: Tx) -> None:
-            admitted = admission.admit(tx, order, "")
+            # Hooks are not asked: they might open a ticket for what nobody requested.
+            admitted = admission.admit(tx, replace(order, consent=Consent()), "")
             lease = order.request.lease
             found = None
             if admitted.refusal is None:
@@ -187,6 +191,9 @@ class SqlStore:
         await self._write(closing.forget, workflow)
 
     # Hooks
+
+    async def brief_question(self, question: AskHook) -> Briefing:
+        return await self.database.read(briefing.of_request, question)
 
     async def brief(self, order: RunHook) -> Briefing:
         return await self.database.read(briefing.of, order)
