@@ -53,6 +53,7 @@ from leasehold.model import (
     SelfService,
     StageName,
 )
+from leasehold.redfish_hook import RedfishFile
 from leasehold.weekly import Weekly
 
 Command = Annotated[
@@ -69,15 +70,20 @@ _LEASE_WIDE = frozenset(PREPARE) - {StageName.WIPE}
 """Stages that can be run once for a whole lease."""
 
 
-class HookFile(Strict):
-    """A hook: a command on the worker (`run`), or a request over HTTP (`http`)."""
+_DRIVERS = ("run", "http", "redfish")
+"""The keys that say what a hook does, and how."""
 
-    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [driver]} for driver in ("run", "http")]})
+
+class HookFile(Strict):
+    """A hook: a command on the worker (`run`), a request over HTTP (`http`), or steps of a BMC (`redfish`)."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [driver]} for driver in _DRIVERS]})
 
     run: Command | None = Field(
         default=None, description="A line for /bin/sh, or a list of arguments that no shell sees"
     )
     http: HttpFile | None = Field(default=None, description="A request to a server")
+    redfish: RedfishFile | None = Field(default=None, description="What a BMC does with its machine")
     timeout: Duration = Field(
         default=timedelta(minutes=30), description="Then the whole process group is killed, or the request given up"
     )
@@ -89,8 +95,8 @@ class HookFile(Strict):
 
     @model_validator(mode="after")
     def _one_driver(self) -> Self:
-        if (self.run is None) == (self.http is None):
-            raise PydanticCustomError("one_driver", "a hook needs run or http, and only one of them")
+        if sum(getattr(self, driver) is not None for driver in _DRIVERS) != 1:
+            raise PydanticCustomError("one_driver", "a hook needs run, http or redfish, and only one of them")
         return self
 
     def hook(self) -> Hook:
@@ -98,13 +104,16 @@ class HookFile(Strict):
         common = Hook(timeout=self.timeout, attempts=self.attempts, scope=self.scope, limit=self.limit)
         if self.http is not None:
             return replace(common, driver="http", settings=self.http.settings())
+        if self.redfish is not None:
+            return replace(common, driver="redfish", settings=self.redfish.settings())
         return replace(common, run=tuple(self.run) if isinstance(self.run, list) else self.run or "")
 
     @property
     def relative(self) -> bool:
         """Whether it names a program or a file by a path that depends on the folder."""
-        if self.http is not None:
-            return self.http.relative
+        elsewhere = self.http or self.redfish
+        if elsewhere is not None:
+            return elsewhere.relative
         assert self.run is not None
         words = self.run.split() if isinstance(self.run, str) else self.run
         return bool(words) and "/" in words[0] and not PurePosixPath(words[0]).is_absolute()

@@ -20,6 +20,7 @@ from temporalio.worker import Worker
 from activities.drivers.command import CommandDriver
 from activities.drivers.http import HttpDriver
 from activities.drivers.place import place_of
+from activities.drivers.redfish import RedfishDriver
 from leasehold import config, process
 from leasehold.errors import LeaseholdError
 from leasehold.healing import SweepOrder
@@ -56,7 +57,11 @@ async def run(settings: Settings, site: str | None = None) -> None:
         locks = settings.folder / "locks"
         place = place_of(locks)
         async with CommandDriver(lock_folder=locks, kill_grace=KILL_GRACE) as command:
-            drivers: dict[str, Driver] = {"command": command, "http": HttpDriver(locks, KILL_GRACE)}
+            drivers: dict[str, Driver] = {
+                "command": command,
+                "http": HttpDriver(locks, KILL_GRACE),
+                "redfish": RedfishDriver(locks, KILL_GRACE),
+            }
             if site is not None:
                 worker = build_site_worker(client, store, logs, drivers, site, place=place)
                 await _work(worker, stopped, f"working for site {site}")
