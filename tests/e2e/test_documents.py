@@ -33,8 +33,8 @@ pools:
   - {name: vm6}
 """
 SCRIPT = ["sh", "-eu", "-c"]
-RUN_BY_CI = {"setup", "check", "test", "demo", "up", "bench"}
-"""`up` by the tests of the stack, `bench` by `test_the_benchmark_measures`, the others by `.ci/run` itself."""
+RUN_BY_CI = {"setup", "check", "test", "demo", "up", "bench", "simulate"}
+"""`up` by the tests of the stack, `bench` by `test_the_benchmark_measures`, `simulate` by those of workflows, the others by `.ci/run` itself."""
 
 
 def commands(document: Path) -> list[list[str]]:

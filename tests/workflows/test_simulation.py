@@ -13,6 +13,7 @@ from tests.simulation.chart import draw
 from tests.simulation.lab import Delivered, simulate
 from tests.simulation.plan import AS_ASKED, EACH, KICKSTART, KICKSTARTS, MINUTE, WITH_ROOM, Plan
 
+DOCUMENTS = Path(__file__).parents[2] / "docs" / "why"
 WANTED = 45 * MINUTE
 SMALL = Plan(hosts=10, requests=2, each=5, slots=2, one_in_fails_once=5, one_in_fails_for_good=10)
 
@@ -34,6 +35,17 @@ def check(plan: Plan, delivered: list[Delivered]) -> None:
         assert busy <= plan.slots
 
 
+def check_picture(plan: Plan, delivered: list[Delivered]) -> None:
+    """The document shows this very simulation: after a change of either, `make simulate` draws it anew."""
+    shown = ElementTree.fromstring((DOCUMENTS / f"delivery-with-{plan.slots}-slots.svg").read_text())
+    words = " ".join("".join(shown.itertext()).split())
+    told = (DOCUMENTS / "how-soon-hosts-are-delivered.md").read_text()
+    for one, bound in zip(delivered, earliest(plan, delivered), strict=True):
+        after, least = (span.total_seconds() / 60 for span in (one.after, bound))
+        assert f"after {after:.0f} min" in words
+        assert f"| lease {one.lease.number} | {after:.1f} min | {least:.1f} min |" in told
+
+
 def ratios(plan: Plan, delivered: list[Delivered]) -> list[float]:
     """How much later each was delivered than it could have been at the earliest."""
     return [one.after / bound for one, bound in zip(delivered, earliest(plan, delivered), strict=True)]
@@ -45,6 +57,7 @@ async def test_three_leases_of_25_are_delivered_as_soon_as_ten_slots_allow(
     delivered = await simulate(AS_ASKED, temporal_address, tmp_path)
 
     check(AS_ASKED, delivered)
+    check_picture(AS_ASKED, delivered)
     assert max(ratios(AS_ASKED, delivered)) <= 1.1
     assert any(not run.ok for one in delivered for run in one.runs), "hosts failed, as planned"
     assert {e.resource for one in delivered for e in one.events if e.kind == "resource_repaired"}, "and were repaired"
@@ -56,6 +69,7 @@ async def test_with_twice_the_slots_and_some_spare_hosts_all_three_are_delivered
     delivered = await simulate(WITH_ROOM, temporal_address, tmp_path)
 
     check(WITH_ROOM, delivered)
+    check_picture(WITH_ROOM, delivered)
     assert max(ratios(WITH_ROOM, delivered)) <= 1.1
     assert max(one.after for one in delivered) <= WANTED
     broken = [e.resource for one in delivered for e in one.events if e.kind == "resource_broken"]
