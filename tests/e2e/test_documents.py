@@ -34,7 +34,8 @@ pools:
 """
 SCRIPT = ["sh", "-eu", "-c"]
 RUN_BY_CI = {"setup", "check", "test", "demo", "up", "bench", "simulate"}
-"""`up` by the tests of the stack, `bench` by `test_the_benchmark_measures`, `simulate` by those of workflows, the others by `.ci/run` itself."""
+"""`up` by the tests of the stack, `bench` by `test_the_benchmark_measures`, `simulate` by those of workflows, the others by
+`.ci/run` itself."""
 
 
 def commands(document: Path) -> list[list[str]]:
