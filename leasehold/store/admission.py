@@ -59,11 +59,10 @@ def admit(tx: Tx, order: AdmitLease, run_id: str, *, again: bool = False) -> Adm
         mine = update(t.leases).where(t.leases.c.id == request.lease, t.leases.c.run_id != run_id)
         tx.execute(mine.values(run_id=run_id))
         return holding.standing(tx.connection, request.lease, tx.now)
-    questions = _questions(tx, request) if order.consent is None and not again else ()
-    if questions:
-        return Admitted(questions=questions)
     record = {"lease": request.lease, "principal": request.principal, "digest": request.digest, "at": tx.now}
     try:
+        if order.consent is None and not again and (questions := _questions(tx, request)):
+            return Admitted(questions=questions)
         submitted_at = tx.now - timedelta(seconds=order.age_s)
         if order.consent is not None:
             request = _agreed(request, order.consent)
