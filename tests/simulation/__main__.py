@@ -10,7 +10,6 @@ import asyncio
 import os
 import sys
 import tempfile
-from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -27,15 +26,16 @@ def main() -> int:
     """Play what was asked for."""
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
     parser.add_argument("--hosts", type=int, default=AS_ASKED.hosts, help="in the pool (%(default)s)")
-    parser.add_argument("--slots", type=int, help="how many hosts the provisioner serves at once")
+    parser.add_argument("--requests", type=int, default=AS_ASKED.requests, help="that come at once (%(default)s)")
+    parser.add_argument("--each", type=int, default=AS_ASKED.each, help="how many hosts each wants (%(default)s)")
+    parser.add_argument("--slots", type=int, default=AS_ASKED.slots, help="of the provisioner (%(default)s)")
     parser.add_argument("--seed", type=int, default=AS_ASKED.seed, help="of durations and failures (%(default)s)")
     parser.add_argument("--picture", type=Path, default=Path("simulation.svg"), help="where to draw it (%(default)s)")
-    options = parser.parse_args()
-    if options.slots is None:
+    options = vars(parser.parse_args())
+    picture = options.pop("picture")
+    plays = [(Plan(**options), picture)]
+    if len(sys.argv) == 1:
         plays = [(plan, _PICTURES / f"delivery-with-{plan.slots}-slots.svg") for plan in (AS_ASKED, WITH_ROOM)]
-    else:
-        plan = replace(AS_ASKED, hosts=options.hosts, slots=options.slots, seed=options.seed)
-        plays = [(plan, options.picture)]
     with temporal.server() as address:
         for plan, picture in plays:
             _play(plan, address, picture)

@@ -17,10 +17,14 @@ class Agenda:
     """A clock, and what waits for a time to come. Calling it tells the time."""
 
     def __init__(self) -> None:
-        self.asleep = 0
-        """How many sleep now."""
         self._now = BEGIN
         self._due: list[tuple[datetime, Turn, Callable[[], Awaitable[None]]]] = []
+        self._sleepers: set[asyncio.Event] = set()
+
+    @property
+    def asleep(self) -> int:
+        """How many sleep now."""
+        return len(self._sleepers)
 
     def __call__(self) -> datetime:
         return self._now
@@ -34,12 +38,16 @@ class Agenda:
         awake = asyncio.Event()
 
         async def wake() -> None:
-            self.asleep -= 1
+            # From this moment on it is at work again, even if it has not noticed yet.
+            self._sleepers.discard(awake)
             awake.set()
 
-        self.asleep += 1
+        self._sleepers.add(awake)
         self.at(span, turn, wake)
-        await awake.wait()
+        try:
+            await awake.wait()
+        finally:
+            self._sleepers.discard(awake)
 
     async def go_on(self) -> None:
         """Let time pass until the next thing is due, and do that alone. Raises `LookupError` if nothing is."""

@@ -51,6 +51,7 @@ def ratios(plan: Plan, delivered: list[Delivered]) -> list[float]:
     return [one.after / bound for one, bound in zip(delivered, earliest(plan, delivered), strict=True)]
 
 
+@pytest.mark.timeout(300)
 async def test_three_leases_of_25_are_delivered_as_soon_as_ten_slots_allow(
     temporal_address: str, tmp_path: Path
 ) -> None:
@@ -63,6 +64,7 @@ async def test_three_leases_of_25_are_delivered_as_soon_as_ten_slots_allow(
     assert {e.resource for one in delivered for e in one.events if e.kind == "resource_repaired"}, "and were repaired"
 
 
+@pytest.mark.timeout(300)
 async def test_with_twice_the_slots_and_some_spare_hosts_all_three_are_delivered_within_45_minutes(
     temporal_address: str, tmp_path: Path
 ) -> None:
