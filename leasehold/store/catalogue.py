@@ -35,7 +35,7 @@ _AS_LAB = TypeAdapter(Lab)
 
 IDENTIFIERS = frozenset(
     "asset_tag bmc bmc_address fqdn hostname ip ip_address mac mac_address serial serial_number service_tag"
-    " uuid".split()
+    " switch_port uuid".split()
 )
 """Properties that tell one resource from all others like it; a filter on one is evaluated for each resource."""
 
