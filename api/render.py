@@ -17,19 +17,23 @@ from leasehold.model import (
     Change,
     Delivery,
     Event,
+    Forced,
     Hook,
     Item,
     Lease,
     Offline,
+    Opening,
     Paused,
+    Policy,
     Pool,
     PoolSpec,
     QueuePlace,
     Quota,
     Resource,
     Run,
+    SelfService,
 )
-from leasehold.ports import Availability
+from leasehold.ports import Availability, SelfServiceState
 
 
 def time(value: datetime | None) -> str | None:
@@ -58,7 +62,7 @@ class Leases:
             "resources": [asdict(r) for r in lease.resources],
             "queue": queue(lease.queue) if lease.queue else None,
             "priority": lease.priority,
-            "ticket": None,
+            "ticket": lease.ticket,
             "created_at": time(lease.created_at),
             "start_at": time(lease.start_at),
             "active_at": time(lease.active_at),
@@ -67,6 +71,7 @@ class Leases:
             "heartbeat_by": time(lease.heartbeat_by),
             "ended_at": time(lease.ended_at),
             "command": None,
+            "unverified": lease.unverified,
             "temporal_url": self._url(lease.id, lease.run_id),
         }
 
@@ -85,7 +90,7 @@ class Leases:
             "resources": [],
             "queue": None,
             "priority": request.priority,
-            "ticket": None,
+            "ticket": request.ticket,
             "created_at": time(started_at),
             "start_at": time(request.start_at),
             "active_at": None,
@@ -94,6 +99,7 @@ class Leases:
             "heartbeat_by": None,
             "ended_at": None,
             "command": None,
+            "unverified": request.unverified,
             "temporal_url": self._url(request.lease, run_id),
         }
 
@@ -138,7 +144,7 @@ def resource(resource: Resource) -> dict[str, Any]:
     }
 
 
-def mark(mark: Offline | Paused | None) -> dict[str, Any] | None:
+def mark(mark: Forced | Offline | Paused | None) -> dict[str, Any] | None:
     """What an operator marked something with."""
     return {"reason": mark.reason, "by": mark.by, "since": time(mark.since)} if mark else None
 
@@ -152,6 +158,7 @@ def available(found: Availability, count: int) -> dict[str, Any]:
         first = min(promise.begins_at for promise in found.promised).astimezone(UTC)
         many = f"{len(found.promised)} promised to reservations"
         parts.append(f"{many}, the first from {first:%Y-%m-%dT%H:%M:%SZ}")
+    parts += found.closed
     missing = "; ".join(parts) if found.free < count else None
     reason = f"nothing is granted: {found.suspended}" if found.suspended else missing
     return {
@@ -162,6 +169,17 @@ def available(found: Availability, count: int) -> dict[str, Any]:
         "next_free_at": time(found.next_free_at),
         "resources": [resource(r) for r in found.resources],
         "promised": [{**asdict(p), "begins_at": time(p.begins_at), "ends_at": time(p.ends_at)} for p in found.promised],
+    }
+
+
+def self_service(state: SelfServiceState) -> dict[str, Any]:
+    """How self-service of a pool, or of the lab, stands."""
+    forced = state.forced
+    return {
+        "pool": state.pool,
+        "open": state.closed is None,
+        "reason": state.closed,
+        "forced": {"opening": forced.opening, **(mark(forced) or {})} if forced else None,
     }
 
 
@@ -181,15 +199,15 @@ def pool(pool: Pool) -> dict[str, Any]:
 
 def spec(spec: PoolSpec) -> dict[str, Any]:
     """A pool's settings as they would be written in its file."""
-    policy = spec.policy
     return {
         "name": spec.name,
         "description": spec.description,
         "priority": spec.priority,
         "folder": spec.folder,
         "site": spec.site,
-        "policy": {**{k: _plain(v) for k, v in vars(policy).items()}, "on_release": policy.after_release},
+        "policy": _policy(spec.policy),
         "stages": {stage: [_hook(h) for h in hooks] for stage, hooks in spec.stages.items()},
+        "admit": [_hook(h) for h in spec.admit],
     }
 
 
@@ -202,6 +220,32 @@ def _hook(hook: Hook) -> dict[str, Any]:
         "scope": hook.scope,
         "limit": hook.limit,
     }
+
+
+def _policy(policy: Policy) -> dict[str, Any]:
+    plain = {name: _plain(value) for name, value in vars(policy).items() if name != "deadlines"}
+    return {
+        **plain,
+        "on_release": policy.after_release,
+        "auto_extend_free": _share(policy.auto_extend_free),
+        "self_service": _rule(policy.self_service) if policy.self_service else None,
+    }
+
+
+def _rule(rule: SelfService) -> dict[str, Any]:
+    plain = {name: _plain(value) for name, value in vars(rule).items() if name not in {"free", "free_by"}}
+    by = {path: _share(share) for path, share in rule.free_by.items()}
+    weekly = rule.deadline
+    return {
+        **plain,
+        "enabled": rule.enabled if rule.enabled is Opening.AUTO else rule.enabled is Opening.ON,
+        "open_when": {"free": _share(rule.free), "free_by": by},
+        "deadline": {"day": weekly.day, "at": f"{weekly.at:%H:%M}", "zone": weekly.zone} if weekly else None,
+    }
+
+
+def _share(share: float) -> str:
+    return f"{share:.0%}"
 
 
 def _plain(value: Any) -> Any:

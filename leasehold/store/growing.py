@@ -20,11 +20,24 @@ from leasehold.errors import (
 )
 from leasehold.messages import AddResources, Admitted, GiveBack, Refusal
 from leasehold.model import LONGEST, Item, LeaseState
-from leasehold.store import admission, answers, catalogue, claims, events, granting, holding, matching, outbox, specs
+from leasehold.store import (
+    admission,
+    answers,
+    catalogue,
+    claims,
+    events,
+    granting,
+    holding,
+    matching,
+    outbox,
+    rules,
+    specs,
+)
 from leasehold.store import tables as t
 from leasehold.store.answers import as_refusal
 from leasehold.store.engine import Tx
 from leasehold.store.lanes import LAST, Waiting
+from leasehold.store.rules import Rules
 
 
 def add(tx: Tx, lease: str, addition: AddResources) -> Admitted:
@@ -74,6 +87,7 @@ def _wanting(lease: Row[Any], items: dict[int, Item], now: datetime) -> Waiting:
         number=LAST,
         since=lease.created_at,
         duration=lease.expires_at - now if lease.expires_at else timedelta(0),
+        self_service=lease.self_service,
     )
 
 
@@ -83,6 +97,10 @@ def _award(tx: Tx, row: Row[Any], me: Waiting) -> Award:
         how = row.state if row.grace_until is None else "in its grace"
         raise LeaseNotActive(f"lease {row.number} is {how}: only an active lease can be given more")
     admission.wanted_specs(tx, me.wishes)
+    if me.self_service:
+        limits = Rules(tx.connection, catalogue.current(tx.connection))
+        limits.check_open(me)
+        limits.check_limits(me, unverified=row.unverified, is_new=False)
     offered = matching.offer(tx, me)
     if offered.award is None:
         admission.check_satisfiable(tx, me.wishes, besides=row.id)
@@ -95,9 +113,12 @@ def _award(tx: Tx, row: Row[Any], me: Waiting) -> Award:
 
 def _check_duration(tx: Tx, lease: Row[Any], award: Award) -> None:
     """Raise `DurationRefused` where the lease lasts longer than a pool allows of which it would be given something."""
-    policies = catalogue.current(tx.connection).policies
-    allowed = [policies[pool] for pool in {c.pool for group in award.resources for c in group}]
+    known = catalogue.current(tx.connection)
+    pools = {c.pool for group in award.resources for c in group}
+    allowed = rules.terms((known.policies[pool] for pool in pools), known, self_service=lease.self_service)
     total = min([LONGEST, *(p.max_total for p in allowed if p.max_total)])
+    if any(deadline < lease.expires_at for deadline in holding.ends(allowed, lease.active_at)):
+        raise DurationRefused("the lease lasts past the weekly deadline of these pools")
     if lease.expires_at - tx.now > holding.longest(allowed) or lease.expires_at - lease.active_at > total:
         raise DurationRefused("the lease lasts longer than these pools allow")
 

@@ -27,7 +27,7 @@ from temporalio.worker import (
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from leasehold.messages import Steer, SubmitLease, recycle_id
-from leasehold.model import Hook, Inventory, Item, Lease, LeaseState, Policy, PoolSpec, ResourceSpec, StageName
+from leasehold.model import ADMIT, Hook, Inventory, Item, Lease, LeaseState, Policy, PoolSpec, ResourceSpec, StageName
 from leasehold.ports import Ending, HookCall, HookResult, LogSink, ResourceFilter
 from leasehold.store import migrate
 from leasehold.store import tables as t
@@ -78,7 +78,8 @@ class ScriptedDriver:
                 await self.may_stop.wait()
                 if code is None:
                     self.stopped.append(step)
-        return HookResult(ending=Ending.EXITED, code=code, detail=f"exit status {code}", stdout=SECRET, cut=False)
+        printed = b"" if step[0] == ADMIT else SECRET
+        return HookResult(ending=Ending.EXITED, code=code, detail=f"exit status {code}", stdout=printed, cut=False)
 
     async def until_started(self, stage: str, resource: str = "r0") -> None:
         """Wait until this hook runs."""
@@ -145,6 +146,7 @@ class Lab:
         hooks: Mapping[str, Sequence[Hook]] | None = None,
         limits: Mapping[str, int] | None = None,
         site: str | None = None,
+        admit: Sequence[Hook] = (),
         **more: int,
     ) -> None:
         """Make a pool of `n` resources r0, r1, …; each stage is given by its number of attempts, or its hooks."""
@@ -153,7 +155,7 @@ class Lab:
             StageName(stage): (Hook(run="true", attempts=most),) for stage, most in {**(stages or {}), **more}.items()
         }
         made |= {StageName(stage): tuple(given) for stage, given in (hooks or {}).items()}
-        spec = PoolSpec(name=name, stages=made, policy=policy or Policy(), site=site)
+        spec = PoolSpec(name=name, stages=made, policy=policy or Policy(), site=site, admit=tuple(admit))
         resources = tuple(ResourceSpec(name=f"r{i}") for i in range(n))
         await self.store.apply(Inventory(name=name, limits=limits or {}, pools=((spec, resources),)), "test")
 
