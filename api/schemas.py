@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic.config import JsonDict
@@ -134,6 +134,9 @@ class LeaseBody(Strict):
     )
     wait_for_supply: Annotated[bool, Field(strict=True)] = Field(
         default=False, description="Wait for more than there is, until somebody registers it"
+    )
+    notify: Literal[False] | Annotated[list[Tag], Field(max_length=50)] = Field(
+        default=[], description="Who else is told of it, as in cc; false: no person is"
     )
 
     def check_filters(self) -> None:

@@ -46,6 +46,7 @@ from leasehold.model import (
     Scope,
     StageName,
 )
+from leasehold.notice_file import ChannelFile, ChannelName
 
 Command = Annotated[
     Annotated[Word, Field(min_length=1), pydantic.Tag("line")]
@@ -55,6 +56,7 @@ Command = Annotated[
 
 _MOST_VALUES, _DEEPEST = 2_000_000, 100
 _LONGEST_REASON = 500
+_NO_FOLDER = "a relative path needs the key folder"
 
 
 _LEASE_WIDE = frozenset(PREPARE) - {StageName.WIPE}
@@ -201,6 +203,9 @@ class PoolFile(Strict):
     release: Stage | None = None
     priority: int = Field(default=0, ge=-(2**31), lt=2**31, description="Lower is cheaper, and goes first")
     policy: PolicyFile = PolicyFile()
+    notices: dict[ChannelName, ChannelFile | None] = Field(
+        default={}, max_length=100, description="Channels beside the file's, or in the place of one; null: not this one"
+    )
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
@@ -219,8 +224,9 @@ class PoolFile(Strict):
                 found[name] = tuple(hooks)
         return found
 
-    def spec(self, folder: str | None) -> PoolSpec:
-        """The pool it describes, its hooks starting in `folder`."""
+    def spec(self, folder: str | None, notices: Mapping[str, ChannelFile]) -> PoolSpec:
+        """The pool it describes, its hooks starting in `folder`, with the channels of its file."""
+        channels = {**notices, **self.notices}
         return PoolSpec(
             name=self.name,
             description=self.description,
@@ -229,6 +235,7 @@ class PoolFile(Strict):
             site=self.site,
             stages={name: tuple(h.hook() for h in hooks) for name, hooks in self.stages().items()},
             policy=self.policy.policy(),
+            notices={name: one.channel(folder) for name, one in channels.items() if one is not None},
         )
 
 
@@ -239,6 +246,9 @@ class PoolsFile(Strict):
     folder: Word | None = Field(default=None, pattern="^/", description="Where hooks start; absolute, on the workers")
     limits: dict[Name, Annotated[int, Field(ge=1, le=100_000)]] = Field(
         default={}, max_length=1000, description="Named limiters, shared by all pools, with how many slots each has"
+    )
+    notices: dict[ChannelName, ChannelFile] = Field(
+        default={}, max_length=100, description="Over what people are told of their leases, in each of its pools"
     )
     pools: list[PoolFile]
 
@@ -309,7 +319,7 @@ def inventory(file: PoolsFile, folder: str | None = None) -> Inventory:
     folder = file.folder or folder
     if folder is None:
         _check_no_relative(file)
-    pools = tuple((p.spec(folder), tuple(r.spec() for r in p.resources)) for p in file.pools)
+    pools = tuple((p.spec(folder, file.notices), tuple(r.spec() for r in p.resources)) for p in file.pools)
     return Inventory(name=file.name, limits=file.limits, pools=pools)
 
 
@@ -330,10 +340,18 @@ def _check_size(plain: object) -> None:
 
 def _check_no_relative(file: PoolsFile) -> None:
     faults = [
-        Fault(path=f"pools[{i}].{stage}", code="folder_missing", detail="a relative path needs the key folder")
+        Fault(path=f"pools[{i}].{stage}", code="folder_missing", detail=_NO_FOLDER)
         for i, pool in enumerate(file.pools)
         for stage, hooks in pool.stages().items()
         if any(hook.relative for hook in hooks)
+    ]
+    channels: list[tuple[str, ChannelFile | None]] = [(f"notices.{name}", one) for name, one in file.notices.items()]
+    for i, pool in enumerate(file.pools):
+        channels += [(f"pools[{i}].notices.{name}", one) for name, one in pool.notices.items()]
+    faults += [
+        Fault(path=f"{place}.url_file", code="folder_missing", detail=_NO_FOLDER)
+        for place, channel in channels
+        if channel is not None and channel.relative
     ]
     if faults:
         raise Invalid(faults[0].detail, faults)

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from leasehold.channels import Channel
 from leasehold.errors import IllegalTransition
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
@@ -246,6 +247,8 @@ class PoolSpec:
     """Where its hooks run: on the workers of this site, or on any worker."""
     stages: Mapping[StageName, tuple[Hook, ...]] = field(default_factory=dict)
     policy: Policy = Policy()
+    notices: Mapping[str, Channel] = field(default_factory=dict)
+    """Over what people are told of leases of it, by the names of the channels."""
 
 
 @dataclass(frozen=True, kw_only=True)

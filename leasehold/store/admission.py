@@ -10,10 +10,11 @@ from typing import Any
 from sqlalchemy import bindparam, insert, select, update
 
 from leasehold import allocation, durations, model, reasons
+from leasehold.channels import NoticeKind
 from leasehold.errors import DurationRefused, Fault, Invalid, LeaseholdError, QuotaExceeded, Unsatisfiable
 from leasehold.messages import AdmitLease, Admitted, Refusal, SubmitLease
 from leasehold.model import LONGEST, Item, LeaseState, PoolSpec
-from leasehold.store import catalogue, events, granting, heartbeats, holding, matching, refused, specs
+from leasehold.store import catalogue, events, granting, heartbeats, holding, matching, notices, refused, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 from leasehold.store.lanes import LAST, Waiting
@@ -63,6 +64,7 @@ def admit(tx: Tx, order: AdmitLease, run_id: str, *, again: bool = False) -> Adm
 
 def _admit(tx: Tx, request: SubmitLease, submitted_at: datetime, run_id: str, *, number: int, again: bool) -> Admitted:
     duration = _duration(tx, request)
+    notices.check(tx.connection, request)
     start_at = _start_at(request, submitted_at)
     me = Waiting(
         lease=request.lease,
@@ -108,6 +110,8 @@ def _admit(tx: Tx, request: SubmitLease, submitted_at: datetime, run_id: str, *,
     }
     if award is None:
         _record(tx, request, lease)
+        if not (lost or again):
+            notices.tell(tx, NoticeKind.REQUESTED, request.lease, reason=offered.shortage)
         if not lost:
             matching.wait(tx, replace(me, number=number), offered.promise)
         return Admitted(state=state, wait_s=holding.waiting_left(start_at, wait_until, tx.now))
@@ -116,6 +120,8 @@ def _admit(tx: Tx, request: SubmitLease, submitted_at: datetime, run_id: str, *,
     _record(tx, request, {**lease, "granted_at": tx.now, **(activation.values if activation else {})})
     granting.record(tx, grant, ready=activation is not None)
     if activation is None:
+        if not again:
+            notices.tell(tx, NoticeKind.REQUESTED, request.lease)
         return holding.preparing(tx, grant.claims)
     holding.tell_active(tx, request.lease, activation)
     claims = tuple(replace(claim, ready=True) for claim in grant.claims)
@@ -137,6 +143,7 @@ def _record(tx: Tx, request: SubmitLease, lease: Mapping[str, Any]) -> None:
             "priority": request.priority,
             "replaced": 0,
             "warned": 0,
+            "notify": notices.plain(request.notify),
             **lease,
         },
     )
