@@ -9,9 +9,10 @@ from temporalio import activity
 from temporalio.exceptions import ApplicationError
 
 from activities.allocate import as_failure
+from activities.heartbeat import heartbeats
 from leasehold.errors import LeaseholdError
 from leasehold.messages import Letter, LetterLost, Notice, SendLetter
-from leasehold.ports import NotSent, Sender, Store
+from leasehold.ports import NotSent, Sender, Store, Writing
 
 WITHIN_S = 60.0
 """How long one try may take."""
@@ -58,16 +59,21 @@ class Post:
             return "not needed any more"
         channel = order.letter.channel
         try:
-            async with asyncio.timeout(WITHIN_S):
-                await self._sender.send(writing)
-        except (NotSent, TimeoutError) as error:
-            reason = str(error) if isinstance(error, NotSent) else "the channel did not answer in time"
-            is_final = isinstance(error, NotSent) and error.is_final
-            if not is_final and activity.info().attempt >= TROUBLE_AFTER:
-                await self._note(channel, reason)
-            raise ApplicationError(reason, type="not_sent", non_retryable=is_final) from None
+            async with heartbeats():
+                await self._send(writing)
+        except NotSent as error:
+            if not error.is_final and activity.info().attempt >= TROUBLE_AFTER:
+                await self._note(channel, str(error))
+            raise ApplicationError(str(error), type="not_sent", non_retryable=error.is_final) from None
         await self._note(channel, None)
         return "sent"
+
+    async def _send(self, writing: Writing) -> None:
+        try:
+            async with asyncio.timeout(WITHIN_S):
+                await self._sender.send(writing)
+        except TimeoutError:
+            raise NotSent("the channel did not answer in time") from None
 
     async def _note(self, channel: str, trouble: str | None) -> None:
         """Raise or lower the channel's alert; where the database fails, what was sent must not be sent again."""

@@ -61,7 +61,7 @@ _FORMS: Mapping[NoticeKind, _Form] = {
         then=(("Connect", "leasehold delivery {{ number }}"), _EXTEND, _RELEASE),
     ),
     NoticeKind.REPLACED: _Form(
-        subject="Lease {{ number }}: what failed is replaced",
+        subject="Lease {{ number }} gets something else for what failed",
         lead="Lease {{ number }} of {{ owner }} goes on, with others in the place of what failed: {{ reason }}",
         then=(_SHOW, _LOG),
     ),
@@ -149,7 +149,7 @@ def write(writing: Writing, links: Links) -> Text:
     return Text(
         subject=one_line(_filled(form.subject, values) + about),
         body=_filled(_BODY, values),
-        facts={**facts, "notice": notice.id, "kind": notice.kind, "expires_at": expires_at},
+        facts={**facts, "notice": notice.id, "kind": str(notice.kind), "expires_at": expires_at},
     )
 
 

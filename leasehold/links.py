@@ -6,6 +6,11 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 
+def workflow_link(ui: str, namespace: str, workflow: str, run: str) -> str:
+    """The history of a run of a workflow, in the Temporal UI at `ui`."""
+    return f"{ui}/namespaces/{namespace}/workflows/{quote(workflow, safe='')}/{run}/history"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Links:
     """Where people's browsers find the API and Temporal's UI, without a slash at the end."""
@@ -20,4 +25,4 @@ class Links:
 
     def workflow(self, workflow: str, run: str) -> str:
         """The history of a run of a workflow."""
-        return f"{self.ui}/namespaces/{self.namespace}/workflows/{quote(workflow, safe='')}/{run}/history"
+        return workflow_link(self.ui, self.namespace, workflow, run)

@@ -16,9 +16,10 @@ from temporalio.worker import (
 )
 
 from activities.allocate import Allocation
+from activities.heartbeat import HEARTBEAT
 from activities.notify import Notices, Post
 from activities.reconcile import Reconcile
-from activities.stages import HEARTBEAT, Stages
+from activities.stages import Stages
 from activities.sweep import Sweep
 from leasehold.ports import Driver, LogStore, Place, Sender, Store
 from leasehold.temporal import DEPLOYMENT, TASK_QUEUE, notice_queue, site_queue
@@ -137,6 +138,8 @@ def build_notice_worker(
         interceptors=interceptors,
         max_concurrent_activities=MOST_LETTERS,
         max_concurrent_activity_task_polls=1,
+        max_heartbeat_throttle_interval=HEARTBEAT,
+        default_heartbeat_throttle_interval=HEARTBEAT,
         graceful_shutdown_timeout=GRACEFUL_SHUTDOWN,
     )
 

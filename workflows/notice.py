@@ -18,6 +18,7 @@ with workflow.unsafe.imports_passed_through():
 _RETRY = RetryPolicy(initial_interval=timedelta(seconds=5), maximum_interval=timedelta(minutes=15))
 _GIVE_UP = timedelta(days=1)
 _ONE_TRY = timedelta(minutes=2)
+_HEARTBEAT_TIMEOUT = timedelta(seconds=10)
 
 
 @workflow.defn(name="notice")
@@ -38,6 +39,7 @@ class NoticeWorkflow:
                 SendLetter(notice=notice, letter=letter),
                 task_queue=notice_queue(workflow.info().task_queue),
                 start_to_close_timeout=_ONE_TRY,
+                heartbeat_timeout=_HEARTBEAT_TIMEOUT,
                 schedule_to_close_timeout=_GIVE_UP,
                 retry_policy=_RETRY,
                 summary=whom,

@@ -126,6 +126,7 @@ class TestByHand:
             "stages": {
                 "wipe": [{"run": ["wipe", "-x"], "timeout": "90s", "attempts": 2, "scope": "resource", "limit": None}]
             },
+            "notices": {},
             "file": None,
             "draining": False,
             "paused": None,
