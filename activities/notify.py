@@ -6,7 +6,7 @@ import asyncio
 import logging
 
 from temporalio import activity
-from temporalio.exceptions import ApplicationError
+from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from activities.allocate import as_failure
 from activities.heartbeat import heartbeats
@@ -64,7 +64,10 @@ class Post:
         except NotSent as error:
             if not error.is_final and activity.info().attempt >= TROUBLE_AFTER:
                 await self._note(channel, str(error))
-            raise ApplicationError(str(error), type="not_sent", non_retryable=error.is_final) from None
+            # Not this process's fault, so nothing for its log: it is in Temporal, and in the end in an event.
+            benign = ApplicationErrorCategory.BENIGN
+            reason = str(error)
+            raise ApplicationError(reason, type="not_sent", non_retryable=error.is_final, category=benign) from None
         await self._note(channel, None)
         return "sent"
 

@@ -39,6 +39,7 @@ from leasehold.store.store import SqlStore
 from worker.relay import Relay
 from worker.wiring import build_notice_worker, build_site_worker, build_worker
 from workflows.lease import LeaseWorkflow
+from workflows.notice import NoticeWorkflow
 
 _TEST_SERVER = Path(__file__).parents[2] / ".tools" / "temporal-test-server"
 _FINISH_S = 10
@@ -138,6 +139,18 @@ class Lab:
             for e in found
             if e.kind == "resource_recycling" and e.pool and e.resource
         ]
+
+    async def notices(self, kind: str) -> list[WorkflowHandle[NoticeWorkflow, list[str]]]:
+        """The workflows of the notices of a kind, once there is one."""
+        query = select(t.outbox.c.message).where(t.outbox.c.kind == "notice", t.outbox.c.delivered_at.is_not(None))
+        while True:
+            messages = await self.store.database.read(
+                lambda c: c.execute(query.order_by(t.outbox.c.id)).scalars().all()
+            )
+            found = [message["id"] for message in messages if message["kind"] == kind]
+            if found:
+                return [self.env.client.get_workflow_handle_for(NoticeWorkflow.run, notice) for notice in found]
+            await asyncio.sleep(0.02)
 
     async def pool(
         self,
