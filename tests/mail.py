@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import email
 import threading
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from email.message import EmailMessage
@@ -50,9 +49,7 @@ class MailServer:
         if self.login:
             options = {"authenticator": self._authenticate, "auth_required": True, "auth_require_tls": False}
         self._controller = Controller(self, hostname="127.0.0.1", port=self.port, **options)
-        with warnings.catch_warnings(action="ignore"):
-            # That a password goes over the network as it is; here it does not leave the machine.
-            self._controller.start()
+        self._controller.start()
 
     def stop(self) -> None:
         """Serve no more."""
