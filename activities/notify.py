@@ -62,7 +62,7 @@ class Post:
             async with heartbeats():
                 await self._send(writing)
         except NotSent as error:
-            if not error.is_final and activity.info().attempt >= TROUBLE_AFTER:
+            if not error.is_final and order.attempt >= TROUBLE_AFTER:
                 await self._note(channel, str(error))
             # Not this process's fault, so nothing for its log: it is in Temporal, and in the end in an event.
             benign = ApplicationErrorCategory.BENIGN

@@ -373,10 +373,11 @@ class Letter:
 
 @dataclass(frozen=True, kw_only=True)
 class SendLetter:
-    """A letter on its way."""
+    """A letter on its way, for the nth time."""
 
     notice: Notice
     letter: Letter
+    attempt: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
