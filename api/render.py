@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import quote
 
 from leasehold import durations
 from leasehold.access import Scopes, Token
+from leasehold.links import workflow_link
 from leasehold.messages import SubmitLease
 from leasehold.model import (
     Alert,
@@ -45,7 +45,7 @@ class Leases:
     """Leases, with their links into Temporal's UI."""
 
     def __init__(self, ui: str, namespace: str) -> None:
-        self._workflows = f"{ui}/namespaces/{namespace}/workflows"
+        self._ui, self._namespace = ui, namespace
 
     def lease(self, lease: Lease) -> dict[str, Any]:
         """A lease as the API shows it."""
@@ -104,7 +104,7 @@ class Leases:
         }
 
     def _url(self, lease: str, run_id: str) -> str:
-        return f"{self._workflows}/{quote(lease, safe='')}/{run_id}/history"
+        return workflow_link(self._ui, self._namespace, lease, run_id)
 
 
 def queue(place: QueuePlace) -> dict[str, Any]:
@@ -208,6 +208,7 @@ def spec(spec: PoolSpec) -> dict[str, Any]:
         "policy": _policy(spec.policy),
         "stages": {stage: [_hook(h) for h in hooks] for stage, hooks in spec.stages.items()},
         "admit": [_hook(h) for h in spec.admit],
+        "notices": {name: asdict(channel) for name, channel in spec.notices.items()},
     }
 
 

@@ -53,6 +53,7 @@ from leasehold.model import (
     SelfService,
     StageName,
 )
+from leasehold.notice_file import ChannelFile, ChannelName
 from leasehold.redfish_hook import RedfishFile
 from leasehold.weekly import Weekly
 
@@ -64,6 +65,7 @@ Command = Annotated[
 
 _MOST_VALUES, _DEEPEST = 2_000_000, 100
 _LONGEST_REASON = 500
+_NO_FOLDER = "a relative path needs the key folder"
 
 
 _LEASE_WIDE = frozenset(PREPARE) - {StageName.WIPE}
@@ -327,6 +329,9 @@ class PoolFile(Strict):
     release: Stage | None = None
     priority: int = Field(default=0, ge=-(2**31), lt=2**31, description="Lower is cheaper, and goes first")
     policy: PolicyFile = PolicyFile()
+    notices: dict[ChannelName, ChannelFile | None] = Field(
+        default={}, max_length=100, description="Channels beside the file's, or in the place of one; null: not this one"
+    )
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
@@ -347,8 +352,9 @@ class PoolFile(Strict):
                 found[name] = tuple(hooks)
         return found
 
-    def spec(self, folder: str | None) -> PoolSpec:
-        """The pool it describes, its hooks starting in `folder`."""
+    def spec(self, folder: str | None, notices: Mapping[str, ChannelFile]) -> PoolSpec:
+        """The pool it describes, its hooks starting in `folder`, with the channels of its file."""
+        channels = {**notices, **self.notices}
         return PoolSpec(
             name=self.name,
             description=self.description,
@@ -358,6 +364,7 @@ class PoolFile(Strict):
             stages={name: tuple(h.hook() for h in hooks) for name, hooks in self.stages().items()},
             policy=self.policy.policy(),
             admit=tuple(h.hook() for h in self.admit or ()),
+            notices={name: one.channel(folder) for name, one in channels.items() if one is not None},
         )
 
 
@@ -370,6 +377,9 @@ class PoolsFile(Strict):
         default={}, max_length=1000, description="Named limiters, shared by all pools, with how many slots each has"
     )
     lab: LabFile | None = Field(default=None, description="What holds for all pools together; one file says it")
+    notices: dict[ChannelName, ChannelFile] = Field(
+        default={}, max_length=100, description="Over what people are told of their leases, in each of its pools"
+    )
     pools: list[PoolFile]
 
     @model_validator(mode="after")
@@ -439,7 +449,7 @@ def inventory(file: PoolsFile, folder: str | None = None) -> Inventory:
     folder = file.folder or folder
     if folder is None:
         _check_no_relative(file)
-    pools = tuple((p.spec(folder), tuple(r.spec() for r in p.resources)) for p in file.pools)
+    pools = tuple((p.spec(folder, file.notices), tuple(r.spec() for r in p.resources)) for p in file.pools)
     lab = file.lab.lab() if file.lab else None
     return Inventory(name=file.name, limits=file.limits, lab=lab, pools=pools)
 
@@ -461,10 +471,18 @@ def _check_size(plain: object) -> None:
 
 def _check_no_relative(file: PoolsFile) -> None:
     faults = [
-        Fault(path=f"pools[{i}].{stage}", code="folder_missing", detail="a relative path needs the key folder")
+        Fault(path=f"pools[{i}].{stage}", code="folder_missing", detail=_NO_FOLDER)
         for i, pool in enumerate(file.pools)
         for stage, hooks in [*pool.stages().items(), (ADMIT, pool.admit or ())]
         if any(hook.relative for hook in hooks)
+    ]
+    channels: list[tuple[str, ChannelFile | None]] = [(f"notices.{name}", one) for name, one in file.notices.items()]
+    for i, pool in enumerate(file.pools):
+        channels += [(f"pools[{i}].notices.{name}", one) for name, one in pool.notices.items()]
+    faults += [
+        Fault(path=f"{place}.url_file", code="folder_missing", detail=_NO_FOLDER)
+        for place, channel in channels
+        if channel is not None and channel.relative
     ]
     if faults:
         raise Invalid(faults[0].detail, faults)

@@ -106,6 +106,10 @@ class Catalogue:
         """The settings of each pool, with their id."""
         self.specs = {pool: spec for pool, (_, spec) in in_force.items()}
         self.policies = {pool: spec.policy for pool, spec in self.specs.items()}
+        self.told = frozenset(
+            kind for spec in self.specs.values() for channel in spec.notices.values() for kind in channel.about
+        )
+        """What anybody is told of in any pool."""
         self.has_quotas = any(policy.has_quota for policy in self.policies.values())
         self.paused = paused
         """Pools that lend nothing for now, with why."""

@@ -130,6 +130,7 @@ class TestByHand:
                 "wipe": [{"run": ["wipe", "-x"], "timeout": "90s", "attempts": 2, "scope": "resource", "limit": None}]
             },
             "admit": [],
+            "notices": {},
             "file": None,
             "draining": False,
             "paused": None,
