@@ -590,7 +590,15 @@ def test_the_published_schema_is_that_of_this_version() -> None:
     assert published == json.dumps(config.json_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
-EXAMPLES = {"ansible": [2], "foreman": [2], "lab": [3], "policies": [3, 2, 2, 4, 1, 2], "power": [1]}
+EXAMPLES = {
+    "ansible": [2],
+    "baremetal": [24, 2, 3, 4, 2],
+    "foreman": [2],
+    "lab": [3],
+    "policies": [3, 2, 2, 4, 1, 2],
+    "power": [1],
+    "selfservice": [4],
+}
 """How many resources each pool has."""
 
 
