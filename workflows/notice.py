@@ -15,7 +15,7 @@ with workflow.unsafe.imports_passed_through():
     from leasehold.temporal_names import notice_queue
     from workflows import steps
 
-_FIRST_PAUSE, _LONGEST_PAUSE = timedelta(seconds=5), timedelta(minutes=15)
+_FIRST_PAUSE, _LONGEST_PAUSE = timedelta(seconds=5), timedelta(hours=1)
 _GIVE_UP = timedelta(days=1)
 _ONE_TRY = timedelta(minutes=2)
 _HEARTBEAT_TIMEOUT = timedelta(seconds=10)

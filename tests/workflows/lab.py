@@ -141,6 +141,12 @@ class Lab:
             if e.kind == "resource_recycling" and e.pool and e.resource
         ]
 
+    @property
+    async def told(self) -> list[str]:
+        """The workflow ids of the notices that were posted."""
+        query = select(t.outbox.c.message).where(t.outbox.c.kind == "notice").order_by(t.outbox.c.id)
+        return [m["id"] for m in await self.store.database.read(lambda c: c.execute(query).scalars().all())]
+
     async def notices(self, kind: str) -> list[WorkflowHandle[NoticeWorkflow, list[str]]]:
         """The workflows of the notices of a kind, once there is one."""
         query = select(t.outbox.c.message).where(t.outbox.c.kind == "notice", t.outbox.c.delivered_at.is_not(None))

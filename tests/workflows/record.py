@@ -19,10 +19,12 @@ from typing import Any
 from temporalio.client import Client, WorkflowHandle
 from temporalio.testing import WorkflowEnvironment
 
+from leasehold.channels import Channel, People
 from leasehold.healing import ReconcileOrder, SweepOrder
 from leasehold.messages import AddResources, ExtendLease, GiveBack, Steer, Transfer
 from leasehold.model import Hook, Item, LeaseState, OnFailure, Policy, Prepare, Scope
 from tests import temporal
+from tests.mail import mail_server
 from tests.workflows.lab import SHORT_HISTORIES, Lab, open_lab, start_skipping_server
 from tests.workflows.restoring import Copy
 from workflows.lease import LeaseWorkflow
@@ -248,6 +250,20 @@ async def asked_first_transferred_and_released(lab: Lab) -> Handle:
     return handle
 
 
+async def told(lab: Lab) -> Handle:
+    """By mail that is refused once for now, and to somebody whose address is refused for good."""
+    with mail_server() as server:
+        os.environ["LAB_MAIL"] = server.url
+        answers = {"bob@example.com": ["550 no such user"], "alice@example.com": ["451 later"]}
+        server.recipient = lambda address: answers[address].pop() if answers[address] else None
+        await lab.pool(1, notices={"mail": Channel(url_env="LAB_MAIL", people=People(domain="example.com"))})
+        handle = await lab.submit(owner="alice", cc=("bob",))
+        for notice in await lab.notices("delivered"):
+            await notice.result()
+        await handle.execute_update(LeaseWorkflow.release, ME)
+    return handle
+
+
 PLAIN: tuple[Scenario, ...] = (
     granted_at_once_and_released,
     queued_granted_and_released_by_signal,
@@ -266,6 +282,7 @@ PLAIN: tuple[Scenario, ...] = (
     refused,
     prepared_ahead,
     asked_first_transferred_and_released,
+    told,
 )
 LONG: tuple[Scenario, ...] = (gone_on_in_a_new_run,)
 """On a server that soon wants a new run."""
@@ -289,6 +306,10 @@ async def record(scenario: Scenario, env: WorkflowEnvironment) -> None:
             last = await env.client.get_workflow_handle(handle.id).describe()
             if last.run_id != handle.first_execution_run_id:
                 await _save(env.client.get_workflow_handle(handle.id, run_id=last.run_id), f"lease-{name}-last")
+            for number, notice_id in enumerate(await lab.told, start=1):
+                notice: WorkflowHandle[Any, list[str]] = env.client.get_workflow_handle(notice_id)
+                await notice.result()
+                await _save(notice, f"notice-{name}-{number}")
             for number, recycling_id in enumerate(await lab.recyclings, start=1):
                 recycling: WorkflowHandle[Any, str] = env.client.get_workflow_handle(recycling_id)
                 await recycling.result()

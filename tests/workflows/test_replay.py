@@ -9,6 +9,7 @@ from temporalio.client import WorkflowHistory
 from temporalio.worker import Replayer
 
 from workflows.lease import LeaseWorkflow
+from workflows.notice import NoticeWorkflow
 from workflows.recycle import RecycleWorkflow
 from workflows.sweep import ReconcileWorkflow, SweepWorkflow
 
@@ -16,7 +17,7 @@ HISTORIES = sorted((Path(__file__).parents[1] / "histories").glob("*.json"))
 
 
 def test_there_are_histories_of_every_kind() -> None:
-    assert {path.name.split("-")[0] for path in HISTORIES} == {"lease", "recycle", "sweep", "reconcile"}
+    assert {path.name.split("-")[0] for path in HISTORIES} == {"lease", "recycle", "notice", "sweep", "reconcile"}
 
 
 @pytest.fixture(params=HISTORIES, ids=lambda path: path.stem)
@@ -26,5 +27,5 @@ def history(request: pytest.FixtureRequest) -> WorkflowHistory:
 
 
 async def test_a_running_workflow_survives_the_change(history: WorkflowHistory) -> None:
-    kinds = [LeaseWorkflow, RecycleWorkflow, SweepWorkflow, ReconcileWorkflow]
+    kinds = [LeaseWorkflow, RecycleWorkflow, NoticeWorkflow, SweepWorkflow, ReconcileWorkflow]
     await Replayer(workflows=kinds).replay_workflow(history)
