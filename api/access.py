@@ -85,6 +85,10 @@ class LeaseRight(Right):
     async def check(self, request: Request, caller: Principal) -> None:
         """Raise `Refused` unless the caller has it for this lease, `LeaseUnknown` if there is none."""
         found = request.state.found = await _find(request.path_params["ref"], caller, request.app.state.services)
+        self.check_found(found, caller)
+
+    def check_found(self, found: FoundLease, caller: Principal) -> None:
+        """Raise `Refused` unless the caller, no other lease's token, has it for this lease."""
         if caller.lease is not None:
             return
         check_role(caller, self._least(found.known, caller), found.pools, f"a lease of {found.known.owner}: ")
@@ -281,9 +285,14 @@ class _WhileValid(Response):
             await self._response(scope, receive, checked)
 
 
-def guarded(prefix: str, tag: str) -> APIRouter:
-    """A router whose routes each say what they need."""
-    return APIRouter(prefix=prefix, tags=[tag], responses=PROBLEMS, route_class=GuardedRoute)
+def guarded(
+    prefix: str,
+    tag: str,
+    route: type[GuardedRoute] = GuardedRoute,
+    responses: dict[int | str, dict[str, Any]] = PROBLEMS,
+) -> APIRouter:
+    """A router whose routes each say what they need; `responses` are how they fail."""
+    return APIRouter(prefix=prefix, tags=[tag], responses=responses, route_class=route)
 
 
 async def _caller(request: Request) -> Principal:

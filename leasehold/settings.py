@@ -49,6 +49,8 @@ class Settings(BaseSettings):
     temporal_port: int = Field(default=7233, ge=1, le=65535)
     sweep_every: Span = timedelta(minutes=1)
     sweep_grace: Span = timedelta(seconds=40)
+    quads_clouds: str = "cloud"
+    quads_vlans: str = "vlan"
     temporal_ui_port: int = Field(default=8233, ge=1, le=65535)
 
     @property
