@@ -41,7 +41,7 @@ async def serve(settings: Settings) -> None:
             news=News(store),
             log_news=News(logs),
             logins=Logins(SqlUsers(store.database), tokens),
-            quads=Naming(clouds=settings.quads_clouds, vlans=settings.quads_vlans),
+            quads=Naming(clouds=settings.quads_clouds, vlans=settings.quads_vlans, spare=settings.quads_spare),
         )
     )
     server = uvicorn.Server(

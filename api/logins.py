@@ -51,24 +51,23 @@ class Logins:
         `address` is where the call comes from.
         """
         places = ((FAILURES_FROM_AN_ADDRESS, name, address), (FAILURES_FROM_ANYWHERE, name))
-        if not all(self._failures.test(limit, *place) for limit, *place in places):
-            raise TooManyRequests("too many failed logins: try again in a minute")
         known = await self.store.password(name)
         async with self._hashing:
+            # Here, so that many at once are not all let through before the first has failed.
+            if not all(self._failures.test(limit, *place) for limit, *place in places):
+                raise TooManyRequests("too many failed logins: try again in a minute")
             good = await asyncio.to_thread(self._is, known or self._nobody, password)
-        if known is not None and good:
-            # The role is the user's; it is read when the token is kept.
-            new, text = new_token(
-                user=name, role=Role.VIEWER, scopes=EVERYTHING, label=LABEL, lasts=LASTS, created_by=name
-            )
-            token = await self.store.login(name, known, new)
-            if token is not None:
-                return token, text
-        for limit, *place in places:
-            self._failures.hit(limit, *place)
-        log.warning("a login failed from %s", address)
-        detail = "the name or the password is wrong"
-        raise Unauthenticated(detail, [Fault(path="Authorization", code="wrong", detail=detail)])
+            if known is None or not good:
+                for limit, *place in places:
+                    self._failures.hit(limit, *place)
+                log.warning("a login failed from %s", address)
+                raise _wrong()
+        # The role is the user's; it is read when the token is kept.
+        new, text = new_token(user=name, role=Role.VIEWER, scopes=EVERYTHING, label=LABEL, lasts=LASTS, created_by=name)
+        token = await self.store.login(name, known, new)
+        if token is None:
+            raise _wrong()
+        return token, text
 
     def _is(self, known: str, password: str) -> bool:
         try:
@@ -100,6 +99,13 @@ class Logins:
         await self.store.enable(name, actor=caller.name)
         return await self.store.user(name)
 
-    async def remove(self, name: str, caller: Principal) -> None:
-        """Forget a user, and end all of this user's tokens; raise `UserUnknown`."""
+    async def remove(self, name: str, caller: Principal) -> User:
+        """Forget a user, who is returned, and end all of this user's tokens; raise `UserUnknown`."""
+        user = await self.store.user(name)
         self._tokens.revoked(await self.store.remove(name, actor=caller.name))
+        return user
+
+
+def _wrong() -> Unauthenticated:
+    detail = "the name or the password is wrong"
+    return Unauthenticated(detail, [Fault(path="Authorization", code="wrong", detail=detail)])

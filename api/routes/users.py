@@ -63,9 +63,8 @@ async def enable_user(name: str, caller: Caller, service: Service) -> Response:
     return JSONResponse(render.user(await service.logins.enable(name, caller)))
 
 
-@router.delete("/{name}", status_code=204, response_class=Response)
+@router.delete("/{name}", response_model=UserAnswer)
 @allow(ADMINISTER)
 async def remove_user(name: str, caller: Caller, service: Service) -> Response:
     """Forget a user, and revoke all tokens of this user. Leases stay with their owner's name."""
-    await service.logins.remove(name, caller)
-    return Response(status_code=204)
+    return JSONResponse(render.user(await service.logins.remove(name, caller)))

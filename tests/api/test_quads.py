@@ -269,14 +269,15 @@ class TestErrors:
     async def test_schedules_that_cannot_be(self, lab: QuadsLab) -> None:
         (host,) = await lab.hosts(1)
         made = await lab.assignment()
-        cloud = made["cloud"]["name"]
+        cloud, other = made["cloud"]["name"], f"no-{host}"
+        await put(lab.stack.http, {"name": lab.naming.clouds, "resources": [{"name": other}]})
         for body, message in (
             ({"hostname": host}, "Missing argument: cloud"),
             ({"cloud": cloud}, "Missing argument: hostname"),
             ({"cloud": "cloud99", "hostname": host}, "Cloud not found: cloud99"),
             ({"cloud": "cloud04", "hostname": host}, "No active assignment for cloud: cloud04"),
             ({"cloud": cloud, "hostname": "nope"}, "Host not found: nope"),
-            ({"cloud": cloud, "hostname": "620"}, "Host not found: 620"),
+            ({"cloud": cloud, "hostname": other}, "Host not found"),
         ):
             refused(await lab.http.post("/api/v3/schedules", json=body), 400, message)
         assert (await lab.add(made, host)).status_code == 201
@@ -395,9 +396,7 @@ async def test_the_first_host_makes_an_assignment_last_as_long_as_hosts_are_lent
 
 async def test_addresses_are_the_same_with_and_without_a_slash_at_their_end(lab: QuadsLab) -> None:
     for address in ("hosts", "available", "clouds", "clouds/free", "vlans", "assignments/active", "version"):
-        with_it, without = await asyncio.gather(
-            lab.http.get(f"/api/v3/{address}/"), lab.http.get(f"/api/v3/{address}")
-        )
+        with_it, without = await asyncio.gather(lab.http.get(f"/api/v3/{address}/"), lab.http.get(f"/api/v3/{address}"))
         assert with_it.status_code == without.status_code == 200
         assert with_it.json() == without.json()
 

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from api.compat.quads.records import DESCRIBED, PARTS, Record
+from api.compat.quads.records import Record
 from leasehold import selector
 from leasehold.errors import BadFilter
+from leasehold.quads import DESCRIBED, PARTS
 from leasehold.selector import Condition
 
 _OPERATORS = ("ne", "lt", "lte", "gt", "gte", "like", "ilike", "in")

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from leasehold.quads import CLOUDS, SPARE, VLANS
+
 
 @dataclass(frozen=True, kw_only=True)
 class Naming:
     """The pool of environments, that of VLANs, and the environment in which QUADS shows a host that nobody has."""
 
-    clouds: str = "cloud"
-    vlans: str = "vlan"
-    spare: str = "cloud01"
+    clouds: str = CLOUDS
+    vlans: str = VLANS
+    spare: str = SPARE
 
     def is_host(self, pool: str) -> bool:
         """Whether the resources of a pool are hosts."""

@@ -15,23 +15,9 @@ from typing import Any
 
 from api.compat.quads.naming import Naming
 from leasehold.model import OVER, Lease, LeasedResource, LeaseState, Resource, StageName
+from leasehold.quads import DESCRIBED, PARTS, VLAN
 
 Record = dict[str, Any]
-
-PARTS: Mapping[str, tuple[str, ...]] = {
-    "interfaces": (
-        "name", "bios_id", "mac_address", "switch_ip", "switch_port", "speed", "vendor", "pxe_boot", "maintenance",
-    ),
-    "disks": ("disk_type", "size_gb", "count"),
-    "memory": ("handle", "size_gb"),
-    "processors": ("handle", "vendor", "product", "cores", "threads", "processor_type"),
-}  # fmt: skip
-"""What a host is made of, and what QUADS knows of each part."""
-DESCRIBED = ("model", "host_type", "rack", "uloc", "blade", "bootmode")
-"""What else it knows of a host."""
-VLAN = ("gateway", "ip_free", "ip_range", "netmask")
-OPTIONS = ("qinq", "wipe", "ostype", "boot_order", "ticket")
-"""What an assignment was asked for with: the parameters of its items."""
 
 _MOST_SCHEDULES = 100_000
 _PROVISIONED = frozenset({StageName.VALIDATE, StageName.DELIVER})

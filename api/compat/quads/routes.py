@@ -21,6 +21,7 @@ from leasehold import __version__
 from leasehold.errors import BadFilter, LeaseUnknown, Malformed, ResourceUnknown
 from leasehold.messages import Steer
 from leasehold.model import OVER
+from leasehold.quads import DESCRIBED
 
 router = guarded("/api/v3", "QUADS", QuadsRoute, FAILURES)
 
@@ -58,7 +59,7 @@ async def list_hosts(request: Request, lab: There, group_by: Plain | None = None
     found = [one for one in shown if filters.satisfies(wanted, one)]
     if group_by is None:
         return JSONResponse(found)
-    if group_by not in filters.HOST.flags | set(records.DESCRIBED):
+    if group_by not in filters.HOST.flags | set(DESCRIBED):
         raise BadFilter(f"{group_by} is not a valid field.")
     return JSONResponse([list(pair) for pair in Counter(one[group_by] for one in found).items()])
 
