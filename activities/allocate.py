@@ -23,6 +23,8 @@ from leasehold.messages import (
     Slot,
     TakeSlot,
     Tick,
+    Transfer,
+    Transferred,
 )
 from leasehold.ports import Store
 
@@ -111,6 +113,11 @@ class Allocation:
     async def extend(self, record: ExtendRecord) -> Held:
         """Move the end of an active lease, as far as the policy allows."""
         return await self._store.extend(record.lease, record.extension)
+
+    @activity.defn
+    async def transfer(self, order: Transfer) -> Transferred:
+        """Give a lease to another owner."""
+        return await self._store.transfer(order)
 
     @activity.defn
     async def close_lease(self, order: CloseLease) -> Closed:

@@ -74,7 +74,7 @@ class Stages:
     async def _run(self, order: RunHook) -> HookReport:
         """Run one hook once; its failure is a result, not an error."""
         try:
-            async with _heartbeat():
+            async with beating():
                 return await self._run_fenced(order)
         except LeaseholdError as error:
             raise as_failure(error) from None
@@ -154,7 +154,7 @@ class _Log:
 
 
 @asynccontextmanager
-async def _heartbeat() -> AsyncIterator[None]:
+async def beating() -> AsyncIterator[None]:
     """Tell Temporal that this activity is alive, for as long as the block runs."""
 
     async def beat() -> None:

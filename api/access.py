@@ -16,7 +16,7 @@ import re
 import time
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Request
@@ -24,14 +24,14 @@ from fastapi.routing import APIRoute
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from api.auth import BEARER, Principal, Tokens, authenticate
+from api.auth import BEARER, Principal, Tokens, authenticate, missing
 from api.credentials import FRESH_S
 from api.schemas import PROBLEMS
 from api.services import Services
 from leasehold.access import Role
-from leasehold.errors import Fault, LeaseUnknown, Refused
+from leasehold.errors import Fault, LeaseUnknown, Refused, Unauthenticated
 from leasehold.messages import SubmitLease
-from leasehold.model import Lease
+from leasehold.model import CcMay, Lease
 
 Endpoint = TypeVar("Endpoint", bound=Callable[..., Any])
 
@@ -56,12 +56,18 @@ class Right:
     pool: str | None = None
     everywhere: bool = False
     lease_tokens: bool = False
+    open: bool = False
+    """Whether the route itself says what somebody may who does not say who they are."""
 
     async def check(self, request: Request, caller: Principal) -> None:
         """Raise `Refused` unless the caller has it."""
         if caller.lease is not None:
             if not self.lease_tokens:
                 raise _refused("other_lease", "the token of a lease is good for that lease alone")
+            return
+        if caller.anonymous:
+            if not self.open:
+                _check_may_look(caller, self)
             return
         if self.pool is not None:
             check_role(caller, self.role, [request.path_params[self.pool]])
@@ -76,34 +82,49 @@ class Right:
 class LeaseRight(Right):
     """What a call about a lease needs: `role` for anybody's, `owner` for one's own, `cc` where one is in its cc.
 
-    The token of a lease has all of these, for its own lease. The lease is looked up first, see `Found`.
+    `cc_may` is what the policy of all its pools must give those in its cc for it to be as much theirs as the owner's.
+    The token of a lease has nearly all of these, for its own lease. The lease is looked up first, see `Found`.
     """
 
     owner: Role
     cc: Role | None
+    cc_may: CcMay | None = None
+    lease_tokens: bool = True
 
     async def check(self, request: Request, caller: Principal) -> None:
         """Raise `Refused` unless the caller has it for this lease, `LeaseUnknown` if there is none."""
-        found = request.state.found = await _find(request.path_params["ref"], caller, request.app.state.services)
-        self.check_found(found, caller)
+        services: Services = request.app.state.services
+        if caller.anonymous:
+            _check_may_look(caller, self)
+        found = request.state.found = await _find(request.path_params["ref"], caller, services)
+        await self.check_found(found, caller, services)
 
-    def check_found(self, found: FoundLease, caller: Principal) -> None:
+    async def check_found(self, found: FoundLease, caller: Principal, services: Services) -> None:
         """Raise `Refused` unless the caller, no other lease's token, has it for this lease."""
         if caller.lease is not None:
+            if not self.lease_tokens:
+                raise _refused("role_too_small", f"this needs the role {self.role}, and not the token of a lease")
             return
-        check_role(caller, self._least(found.known, caller), found.pools, f"a lease of {found.known.owner}: ")
+        least = await self._least(found, caller, services)
+        check_role(caller, least, found.pools, f"a lease of {found.known.owner}: ")
         check_changes(caller, self.changes)
 
-    def _least(self, lease: Lease | SubmitLease, caller: Principal) -> Role:
-        if lease.owner == caller.name:
+    async def _least(self, found: FoundLease, caller: Principal, services: Services) -> Role:
+        if found.known.owner == caller.name:
             return self.owner
-        return self.cc if self.cc is not None and caller.name in lease.cc else self.role
+        if caller.name not in found.known.cc:
+            return self.role
+        if self.cc_may is not None and await _lets_cc(self.cc_may, found, services):
+            return self.owner
+        return self.role if self.cc is None else self.cc
 
 
 KNOWN = Right(name="known", role=Role.VIEWER, lease_tokens=True)
 READ = Right(name="read", role=Role.VIEWER)
-REQUEST = Right(name="request", role=Role.USER, changes=True)
+REQUEST = Right(name="request", role=Role.USER, changes=True, open=True)
+REQUEST_KNOWN = replace(REQUEST, name="request-known", open=False)
 OPERATE = Right(name="operate", role=Role.OPERATOR, changes=True, pool="pool")
+OPERATE_ALL = Right(name="operate-all", role=Role.OPERATOR, changes=True, everywhere=True)
 CONFIGURE = Right(name="configure", role=Role.ADMIN, changes=True, pool="name")
 ADMINISTER = Right(name="administer", role=Role.ADMIN, changes=True, everywhere=True)
 READ_TOKENS = Right(name="read-tokens", role=Role.USER)
@@ -113,6 +134,9 @@ SEE = LeaseRight(name="see", role=Role.VIEWER, owner=Role.VIEWER, cc=Role.VIEWER
 READ_LOG = LeaseRight(name="read-log", role=Role.OPERATOR, owner=Role.VIEWER, cc=Role.VIEWER)
 CONNECT = LeaseRight(name="connect", role=Role.ADMIN, owner=Role.USER, cc=Role.USER)
 STEER = LeaseRight(name="steer", role=Role.OPERATOR, owner=Role.USER, cc=None, changes=True)
+EXTEND = replace(STEER, name="extend", cc_may=CcMay.EXTEND)
+END = replace(STEER, name="end", cc_may=CcMay.RELEASE)
+TRANSFER = LeaseRight(name="transfer", role=Role.ADMIN, owner=Role.ADMIN, cc=None, changes=True, lease_tokens=False)
 
 
 def check_role(caller: Principal, least: Role, pools: Collection[str] | None, where: str = "") -> None:
@@ -124,6 +148,19 @@ def check_role(caller: Principal, least: Role, pools: Collection[str] | None, wh
         limit = ", ".join(caller.scopes.pools or ())
         raise _refused("other_pool", f"{where}this token is limited to the pools {limit}")
     raise _refused("role_too_small", f"{where}this needs the role {least}, and the token has {caller.role or 'none'}")
+
+
+def _check_may_look(caller: Principal, right: Right) -> None:
+    """Raise `Unauthenticated` unless who does not say who they are may look, and this is no more than that."""
+    if caller.role is None or right.changes or not caller.role.reaches(right.role):
+        raise missing()
+
+
+async def _lets_cc(what: CcMay, found: FoundLease, services: Services) -> bool:
+    """Whether all pools that a lease is about give those in its cc this."""
+    policies = await services.store.policies()
+    pools = policies.keys() if found.pools is None else found.pools
+    return all(pool in policies and what in policies[pool].cc_may for pool in pools)
 
 
 def check_changes(caller: Principal, changes: bool) -> None:
@@ -196,13 +233,18 @@ async def _find(ref: str, caller: Principal, services: Services) -> FoundLease:
             # Its workflow may have been admitted and closed in between.
             return FoundLease(await services.store.lease(ref, explained=False))
         return FoundLease(submission.request)
-    _check_reaches(caller, record.id)
+    _check_reaches(caller, record.id, record.transfers)
     return FoundLease(record)
 
 
-def _check_reaches(caller: Principal, lease: str) -> None:
-    if caller.lease is not None and caller.lease != lease:
+def _check_reaches(caller: Principal, lease: str, transfers: int = 0) -> None:
+    if caller.lease is None:
+        return
+    if caller.lease != lease:
         raise _refused("other_lease", "this token is good for another lease")
+    if caller.transfers != transfers:
+        detail = "the lease has another owner by now, and another token"
+        raise Unauthenticated(detail, [Fault(path="Authorization", code="transferred", detail=detail)])
 
 
 # Routes

@@ -20,10 +20,11 @@ from fastapi.security import HTTPBearer
 from api.credentials import Credentials
 from leasehold.access import EVERYTHING, Credential, NewToken, Role, Scopes, Token
 from leasehold.errors import Fault, Unauthenticated
-from leasehold.ports import TokenStore
+from leasehold.ports import Store, TokenStore
 
 BEARER = HTTPBearer(auto_error=False, description="A user's token, the admin's, or that of a lease")
 
+_LEASE_TOKEN = re.compile(r"([^.]{1,64})(?:\.([1-9][0-9]{0,8}))?\.[0-9a-f]{64}")
 _USER_TOKEN = re.compile(r"lh_([a-z2-7]{12})_[a-z2-7]{52}")
 
 
@@ -31,8 +32,8 @@ _USER_TOKEN = re.compile(r"lh_([a-z2-7]{12})_[a-z2-7]{52}")
 class Principal:
     """A caller: `id` is what its idempotency keys are scoped to, `name` owns what it makes.
 
-    `lease` is set for the token of one lease, which has no role and reaches that lease alone; `token` is the id of a
-    user's token.
+    `lease` is set for the token of one lease, which has no role and reaches that lease alone, as long as its owner is
+    the one after so many `transfers`; `token` is the id of a user's token. Who is `anonymous` has said no name.
     """
 
     id: str
@@ -40,8 +41,10 @@ class Principal:
     role: Role | None
     scopes: Scopes = EVERYTHING
     lease: str | None = None
+    transfers: int = 0
     token: str | None = None
     expires_at: datetime | None = None
+    anonymous: bool = False
 
     def role_in(self, pools: Collection[str] | None) -> Role | None:
         """The role where these pools are concerned, None being every pool there is and will be."""
@@ -68,10 +71,11 @@ class Tokens:
         self._credentials = Credentials(store)
         self.store = store
 
-    def for_lease(self, lease: str) -> str:
-        """The token that is good for this lease alone."""
-        mac = hmac.new(self._key, f"lease:{lease}".encode(), hashlib.sha256).hexdigest()
-        return f"{lease}.{mac}"
+    def for_lease(self, lease: str, transfers: int = 0) -> str:
+        """The token that is good for this lease alone, and for the owner that it has after so many transfers."""
+        named = f"{lease}.{transfers}" if transfers else lease
+        mac = hmac.new(self._key, f"lease:{named}".encode(), hashlib.sha256).hexdigest()
+        return f"{named}.{mac}"
 
     async def principal(self, token: str) -> Principal:
         """Who bears this token; raise `Unauthenticated` if nobody does, or not any more."""
@@ -79,9 +83,11 @@ class Tokens:
             return Principal(id="admin", name="admin", role=Role.ADMIN)
         if match := _USER_TOKEN.fullmatch(token):
             return await self._user(match[1], token)
-        lease, dot, _ = token.partition(".")
-        if dot and hmac.compare_digest(self.for_lease(lease).encode(), token.encode()):
-            return Principal(id=f"lease:{lease}", name=f"lease:{lease}", role=None, lease=lease)
+        if match := _LEASE_TOKEN.fullmatch(token):
+            lease, transfers = match[1], int(match[2] or 0)
+            if hmac.compare_digest(self.for_lease(lease, transfers).encode(), token.encode()):
+                name = f"lease:{lease}"
+                return Principal(id=name, name=name, role=None, lease=lease, transfers=transfers)
         raise _unauthenticated("unknown", "the token is not valid")
 
     async def _user(self, token: str, text: str) -> Principal:
@@ -152,7 +158,7 @@ async def authenticate(request: Request) -> Principal:
     """The caller of a request; raise `Unauthenticated`."""
     sent = await BEARER(request)
     if sent is None or not sent.credentials:
-        raise _unauthenticated("missing", "send a token: Authorization: Bearer …")
+        return await _anonymous(request)
     tokens: Tokens = request.app.state.tokens
     return await tokens.principal(sent.credentials.strip())
 
@@ -162,6 +168,20 @@ def new_token(**about: Any) -> tuple[NewToken, str]:
     public = _random(8)[:12]
     text = f"lh_{public}_{_random(32)}"
     return NewToken(id=public, digest=_digest(text), **about), text
+
+
+async def _anonymous(request: Request) -> Principal:
+    """A caller who says nothing of who they are, where that is enough; raise `Unauthenticated`."""
+    store: Store = request.app.state.services.store
+    lab = await store.lab()
+    if not lab.open_reading and not any(rule.open_requests for rule in await store.rules()):
+        raise missing()
+    return Principal(id="anonymous", name="", role=Role.VIEWER if lab.open_reading else None, anonymous=True)
+
+
+def missing() -> Unauthenticated:
+    """The error for who should say who they are."""
+    return _unauthenticated("missing", "send a token: Authorization: Bearer …")
 
 
 def _unauthenticated(code: str, detail: str) -> Unauthenticated:

@@ -13,11 +13,21 @@ from starlette.exceptions import HTTPException
 from temporalio.service import RPCError
 
 from leasehold.config import as_invalid
-from leasehold.errors import Fault, Invalid, LeaseholdError, Malformed, NotFound, Unavailable, from_code
+from leasehold.errors import (
+    Fault,
+    Invalid,
+    LeaseholdError,
+    Malformed,
+    NotFound,
+    TooManyRequests,
+    Unavailable,
+    from_code,
+)
 
 log = logging.getLogger(__name__)
 
 RETRY_AFTER_S = 2
+A_MINUTE_S = 60
 _PARSING = {"json_invalid", "json_type"}
 
 
@@ -42,6 +52,8 @@ def answer(error: LeaseholdError) -> JSONResponse:
     headers = {}
     if error.status == Unavailable.status:
         headers["Retry-After"] = str(RETRY_AFTER_S)
+    if error.status == TooManyRequests.status:
+        headers["Retry-After"] = str(A_MINUTE_S)
     if error.status == 401:
         headers["WWW-Authenticate"] = "Bearer"
     return JSONResponse(problem(error), error.status, headers, media_type="application/problem+json")

@@ -34,7 +34,17 @@ from tenacity import AsyncRetrying, retry_if_exception, stop_never, wait_exponen
 
 from leasehold.errors import NotFound, Unavailable, from_code
 from leasehold.healing import Reconciled, ReconcileOrder
-from leasehold.messages import AddResources, Admitted, ExtendLease, GiveBack, Held, Steer, SubmitLease
+from leasehold.messages import (
+    AddResources,
+    Admitted,
+    ExtendLease,
+    GiveBack,
+    Held,
+    Steer,
+    SubmitLease,
+    Transfer,
+    Transferred,
+)
 from leasehold.temporal import submitted
 from workflows.lease import LEASE_OWNER, LEASE_POOL, LEASE_STATE, LeaseWorkflow
 from workflows.sweep import ReconcileWorkflow
@@ -140,6 +150,15 @@ class Gateway:
             return await handle.execute_update(LeaseWorkflow.give_back, part)
 
         return await self._answered(lambda: _repeated(give_back))
+
+    async def transfer(self, order: Transfer) -> Transferred | None:
+        """Give a lease to another owner; None if its workflow is over. Raises `Unavailable` if no worker answers."""
+        handle = self._handle(order.lease)
+
+        async def transfer() -> Transferred:
+            return await handle.execute_update(LeaseWorkflow.transfer, order)
+
+        return await self._answered(lambda: _repeated(transfer))
 
     async def _answered(self, update: Callable[[], Awaitable[Answer]]) -> Answer | None:
         """The answer of an update that may be repeated; None if the workflow is over."""

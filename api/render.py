@@ -17,6 +17,7 @@ from leasehold.model import (
     Change,
     Delivery,
     Event,
+    Forced,
     Hook,
     Item,
     Lease,
@@ -28,8 +29,10 @@ from leasehold.model import (
     Quota,
     Resource,
     Run,
+    SelfService,
 )
-from leasehold.ports import Availability
+from leasehold.ports import Availability, SelfServiceState
+from leasehold.weekly import Weekly
 
 
 def time(value: datetime | None) -> str | None:
@@ -58,7 +61,7 @@ class Leases:
             "resources": [asdict(r) for r in lease.resources],
             "queue": queue(lease.queue) if lease.queue else None,
             "priority": lease.priority,
-            "ticket": None,
+            "ticket": lease.ticket,
             "created_at": time(lease.created_at),
             "start_at": time(lease.start_at),
             "active_at": time(lease.active_at),
@@ -67,6 +70,7 @@ class Leases:
             "heartbeat_by": time(lease.heartbeat_by),
             "ended_at": time(lease.ended_at),
             "command": None,
+            "unverified": lease.unverified,
             "temporal_url": self._url(lease.id, lease.run_id),
         }
 
@@ -85,7 +89,7 @@ class Leases:
             "resources": [],
             "queue": None,
             "priority": request.priority,
-            "ticket": None,
+            "ticket": request.ticket,
             "created_at": time(started_at),
             "start_at": time(request.start_at),
             "active_at": None,
@@ -94,6 +98,7 @@ class Leases:
             "heartbeat_by": None,
             "ended_at": None,
             "command": None,
+            "unverified": request.unverified,
             "temporal_url": self._url(request.lease, run_id),
         }
 
@@ -138,7 +143,7 @@ def resource(resource: Resource) -> dict[str, Any]:
     }
 
 
-def mark(mark: Offline | Paused | None) -> dict[str, Any] | None:
+def mark(mark: Forced | Offline | Paused | None) -> dict[str, Any] | None:
     """What an operator marked something with."""
     return {"reason": mark.reason, "by": mark.by, "since": time(mark.since)} if mark else None
 
@@ -152,6 +157,7 @@ def available(found: Availability, count: int) -> dict[str, Any]:
         first = min(promise.begins_at for promise in found.promised).astimezone(UTC)
         many = f"{len(found.promised)} promised to reservations"
         parts.append(f"{many}, the first from {first:%Y-%m-%dT%H:%M:%SZ}")
+    parts += found.closed
     missing = "; ".join(parts) if found.free < count else None
     reason = f"nothing is granted: {found.suspended}" if found.suspended else missing
     return {
@@ -162,6 +168,17 @@ def available(found: Availability, count: int) -> dict[str, Any]:
         "next_free_at": time(found.next_free_at),
         "resources": [resource(r) for r in found.resources],
         "promised": [{**asdict(p), "begins_at": time(p.begins_at), "ends_at": time(p.ends_at)} for p in found.promised],
+    }
+
+
+def self_service(state: SelfServiceState) -> dict[str, Any]:
+    """How self-service of a pool, or of the lab, stands."""
+    forced = state.forced
+    return {
+        "pool": state.pool,
+        "open": state.closed is None,
+        "reason": state.closed,
+        "forced": {"opening": forced.opening, **(mark(forced) or {})} if forced else None,
     }
 
 
@@ -190,6 +207,7 @@ def spec(spec: PoolSpec) -> dict[str, Any]:
         "site": spec.site,
         "policy": {**{k: _plain(v) for k, v in vars(policy).items()}, "on_release": policy.after_release},
         "stages": {stage: [_hook(h) for h in hooks] for stage, hooks in spec.stages.items()},
+        "admit": [_hook(h) for h in spec.admit],
     }
 
 
@@ -205,11 +223,15 @@ def _hook(hook: Hook) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Durations as people write them, alone or in a list, and quotas."""
+    """Durations and times of the week as people write them, alone or in a list, quotas and rules."""
     if isinstance(value, tuple):
         return [_plain(one) for one in value]
     if isinstance(value, Quota):
         return asdict(value)
+    if isinstance(value, SelfService):
+        return {name: _plain(one) for name, one in vars(value).items()}
+    if isinstance(value, Weekly):
+        return str(value)
     return durations.render(value) if isinstance(value, timedelta) else value
 
 

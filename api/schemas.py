@@ -22,11 +22,13 @@ from leasehold import durations, selector
 from leasehold.access import USER_PATTERN, Role, Scopes
 from leasehold.config import Duration, Json, Name, Strict, Tag, Text, storable
 from leasehold.errors import BadFilter, Fault
-from leasehold.model import PREPARE, Item, StageName
+from leasehold.model import PREPARE, Item, Opening, StageName
 
 Count = Annotated[int, Field(strict=True, ge=1, le=1000)]
 Plain = Annotated[str, AfterValidator(storable)]
 Match = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(storable)]
+
+UserName = Annotated[str, Field(pattern=USER_PATTERN)]
 
 LEASE_ID = "lq3kx0v5n2m7w8r4t6y1z9b0ca"
 EXAMPLE_REQUEST: JsonDict = {
@@ -80,6 +82,7 @@ EXAMPLE_LEASE: JsonDict = {
     "heartbeat_by": None,
     "ended_at": None,
     "command": None,
+    "unverified": False,
     "temporal_url": f"http://127.0.0.1:8233/namespaces/default/workflows/{LEASE_ID}/0198c2e4/history",
 }
 
@@ -143,6 +146,9 @@ class LeaseBody(Strict):
     )
     wait_for_supply: Annotated[bool, Field(strict=True)] = Field(
         default=False, description="Wait for more than there is, until somebody registers it"
+    )
+    owner: UserName | None = Field(
+        default=None, description="Only without a token, where that is allowed: who it is for. A token says it itself"
     )
 
     def check_filters(self) -> None:
@@ -220,6 +226,32 @@ class EndBody(Strict):
     reason: Annotated[Text, Field(min_length=1, max_length=1000)] | None = None
 
 
+class TransferBody(Strict):
+    """To whom a lease goes."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"owner": "bob"}]})
+
+    owner: UserName
+
+
+class SelfServiceBody(Strict):
+    """Self-service is opened, closed, or left to its rules."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"opening": "off", "reason": "audit until Friday"}]})
+
+    opening: Opening = Field(description="on, off, or auto: as the rules say")
+    reason: Annotated[Text, Field(min_length=1, max_length=1000)]
+
+
+class SelfServiceAnswer(BaseModel):
+    """How self-service of a pool stands, or of the lab (`pool` null): why it is closed, and who forced it."""
+
+    pool: str | None
+    open: bool
+    reason: str | None
+    forced: dict[str, Any] | None
+
+
 class ResourceBody(Strict):
     """What a resource is."""
 
@@ -227,7 +259,6 @@ class ResourceBody(Strict):
     properties: Json = Field(default={})
 
 
-UserName = Annotated[str, Field(pattern=USER_PATTERN)]
 Label = Annotated[str, Field(max_length=200), AfterValidator(storable)]
 
 
@@ -347,6 +378,7 @@ class LeaseAnswer(BaseModel):
     heartbeat_by: datetime | None
     ended_at: datetime | None
     command: dict[str, Any] | None
+    unverified: bool
     temporal_url: str | None
 
 

@@ -212,6 +212,10 @@ class Client:
         body = None if reason is None else {"reason": reason}
         return cast(Lease, self._wire.call("POST", "leases", ref, how, json=body, repeatable=True))
 
+    def transfer(self, ref: str, owner: str) -> Lease:
+        """Give a lease to another owner; `token` in the answer takes the place of the one that it had."""
+        return cast(Lease, self._wire.call("POST", "leases", ref, "transfer", json={"owner": owner}))
+
     def delivery(self, ref: str) -> Delivery:
         """The access data of an active lease."""
         return cast(Delivery, self._wire.call("GET", "leases", ref, "delivery"))
@@ -270,6 +274,16 @@ class Client:
     def resume(self, name: str) -> dict[str, Any]:
         """Let a paused pool lend again."""
         return cast(dict[str, Any], self._wire.call("POST", "pools", name, "resume"))
+
+    def self_service(self) -> Iterator[dict[str, Any]]:
+        """How self-service stands, of the lab first (`pool` None), then of each pool."""
+        return self._pages("self-service")
+
+    def force_self_service(self, opening: str, reason: str, pool: str | None = None) -> dict[str, Any]:
+        """Open self-service (`on`) of a pool or of the lab, close it (`off`), or leave it to its rules (`auto`)."""
+        where = ("self-service",) if pool is None else ("pools", pool, "self-service")
+        body = {"opening": opening, "reason": reason}
+        return cast(dict[str, Any], self._wire.call("POST", *where, json=body))
 
     def apply(
         self, file: str | bytes | Mapping[str, Any], *, folder: str | None = None, dry_run: bool = False

@@ -10,12 +10,13 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import time, timedelta
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
+from zoneinfo import available_timezones
 
 import pydantic
-from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -31,12 +32,17 @@ from leasehold.fields import Word
 from leasehold.fields import storable as storable
 from leasehold.http_hook import HttpFile
 from leasehold.model import (
+    ADMIT,
     KEEP_LOGS,
+    NOT_FOR_SELF_SERVICE,
     PREPARE,
+    CcMay,
     Extend,
     Hook,
     Inventory,
+    Lab,
     OnFailure,
+    Opening,
     OverQuota,
     Policy,
     PoolSpec,
@@ -44,8 +50,10 @@ from leasehold.model import (
     Quota,
     ResourceSpec,
     Scope,
+    SelfService,
     StageName,
 )
+from leasehold.weekly import Weekly
 
 Command = Annotated[
     Annotated[Word, Field(min_length=1), pydantic.Tag("line")]
@@ -119,6 +127,100 @@ class QuotaFile(Strict):
     resources: int | None = Field(default=None, ge=1, le=1_000_000)
 
 
+def _share(value: object) -> float:
+    """A share as people write it: `20%`."""
+    text = value if isinstance(value, str) else ""
+    digits = text.removesuffix("%")
+    if not (text.endswith("%") and digits.isascii() and digits.isdecimal() and int(digits) <= 100):
+        raise PydanticCustomError("share", "must be a share of 0% to 100%, like 20%")
+    return int(digits) / 100
+
+
+Share = Annotated[
+    float, BeforeValidator(_share, json_schema_input_type=Annotated[str, Field(pattern=r"^(100|[0-9]{1,2})%$")])
+]
+
+
+class WeeklyFile(Strict):
+    """A moment of each week, as the clock on the wall shows it."""
+
+    day: Literal["monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday"]
+    at: str = Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")
+    zone: str = Field(default="UTC", max_length=64, description="An IANA time zone, like Europe/Berlin")
+
+    @field_validator("zone")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in available_timezones():
+            raise PydanticCustomError("zone_unknown", "there is no time zone {zone}", {"zone": value})
+        return value
+
+    def weekly(self) -> Weekly:
+        """The moment it describes."""
+        return Weekly(day=self.day, at=time.fromisoformat(self.at), zone=self.zone)
+
+
+class OpenWhenFile(Strict):
+    """How much must be free for self-service to be open."""
+
+    free: Share = Field(default=0.0, description="Of all resources that there are")
+    free_by: dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*$")], Share] = Field(
+        default={}, max_length=10, description="Of those that have the same value of a property, model for example"
+    )
+
+
+class SelfServiceFile(Strict):
+    """What those who are no operators may take by themselves."""
+
+    enabled: bool | Literal["auto"] = Field(default="auto", description="auto: while open_when holds")
+    open_when: OpenWhenFile = OpenWhenFile()
+    per_owner: QuotaFile = Field(default=QuotaFile(), description="What a user may have at once, what waits included")
+    per_lease: int | None = Field(default=None, ge=1, le=1_000_000, description="The most resources in one lease")
+    default_duration: Duration | None = Field(default=None, description="Of a request that says none")
+    max_duration: Duration | None = Field(default=None, description="The most that may be left at any time")
+    max_total: Duration | None = Field(default=None, description="The most from delivery to end, extensions included")
+    deadline: WeeklyFile | None = Field(
+        default=None, description="No lease lasts past the first one after its delivery"
+    )
+    show: int | None = Field(default=None, ge=0, le=1000, description="How many resources `available` lists at most")
+    open_requests: bool = Field(default=False, description="Who requests need not say who they are")
+
+    def self_service(self) -> SelfService:
+        """The rule it describes."""
+        forced = Opening.ON if self.enabled else Opening.OFF
+        return SelfService(
+            enabled=Opening.AUTO if self.enabled == "auto" else forced,
+            free=self.open_when.free,
+            free_by=self.open_when.free_by,
+            per_owner=Quota(**self.per_owner.model_dump()),
+            per_lease=self.per_lease,
+            default_duration=self.default_duration,
+            max_duration=self.max_duration,
+            max_total=self.max_total,
+            deadline=self.deadline.weekly() if self.deadline else None,
+            show=self.show,
+            open_requests=self.open_requests,
+        )
+
+
+class LabFile(Strict):
+    """What holds for all pools together."""
+
+    self_service: SelfServiceFile = SelfServiceFile()
+    open_reading: bool = Field(default=False, description="Who does not say who they are may look around")
+    open_requests_per_minute: int = Field(
+        default=10, ge=1, le=10_000, description="How many open requests one address may make"
+    )
+
+    def lab(self) -> Lab:
+        """What it describes."""
+        return Lab(
+            self_service=self.self_service.self_service(),
+            open_reading=self.open_reading,
+            open_requests_per_minute=self.open_requests_per_minute,
+        )
+
+
 class PolicyFile(Strict):
     """What the pool allows."""
 
@@ -157,6 +259,13 @@ class PolicyFile(Strict):
     at_once: QuotaFile = Field(default=QuotaFile(), description="What all owners together may have of it at once")
     per_lease: int | None = Field(default=None, ge=1, le=1_000_000, description="The most resources of it in one lease")
     over_quota: OverQuota = Field(default=OverQuota.QUEUE, description="A request beyond a quota waits, or is refused")
+    auto_extend_free: Share = Field(
+        default=0.0, description="The share of the pool that must be free for auto_extend to extend a lease"
+    )
+    cc_may: list[CcMay] = Field(default=[], max_length=10, description="What those in a lease's cc may do with it")
+    self_service: SelfServiceFile | None = Field(
+        default=None, description="What those who are no operators may take by themselves"
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -171,6 +280,8 @@ class PolicyFile(Strict):
         plain["warn_before"] = tuple(sorted(self.warn_before, reverse=True))
         plain |= {name: Quota(**getattr(self, name).model_dump()) for name in ("per_owner", "at_once")}
         plain["on_release"] = None if self.on_release is None else tuple(self.on_release)
+        plain["cc_may"] = tuple(self.cc_may)
+        plain["self_service"] = self.self_service.self_service() if self.self_service else None
         return Policy(**plain)
 
 
@@ -180,10 +291,12 @@ class ResourceFile(Strict):
     name: Name
     tags: list[Tag] = Field(default=[], max_length=100)
     properties: Json = Field(default={})
+    self_service: bool = Field(default=True, description="Whether those who are no operators may lend it")
 
     def spec(self) -> ResourceSpec:
         """The resource it describes."""
-        return ResourceSpec(name=self.name, tags=tuple(self.tags), properties=self.properties)
+        properties = self.properties if self.self_service else {**self.properties, **NOT_FOR_SELF_SERVICE}
+        return ResourceSpec(name=self.name, tags=tuple(self.tags), properties=properties)
 
 
 class PoolFile(Strict):
@@ -192,6 +305,10 @@ class PoolFile(Strict):
     name: Name
     description: Text = ""
     site: Name | None = Field(default=None, description="Only workers of this site run its hooks")
+    admit: Stage | None = Field(
+        default=None,
+        description="Asked about each request before it is admitted: it may refuse it, or give it a ticket",
+    )
     resources: list[ResourceFile] = Field(default=[])
     wipe: Stage | None = None
     provision: Stage | None = None
@@ -208,6 +325,8 @@ class PoolFile(Strict):
         for stage, hooks in self.stages().items():
             if stage not in _LEASE_WIDE and any(hook.scope is Scope.LEASE for hook in hooks):
                 raise PydanticCustomError("scope", "{stage} has no scope lease", {"stage": str(stage)})
+        if any(hook.scope is Scope.LEASE or hook.limit for hook in self.admit or ()):
+            raise PydanticCustomError("scope", "admit has neither scope nor limit: it is asked once for each request")
         return self
 
     def stages(self) -> Mapping[StageName, tuple[HookFile, ...]]:
@@ -229,6 +348,7 @@ class PoolFile(Strict):
             site=self.site,
             stages={name: tuple(h.hook() for h in hooks) for name, hooks in self.stages().items()},
             policy=self.policy.policy(),
+            admit=tuple(h.hook() for h in self.admit or ()),
         )
 
 
@@ -240,6 +360,7 @@ class PoolsFile(Strict):
     limits: dict[Name, Annotated[int, Field(ge=1, le=100_000)]] = Field(
         default={}, max_length=1000, description="Named limiters, shared by all pools, with how many slots each has"
     )
+    lab: LabFile | None = Field(default=None, description="What holds for all pools together; one file says it")
     pools: list[PoolFile]
 
     @model_validator(mode="after")
@@ -310,7 +431,8 @@ def inventory(file: PoolsFile, folder: str | None = None) -> Inventory:
     if folder is None:
         _check_no_relative(file)
     pools = tuple((p.spec(folder), tuple(r.spec() for r in p.resources)) for p in file.pools)
-    return Inventory(name=file.name, limits=file.limits, pools=pools)
+    lab = file.lab.lab() if file.lab else None
+    return Inventory(name=file.name, limits=file.limits, lab=lab, pools=pools)
 
 
 def _check_size(plain: object) -> None:
@@ -332,7 +454,7 @@ def _check_no_relative(file: PoolsFile) -> None:
     faults = [
         Fault(path=f"pools[{i}].{stage}", code="folder_missing", detail="a relative path needs the key folder")
         for i, pool in enumerate(file.pools)
-        for stage, hooks in pool.stages().items()
+        for stage, hooks in [*pool.stages().items(), (ADMIT, pool.admit or ())]
         if any(hook.relative for hook in hooks)
     ]
     if faults:

@@ -60,6 +60,34 @@ class ExtensionRefused(Refused):
     code, title = "extension_refused", "The pool's policy does not allow this extension"
 
 
+class SelfServiceClosed(Refused):
+    """Only operators lend now."""
+
+    code, title = "self_service_closed", "Self-service is closed"
+
+
+class LimitReached(Refused):
+    """A user has as much as self-service gives one user; each fault says of what: leases, resources, per_lease."""
+
+    code, title = "limit_reached", "Self-service gives one user no more"
+
+
+class RequestRefused(Refused):
+    """The pool's `admit` hook refused the request."""
+
+    code, title = "request_refused", "The request was refused"
+
+
+class Duplicate(Refused):
+    """The pool's `admit` hook found the same request to be there already."""
+
+    code, title = "duplicate", "The same was requested before"
+
+
+class TooManyRequests(LeaseholdError):
+    code, title, status = "too_many_requests", "Too many requests", 429
+
+
 class NotFound(LeaseholdError):
     code, title, status = "not_found", "There is no such thing", 404
 
@@ -163,10 +191,6 @@ class Unsatisfiable(Invalid):
 
 class QuotaExceeded(LeaseholdError):
     code, title, status = "over_quota", "The policy allows no more at once", 403
-
-
-class TooManyRequests(LeaseholdError):
-    code, title, status = "too_many_requests", "Too many requests", 429
 
 
 class Unavailable(LeaseholdError):

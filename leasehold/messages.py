@@ -28,14 +28,11 @@ class SubmitLease:
     start_at: datetime | None = None
     queue_timeout: str | None = None
     wait_for_supply: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class AdmitLease:
-    """Admit a request that was submitted `age_s` ago."""
-
-    request: SubmitLease
-    age_s: float
+    self_service: bool = False
+    """Requested by one who is no operator where it asks for something."""
+    unverified: bool = False
+    """Requested without a token: the owner is what somebody said."""
+    ticket: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +45,23 @@ class Refusal:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Consent:
+    """What the `admit` hooks of a request's pools answered: the URL of a ticket, or why they refuse it."""
+
+    ticket: str | None = None
+    refusal: Refusal | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdmitLease:
+    """Admit a request that was submitted `age_s` ago; `consent` where `admit` hooks were asked about it."""
+
+    request: SubmitLease
+    age_s: float
+    consent: Consent | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class PlannedHook:
     """What a workflow must know to schedule a hook."""
 
@@ -55,6 +69,35 @@ class PlannedHook:
     timeout_s: float
     attempts: int
     limit: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedQuestion:
+    """The `admit` hooks of one pool, which are asked about a request."""
+
+    pool: str
+    spec: int
+    site: str | None
+    hooks: tuple[PlannedHook, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AskHook:
+    """Ask one `admit` hook about a request. `hook` counts from 0, `attempt` from 1."""
+
+    request: SubmitLease
+    pool: str
+    spec: int
+    hook: int
+    attempt: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class HookConsent:
+    """What one `admit` hook answered; `trouble` where it gave no answer."""
+
+    consent: Consent = Consent()
+    trouble: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,10 +201,10 @@ class Held:
 class Admitted:
     """What admission decided, and after it, how the lease stands.
 
-    `refusal`, or `state` with what is granted and what is still `missing`, to be replaced or repaired; `wide` are the
-    stages that follow once all is ready; `left_s` is what is left for that. `held` where the lease is active, at once
-    if no stage was due. `wait_s` is in how long something is due for a lease that waits: its reservation begins, or
-    its patience ends.
+    `questions` where hooks must be asked before anything is decided. `refusal`, or `state` with what is granted and
+    what is still `missing`, to be replaced or repaired; `wide` are the stages that follow once all is ready; `left_s`
+    is what is left for that. `held` where the lease is active, at once if no stage was due. `wait_s` is in how long
+    something is due for a lease that waits: its reservation begins, or its patience ends.
     """
 
     state: LeaseState | None = None
@@ -173,6 +216,7 @@ class Admitted:
     left_s: float = 0.0
     held: Held | None = None
     wait_s: float | None = None
+    questions: tuple[PlannedQuestion, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,6 +289,23 @@ class Tick:
 
     lease: str
     stopped: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transfer:
+    """Give a lease to another owner."""
+
+    lease: str
+    owner: str
+    actor: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transferred:
+    """How often the lease was given to another owner by now, or why it was not."""
+
+    transfers: int = 0
+    refusal: Refusal | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

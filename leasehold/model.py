@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from leasehold.errors import IllegalTransition
+from leasehold.weekly import Weekly
 
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$"
 """Names of pools and resources."""
@@ -65,6 +66,9 @@ class StageName(StrEnum):
     DELIVER = "deliver"
     RELEASE = "release"
 
+
+ADMIT = "admit"
+"""What a pool's hooks that are asked about requests are called: no stage of a resource's."""
 
 PREPARE = (StageName.WIPE, StageName.PROVISION, StageName.CONFIGURE, StageName.VALIDATE, StageName.DELIVER)
 """The stages between a grant and its delivery, in their order."""
@@ -185,6 +189,49 @@ class Quota:
     resources: int | None = None
 
 
+class Opening(StrEnum):
+    """Whether self-service is open: while there is enough free, or whatever is free, or not at all."""
+
+    AUTO = "auto"
+    ON = "on"
+    OFF = "off"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfService:
+    """What those who are no operators may take by themselves, of a pool or of the whole lab.
+
+    With `AUTO` it is open while at least the share `free` (0 to 1) of all there is is free; of resources that have a
+    property in `free_by` in common, `model` say, only while that share of them is. `deadline`: no such lease lasts past
+    the first one after its delivery. `show`: so many resources are listed at most of what is available.
+    """
+
+    enabled: Opening = Opening.AUTO
+    free: float = 0.0
+    free_by: Mapping[str, float] = field(default_factory=dict)
+    per_owner: Quota = Quota()
+    per_lease: int | None = None
+    default_duration: timedelta | None = None
+    max_duration: timedelta | None = None
+    max_total: timedelta | None = None
+    deadline: Weekly | None = None
+    show: int | None = None
+    open_requests: bool = False
+    """Whether nobody need say who they are to request a lease."""
+
+    @property
+    def has_shares(self) -> bool:
+        """Whether what is free must be counted."""
+        return self.enabled is Opening.AUTO and (self.free > 0 or bool(self.free_by))
+
+
+class CcMay(StrEnum):
+    """What somebody in the cc of a lease may do with it."""
+
+    EXTEND = "extend"
+    RELEASE = "release"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Policy:
     """What a pool allows. A limit of None is no limit but `LONGEST`.
@@ -215,6 +262,12 @@ class Policy:
     at_once: Quota = Quota()
     per_lease: int | None = None
     over_quota: OverQuota = OverQuota.QUEUE
+    auto_extend_free: float = 0.0
+    """The share of the pool that must be free for a lease to be extended by itself."""
+    cc_may: tuple[CcMay, ...] = ()
+    self_service: SelfService | None = None
+    deadlines: tuple[Weekly, ...] = ()
+    """A lease ends at the first of these after its delivery; of the rules for self-service alone."""
 
     @property
     def has_quota(self) -> bool:
@@ -246,11 +299,16 @@ class PoolSpec:
     """Where its hooks run: on the workers of this site, or on any worker."""
     stages: Mapping[StageName, tuple[Hook, ...]] = field(default_factory=dict)
     policy: Policy = Policy()
+    admit: tuple[Hook, ...] = ()
+    """Asked about each request that may be served from it, before it is admitted."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResourceSpec:
-    """A static resource as a pools file or a PUT describes it."""
+    """A static resource as a pools file or a PUT describes it.
+
+    One that only operators may lend says so among its properties, see `NOT_FOR_SELF_SERVICE`.
+    """
 
     name: str
     tags: tuple[str, ...] = ()
@@ -258,14 +316,46 @@ class ResourceSpec:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Lab:
+    """What holds for all pools together, whoever describes them.
+
+    `open_reading`: who does not say who they are may look, as a viewer may. `open_requests_per_minute` is how many
+    requests one address may make without saying so.
+    """
+
+    self_service: SelfService = SelfService(enabled=Opening.ON)
+    open_reading: bool = False
+    open_requests_per_minute: int = 10
+
+
+NOT_FOR_SELF_SERVICE: Mapping[str, Any] = {"self_service": False}
+"""The property of a resource that only operators may lend."""
+
+FOR_SELF_SERVICE = "self_service__ne=false"
+"""The filter that leaves those out."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Forced:
+    """An operator has opened self-service, or closed it, of a pool or of the whole lab (`pool` None)."""
+
+    pool: str | None
+    opening: Opening
+    reason: str
+    by: str
+    since: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
 class Inventory:
     """What a pools file describes. `name` tells files apart: applying one never touches what another made.
 
-    `limits` are named limiters with how many slots each has.
+    `limits` are named limiters with how many slots each has; `lab` is what holds for all pools together.
     """
 
     name: str
     limits: Mapping[str, int] = field(default_factory=dict)
+    lab: Lab | None = None
     pools: tuple[tuple[PoolSpec, tuple[ResourceSpec, ...]], ...]
 
 
@@ -393,6 +483,12 @@ class Lease:
     heartbeat_by: datetime | None
     ended_at: datetime | None
     run_id: str
+    ticket: str | None = None
+    unverified: bool = False
+    """Whether its owner is only what somebody said who requested it without a token."""
+    self_service: bool = False
+    transfers: int = 0
+    """How often it was given to another owner."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from leasehold.messages import (
     AddResources,
     AdmitLease,
     Admitted,
+    AskHook,
     Blocked,
     BrokenInLease,
     Closed,
@@ -30,22 +31,29 @@ from leasehold.messages import (
     Slot,
     TakeSlot,
     Tick,
+    Transfer,
+    Transferred,
 )
 from leasehold.model import (
     Alert,
     Change,
     Delivery,
     Event,
+    Forced,
     Hook,
     Inventory,
+    Lab,
     Lease,
     LeaseState,
     LogChunk,
+    Opening,
+    Policy,
     Pool,
     PoolSpec,
     Resource,
     ResourceSpec,
     Run,
+    SelfService,
 )
 from leasehold.rebuilding import Books, Census, Holding, Rebuilt, Suspension
 from leasehold.selector import Condition
@@ -199,7 +207,7 @@ class Availability:
     """What a new request could get now: `resources` is at most `limit` of the `free` ones.
 
     `promised` are free, but not for long enough. `suspended` is why nothing at all is granted, if that is so, `paused`
-    why nothing is of certain pools.
+    why nothing is of certain pools, and `closed` why some or all of it is kept from those who are no operators.
     """
 
     free: int
@@ -209,6 +217,16 @@ class Availability:
     suspended: str | None = None
     paused: Mapping[str, str] = field(default_factory=dict)
     promised: tuple[Promise, ...] = ()
+    closed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelfServiceState:
+    """How self-service of a pool stands, or of the lab (`pool` None): `closed` is why it is, where it is."""
+
+    pool: str | None
+    closed: str | None
+    forced: Forced | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -437,6 +455,10 @@ class Store(Protocol):
         """Put together what a hook is told."""
         ...
 
+    async def brief_question(self, question: AskHook) -> Briefing:
+        """What an `admit` hook is told of a request."""
+        ...
+
     async def begin_run(self, order: RunHook, place: Place) -> Begun:
         """Let a hook start; raises `StaleEpoch` or, while an earlier run may be alive elsewhere, `Unavailable`."""
         ...
@@ -536,7 +558,33 @@ class Store(Protocol):
         """Resources, in order of pool and name."""
         ...
 
-    async def available(self, wanted: ResourceFilter, duration: timedelta | None = None) -> Availability:
+    async def force_self_service(self, pool: str | None, opening: Opening, reason: str, actor: str) -> None:
+        """Open self-service of a pool or of the lab (None), close it, or leave it to its rules (`AUTO`)."""
+        ...
+
+    async def self_service(self) -> list[SelfServiceState]:
+        """How self-service stands, of the lab first, then of each pool."""
+        ...
+
+    async def lab(self) -> Lab:
+        """What holds for all pools together."""
+        ...
+
+    async def policies(self) -> Mapping[str, Policy]:
+        """The policies in force, by pool."""
+        ...
+
+    async def rules(self) -> list[SelfService]:
+        """All rules for self-service, of the lab and of pools."""
+        ...
+
+    async def transfer(self, order: Transfer) -> Transferred:
+        """Give a lease to another owner."""
+        ...
+
+    async def available(
+        self, wanted: ResourceFilter, duration: timedelta | None = None, *, self_service: bool = False
+    ) -> Availability:
         """What a new request could get now, for a duration or for as long as is usual; raises `PoolUnknown`."""
         ...
 

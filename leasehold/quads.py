@@ -36,8 +36,8 @@ FILE = "quads"
 # What a host is doing in QUADS, and by which numbers it is known there; all else is what the host is.
 _NOT_PROPERTIES = frozenset(
     {
-        "id", "name", "cloud", "cloud_id", "default_cloud", "default_cloud_id", "build", "validated", "broken", "retired",
-        "switch_config_applied", "last_build", "created_at", "can_self_schedule", "overcloud", *PARTS,
+        "id", "name", "cloud", "cloud_id", "default_cloud", "default_cloud_id", "build", "validated", "broken",
+        "retired", "switch_config_applied", "last_build", "created_at", "can_self_schedule", "overcloud", *PARTS,
     }
 )  # fmt: skip
 _NUMBERS = frozenset({"id", "host_id"})
@@ -139,7 +139,7 @@ def _vlans(answers: Mapping[str, Any], made: Imported) -> Iterator[Json]:
 
 def _take_names(pool: str, what: str, resources: Iterator[Json], made: Imported) -> None:
     for one in resources:
-        there = next((p["resources"] for p in made.pools if p["name"] == pool), [])
+        there: list[Json] = next((p["resources"] for p in made.pools if p["name"] == pool), [])
         if _may_be_named(f"{pool} {one['name']}", one["name"], there, made):
             _pool(pool, f"Names of {what}", made)["resources"].append(one)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from leasehold.model import Item
+from leasehold.model import FOR_SELF_SERVICE, Item
 
 _MOST_NAMED = 3
 """So many holders are named."""
@@ -52,8 +52,9 @@ class Supply:
 def wish(item: Item) -> str:
     """What an item wants: `3 of r640 with disks.disk_type=nvme`."""
     parts = [f"{item.count} of {item.pool or 'any pool'}"]
-    if item.match:
-        parts.append(f"with {' and '.join(item.match)}")
+    said = [text for text in item.match if text != FOR_SELF_SERVICE]
+    if said:
+        parts.append(f"with {' and '.join(said)}")
     if item.tags:
         parts.append(f"tagged {', '.join(item.tags)}")
     if item.names:
@@ -114,6 +115,8 @@ def no_such(item: Item, most: int, unknown: Sequence[tuple[str, Sequence[str]]])
         return f"{item.count} wanted, and the most that exist in {where} is {most}"
     if not unknown:
         return f"no resource in {where} is all that at once: {wish(item)}"
+    if any(text == FOR_SELF_SERVICE for text, _ in unknown):
+        return f"nothing in {where} is for self-service: ask an operator"
     said = [
         f"no {text} in {where}" + (f" (there is {listed([*there], 'or')})" if there else "") for text, there in unknown
     ]

@@ -15,6 +15,7 @@ from temporalio.worker import (
     WorkflowRunner,
 )
 
+from activities.admitting import Admitting
 from activities.allocate import Allocation
 from activities.reconcile import Reconcile
 from activities.stages import HEARTBEAT, Stages
@@ -56,6 +57,7 @@ def build_worker(
     """
     allocation, stages = Allocation(store), Stages(store, logs, drivers, place)
     known = TemporalWorkflows(client, task_queue)
+    admitting = Admitting(store, logs, drivers)
     sweep, reconcile = Sweep(store, logs, known), Reconcile(store, known)
     return Worker(
         client,
@@ -75,10 +77,12 @@ def build_worker(
             allocation.give_up,
             allocation.take_slot,
             allocation.give_slot,
+            allocation.transfer,
             allocation.close_lease,
             allocation.end_lease,
             allocation.finish_recycling,
             *stages.all,
+            admitting.ask,
             sweep.open,
             sweep.survey,
             sweep.heal,
@@ -127,7 +131,7 @@ def build_site_worker(
     return Worker(
         client,
         task_queue=site_queue(site),
-        activities=Stages(store, logs, drivers, place).all,
+        activities=[*Stages(store, logs, drivers, place).all, Admitting(store, logs, drivers).ask],
         max_concurrent_activity_task_polls=POLLS,
         max_concurrent_activities=MOST_HOOKS,
         max_heartbeat_throttle_interval=HEARTBEAT,

@@ -29,8 +29,8 @@ with workflow.unsafe.imports_passed_through():
 
 TAKEN_UP_WITHIN = timedelta(minutes=1)
 """A hook that no worker has begun by then says so, and goes on waiting."""
-_HEARTBEAT_TIMEOUT = timedelta(seconds=10)
-_HOOK_SLACK = timedelta(minutes=10)
+HEARTBEAT_TIMEOUT = timedelta(seconds=10)
+HOOK_SLACK = timedelta(minutes=10)
 """What a hook's activity may take beyond the hook's own timeout: waiting for an earlier run's end, and killing."""
 
 OnAttempt = Callable[[str, int], None]
@@ -147,8 +147,8 @@ class Hooks:
                     result_type=HookReport,
                     # Once it is said nothing more is learned from waiting in pieces, each of which takes its events.
                     schedule_to_start_timeout=None if told else TAKEN_UP_WITHIN,
-                    start_to_close_timeout=timedelta(seconds=order.timeout_s) + _HOOK_SLACK,
-                    heartbeat_timeout=_HEARTBEAT_TIMEOUT,
+                    start_to_close_timeout=timedelta(seconds=order.timeout_s) + HOOK_SLACK,
+                    heartbeat_timeout=HEARTBEAT_TIMEOUT,
                     retry_policy=FOR_EVER,
                     cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
                     summary=summary,

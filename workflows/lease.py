@@ -39,9 +39,11 @@ with workflow.unsafe.imports_passed_through():
         Steer,
         SubmitLease,
         Tick,
+        Transfer,
+        Transferred,
     )
     from leasehold.model import OVER, LeaseState, Outcome
-    from workflows import steps
+    from workflows import admitting, steps
     from workflows.hooks import Hooks
     from workflows.preparing import Preparing
 
@@ -88,6 +90,7 @@ class LeaseWorkflow:
         self._hooks = Hooks(request.lease)
         self._preparing = Preparing(self._hooks, self._details)
         self._growing: asyncio.Task[None] | None = None
+        self._asking = False
 
     @workflow.run
     async def run(self, request: SubmitLease) -> str:
@@ -107,6 +110,14 @@ class LeaseWorkflow:
         age = workflow.now() - workflow.info().workflow_start_time
         order = AdmitLease(request=self._request, age_s=age.total_seconds())
         admitted = await steps.step(Allocation.admit, order)
+        if admitted.questions:
+            self._asking = True
+            agreed = await admitting.consent(
+                self._request, admitted.questions, unwanted=lambda: self._ending is not None
+            )
+            age = workflow.now() - workflow.info().workflow_start_time
+            order = AdmitLease(request=self._request, age_s=age.total_seconds(), consent=agreed)
+            admitted = await steps.step(Allocation.admit, order)
         # The digest tells the API whether the request it brings is the one that is here already.
         self._admitted = replace(admitted, digest=self._request.digest)
         if admitted.refusal is not None:
@@ -381,7 +392,8 @@ class LeaseWorkflow:
             self._ending = replace(self._ending, error=refusal)
 
     async def _steer(self, outcome: Outcome, steer: Steer) -> LeaseView:
-        await workflow.wait_condition(lambda: self._admitted is not None)
+        # While hooks are asked about it, it can be called off.
+        await workflow.wait_condition(lambda: self._admitted is not None or self._asking)
         self._ask_to_end(outcome, steer)
         await workflow.wait_condition(lambda: self._closed is not None or self._refused)
         return self.view()
@@ -454,6 +466,17 @@ class LeaseWorkflow:
             self._preparing.follow(standing)
             self._nudged = self._is_growing
         return standing
+
+    @workflow.update
+    async def transfer(self, order: Transfer) -> Transferred:
+        """Give the lease to another owner; the record's answer carries the refusal if there is one."""
+        await workflow.wait_condition(lambda: self._admitted is not None)
+        if self._ending is not None or self._refused:
+            return Transferred(refusal=Refusal(code="lease_not_active", detail="the lease is over"))
+        done = await steps.step(Allocation.transfer, order)
+        if done.refusal is None:
+            workflow.upsert_search_attributes([LEASE_OWNER.value_set(order.owner)])
+        return done
 
     @extend.validator
     def _check_extension(self, extension: ExtendLease) -> None:

@@ -9,7 +9,8 @@ from fastapi import Depends, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from api import filters, render
-from api.access import ADMINISTER, CONFIGURE, OPERATE, READ, Caller, allow, guarded
+from api.access import ADMINISTER, CONFIGURE, OPERATE, OPERATE_ALL, READ, Caller, allow, guarded
+from api.auth import Principal
 from api.schemas import (
     AvailableAnswer,
     ChangesAnswer,
@@ -18,9 +19,12 @@ from api.schemas import (
     Plain,
     ResourceAnswer,
     ResourceBody,
+    SelfServiceAnswer,
+    SelfServiceBody,
 )
 from api.services import Services, services
 from leasehold import config, durations
+from leasehold.access import Role
 from leasehold.config import PoolFile, PoolsFile
 from leasehold.errors import Fault, Invalid, Malformed
 from leasehold.model import NAME_PATTERN, Change, ResourceSpec, ResourceState
@@ -123,6 +127,34 @@ async def resume_pool(pool: str, caller: Caller, service: Service) -> Response:
     return JSONResponse(render.pool((await service.store.pools(pool))[0]))
 
 
+@router.get("/self-service", response_model=ListAnswer)
+@allow(READ)
+async def show_self_service(service: Service) -> Response:
+    """Show how self-service stands, of the lab first (`pool` null), then of each pool, and who forced it."""
+    states = await service.store.self_service()
+    return JSONResponse({"items": [render.self_service(one) for one in states], "next_cursor": None})
+
+
+@router.post("/self-service", response_model=SelfServiceAnswer)
+@allow(OPERATE_ALL)
+async def force_self_service(body: SelfServiceBody, caller: Caller, service: Service) -> Response:
+    """Open or close self-service in the whole lab, or leave it to its rules; holders keep what they have."""
+    return await _force(None, body, caller, service)
+
+
+@router.post("/pools/{pool}/self-service", response_model=SelfServiceAnswer)
+@allow(OPERATE)
+async def force_self_service_of_pool(pool: str, body: SelfServiceBody, caller: Caller, service: Service) -> Response:
+    """Open or close self-service of a pool, or leave it to its rules; holders keep what they have."""
+    return await _force(pool, body, caller, service)
+
+
+async def _force(pool: str | None, body: SelfServiceBody, caller: Principal, service: Services) -> Response:
+    await service.store.force_self_service(pool, body.opening, body.reason, caller.name)
+    states = await service.store.self_service()
+    return JSONResponse(next(render.self_service(one) for one in states if one.pool == pool))
+
+
 @router.get("/resources", response_model=ListAnswer)
 @allow(READ)
 async def list_resources(
@@ -163,6 +195,7 @@ def _after(cursor: str | None) -> tuple[str, str] | None:
 @allow(READ)
 async def show_available(
     request: Request,
+    caller: Caller,
     service: Service,
     pool: Plain | None = None,
     count: Annotated[int, Query(ge=1, le=1000)] = 1,
@@ -170,11 +203,16 @@ async def show_available(
     limit: Limit = 100,
     duration: Annotated[Plain | None, Query(description="For how long; by default as long as pools lend")] = None,
 ) -> Response:
-    """Say what a new request could get now; any other parameter is a filter on properties."""
+    """Say what a new request of the caller could get now; any other parameter is a filter on properties.
+
+    To whoever is no operator it shows what self-service leaves, or why that is closed.
+    """
     conditions = filters.conditions(request, "duration")
     wanted = ResourceFilter(pool=pool, tags=filters.tags(tags), conditions=conditions, limit=limit)
     lasts = None if duration is None else durations.parse(duration)
-    return JSONResponse(render.available(await service.store.available(wanted, lasts), count))
+    role = caller.role_in(None if pool is None else {pool})
+    bound = role is None or not role.reaches(Role.OPERATOR)
+    return JSONResponse(render.available(await service.store.available(wanted, lasts, self_service=bound), count))
 
 
 @router.put("/pools/{pool}/resources/{name}", response_model=ChangesAnswer)

@@ -8,12 +8,26 @@ import uuid
 from base64 import b32encode
 from typing import Annotated, Any, Literal
 
-from fastapi import Depends, Header, Query, Response
+from fastapi import Depends, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from api import errors, render
-from api.access import CONNECT, READ, REQUEST, SEE, STEER, Caller, Found, allow, check_pools, guarded
+from api import errors, render, requesting
+from api.access import (
+    CONNECT,
+    END,
+    EXTEND,
+    READ,
+    REQUEST,
+    SEE,
+    STEER,
+    TRANSFER,
+    Caller,
+    Found,
+    allow,
+    check_pools,
+    guarded,
+)
 from api.names import split_resource
 from api.schemas import (
     AddBody,
@@ -25,11 +39,22 @@ from api.schemas import (
     ListAnswer,
     NewLeaseAnswer,
     Plain,
+    TransferBody,
 )
 from api.services import Services, services
 from leasehold import durations
 from leasehold.errors import Fault, KeyReused, LeaseNotActive, LeaseUnknown, Malformed, NotDelivered, from_code
-from leasehold.messages import AddResources, AdmitLease, Admitted, ExtendLease, GiveBack, Held, Steer, SubmitLease
+from leasehold.messages import (
+    AddResources,
+    AdmitLease,
+    Admitted,
+    ExtendLease,
+    GiveBack,
+    Held,
+    Steer,
+    SubmitLease,
+    Transfer,
+)
 from leasehold.model import OVER, LeaseState
 from leasehold.ports import Answer, LeaseFilter
 
@@ -94,6 +119,7 @@ async def _wait(lease: str, wait: str | None, timeout_s: float, service: Service
 @allow(REQUEST)
 async def request_lease(
     body: LeaseBody,
+    http: Request,
     caller: Caller,
     service: Service,
     key: Key = None,
@@ -108,11 +134,14 @@ async def request_lease(
     """
     check_pools(caller, [item.pool for item in body.items])
     body.check_filters()
+    asking = await requesting.who(body, caller, http, service)
     request = SubmitLease(
-        lease=lease_id(caller.id, key or uuid.uuid4().hex),
-        principal=caller.id,
-        owner=caller.name,
+        lease=lease_id(asking.principal, key or uuid.uuid4().hex),
+        principal=asking.principal,
+        owner=asking.owner,
         digest=_digest(body),
+        self_service=asking.self_service,
+        unverified=caller.anonymous,
         items=tuple(item.item() for item in body.items),
         duration=body.duration_text,
         priority=body.priority,
@@ -131,7 +160,9 @@ async def request_lease(
         # Refused by a worker that came late: the same answer as from one that was there.
         await _is_answered(request, service)
     status = 202 if shown["state"] == "submitted" else 201 if first else 200
-    return JSONResponse({**shown, "token": service.tokens.for_lease(request.lease)}, status)
+    # Whoever else says the same name gets no token.
+    token = None if caller.anonymous and not first else service.tokens.for_lease(request.lease)
+    return JSONResponse({**shown, "token": token}, status)
 
 
 async def _tried(request: SubmitLease, service: Services) -> dict[str, Any]:
@@ -221,7 +252,7 @@ async def show_lease(found: Found, service: Service, wait: Wait = None, within: 
 
 
 @router.post("/{ref}/extend", response_model=LeaseAnswer)
-@allow(STEER)
+@allow(EXTEND)
 async def extend_lease(found: Found, body: ExtendBody, caller: Caller, service: Service, key: Key = None) -> Response:
     """Extend an active lease."""
     if found.record is None:
@@ -246,7 +277,7 @@ async def extend_lease(found: Found, body: ExtendBody, caller: Caller, service: 
 
 
 @router.post("/{ref}/release", response_model=LeaseAnswer)
-@allow(STEER)
+@allow(END)
 async def release_lease(found: Found, caller: Caller, service: Service, body: EndBody | None = None) -> Response:
     """Give a lease back. Before it is active this cancels it; once it is over it changes nothing.
 
@@ -257,11 +288,30 @@ async def release_lease(found: Found, caller: Caller, service: Service, body: En
 
 
 @router.post("/{ref}/cancel", response_model=LeaseAnswer)
-@allow(STEER)
+@allow(END)
 async def cancel_lease(found: Found, caller: Caller, service: Service, body: EndBody | None = None) -> Response:
     """End a lease in whatever state it is; once it is over this changes nothing."""
     done = _is_over(found) or await service.gateway.cancel(found.id, _steer(found, caller, body))
     return JSONResponse(await _shown(found.id, service), 200 if done else 202)
+
+
+@router.post("/{ref}/transfer", response_model=NewLeaseAnswer)
+@allow(TRANSFER)
+async def transfer_lease(found: Found, body: TransferBody, caller: Caller, service: Service) -> Response:
+    """Give a lease to another owner, with all that it has, and its place in the queue.
+
+    The token that it had is good no more; `token` in the answer is the new one.
+    """
+    if found.record is None:
+        raise LeaseNotActive("the lease has not been admitted yet")
+    order = Transfer(lease=found.id, owner=body.owner, actor=caller.name)
+    done = await service.gateway.transfer(order)
+    if done is None:
+        raise _over(found)
+    if done.refusal is not None:
+        raise from_code(done.refusal.code, done.refusal.detail, done.refusal.faults)
+    token = service.tokens.for_lease(found.id, done.transfers)
+    return JSONResponse({**await _shown(found.id, service), "token": token}, headers={"Cache-Control": "no-store"})
 
 
 def _steer(found: Found, caller: Caller, body: EndBody | None) -> Steer:

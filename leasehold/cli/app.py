@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from leasehold import __version__
-from leasehold.cli import growth, healing, importing, inventory, leases, pools, tokens, users
+from leasehold.cli import growth, healing, importing, inventory, leases, pools, selfservice, tokens, users
 from leasehold.cli.exits import SIGNALLED, of_error
 from leasehold.cli.options import wants_json
 from leasehold.cli.output import print_error, say
@@ -70,6 +70,7 @@ app.command("ls")(leases.list_leases)
 for command in (leases.show, leases.wait, leases.delivery, leases.extend, leases.release, leases.cancel, leases.logs):
     app.command()(command)
 app.command()(leases.heartbeat)
+app.command()(leases.transfer)
 app.command()(growth.add)
 app.command("give-back")(growth.give_back)
 app.command()(pools.apply)
@@ -92,6 +93,16 @@ app.add_typer(
         repair=inventory.repair,
     ),
     name="resource",
+)
+app.add_typer(
+    _group(
+        "Self-service: what those who are no operators may take by themselves.",
+        ls=selfservice.list_states,
+        open=selfservice.open_,
+        close=selfservice.close,
+        auto=selfservice.auto,
+    ),
+    name="self-service",
 )
 app.add_typer(
     _group("Tokens of users.", create=tokens.create, ls=tokens.list_tokens, revoke=tokens.revoke, whoami=tokens.whoami),

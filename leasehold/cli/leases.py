@@ -173,6 +173,16 @@ def cancel(leases: options.LeaseRefs, reason: options.WhyEnd = None, as_json: op
     _steer(leases, lambda client, ref: client.cancel(ref, reason), as_json)
 
 
+def transfer(
+    lease: options.LeaseRef,
+    owner: Annotated[str, typer.Argument(metavar="OWNER", help="The user who has it from now on.")],
+    as_json: options.Json = False,
+) -> None:
+    """Give a lease to another owner, with all that it has; its token is replaced."""
+    with connect() as client:
+        _report([client.transfer(lease, owner)], as_json, lambda found: f"belongs to {found['owner']}")
+
+
 def logs(
     lease: options.LeaseRef,
     follow: Annotated[

@@ -10,14 +10,23 @@ from typing import Any
 from sqlalchemy import bindparam, insert, select, update
 
 from leasehold import allocation, durations, model, reasons
-from leasehold.errors import DurationRefused, Fault, Invalid, LeaseholdError, QuotaExceeded, Unsatisfiable
-from leasehold.messages import AdmitLease, Admitted, Refusal, SubmitLease
+from leasehold.errors import (
+    DurationRefused,
+    Fault,
+    Invalid,
+    LeaseholdError,
+    QuotaExceeded,
+    Unsatisfiable,
+    from_code,
+)
+from leasehold.messages import AdmitLease, Admitted, Consent, PlannedQuestion, Refusal, SubmitLease
 from leasehold.model import LONGEST, Item, LeaseState, PoolSpec
-from leasehold.store import catalogue, events, granting, heartbeats, holding, matching, refused, specs
+from leasehold.store import catalogue, events, granting, heartbeats, holding, matching, refused, rules, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 from leasehold.store.lanes import LAST, Waiting
 from leasehold.store.matching import Offer
+from leasehold.store.rules import Rules
 
 _OPENING = (
     select(t.counters.c.value.label("last"), t.requests.c.lease, t.requests.c.refusal)
@@ -52,13 +61,35 @@ def admit(tx: Tx, order: AdmitLease, run_id: str, *, again: bool = False) -> Adm
         return holding.standing(tx.connection, request.lease, tx.now)
     record = {"lease": request.lease, "principal": request.principal, "digest": request.digest, "at": tx.now}
     try:
+        if order.consent is None and not again and (questions := _questions(tx, request)):
+            return Admitted(questions=questions)
         submitted_at = tx.now - timedelta(seconds=order.age_s)
+        if order.consent is not None:
+            request = _agreed(request, order.consent)
         admitted = _admit(tx, request, submitted_at, run_id, number=known.last + 1, again=again)
     except LeaseholdError as error:
         heartbeats.end(tx, request.lease)
         return Admitted(refusal=refused.keep(tx, request, run_id, error))
     tx.write(_ASKED, {**record, "refusal": None})
     return admitted
+
+
+def _questions(tx: Tx, request: SubmitLease) -> tuple[PlannedQuestion, ...]:
+    """The `admit` hooks of all pools that have something which suits a request."""
+    known = catalogue.current(tx.connection)
+    found = (known.in_force[pool] for pool in sorted({kind.pool for kind in known.serving(request.items)}))
+    return tuple(
+        PlannedQuestion(pool=spec.name, spec=spec_id, site=spec.site, hooks=specs.planned(spec.admit))
+        for spec_id, spec in found
+        if spec.admit
+    )
+
+
+def _agreed(request: SubmitLease, consent: Consent) -> SubmitLease:
+    """The request as hooks agreed to it; raise their refusal."""
+    if consent.refusal is not None:
+        raise from_code(consent.refusal.code, consent.refusal.detail, consent.refusal.faults)
+    return replace(request, ticket=consent.ticket or request.ticket)
 
 
 def _admit(tx: Tx, request: SubmitLease, submitted_at: datetime, run_id: str, *, number: int, again: bool) -> Admitted:
@@ -75,6 +106,7 @@ def _admit(tx: Tx, request: SubmitLease, submitted_at: datetime, run_id: str, *,
         since=submitted_at,
         duration=duration,
         start_at=start_at if start_at is not None and start_at > tx.now else None,
+        self_service=request.self_service,
     )
     offered = _offer(tx, me, request, again=again)
     award = offered.award
@@ -112,7 +144,7 @@ def _admit(tx: Tx, request: SubmitLease, submitted_at: datetime, run_id: str, *,
             matching.wait(tx, replace(me, number=number), offered.promise)
         return Admitted(state=state, wait_s=holding.waiting_left(start_at, wait_until, tx.now))
     grant = granting.grant(tx, me, award)
-    activation = holding.activation_at_once(tx, grant.claims, duration)
+    activation = holding.activation_at_once(tx, grant.claims, duration, self_service=me.self_service)
     _record(tx, request, {**lease, "granted_at": tx.now, **(activation.values if activation else {})})
     granting.record(tx, grant, ready=activation is not None)
     if activation is None:
@@ -133,6 +165,9 @@ def _record(tx: Tx, request: SubmitLease, lease: Mapping[str, Any]) -> None:
             "owner": request.owner,
             "cc": list(request.cc),
             "description": request.description,
+            "ticket": request.ticket,
+            "self_service": request.self_service,
+            "unverified": request.unverified,
             "wanted": specs.items_to_json(request.items),
             "priority": request.priority,
             "replaced": 0,
@@ -144,11 +179,15 @@ def _record(tx: Tx, request: SubmitLease, lease: Mapping[str, Any]) -> None:
 
 def _offer(tx: Tx, me: Waiting, request: SubmitLease, *, again: bool) -> Offer:
     """What a request gets, or is promised; raise what refuses it."""
+    if me.self_service and not again:
+        limits = Rules(tx.connection, catalogue.current(tx.connection))
+        limits.check_open(me)
+        limits.check_limits(me, unverified=request.unverified)
     offered = matching.offer(tx, me) if me.start_at is None else None
     if offered is not None and offered.award is not None:
         return offered
     if not request.wait_for_supply:
-        check_satisfiable(tx, request.items)
+        check_satisfiable(tx, me.wishes)
     if offered is None:
         offered = matching.reserve(tx, me, again=again)
     if offered.excess is not None and offered.excess.refused:
@@ -173,7 +212,11 @@ def _start_at(request: SubmitLease, submitted_at: datetime) -> datetime | None:
 
 def _duration(tx: Tx, request: SubmitLease) -> timedelta:
     """How long the lease will be, by the strictest policy of the pools that it wants."""
-    policies = [spec.policy for spec in wanted_specs(tx, request.items).values()]
+    policies = rules.terms(
+        (spec.policy for spec in wanted_specs(tx, request.items).values()),
+        catalogue.current(tx.connection),
+        self_service=request.self_service,
+    )
     limit = holding.longest(policies)
     if request.duration is None:
         return min(limit, *(p.default_duration for p in policies))

@@ -22,7 +22,7 @@ _Variation = tuple[str, tuple[Item, ...]]
 def of(one: Waiting, spare: Spare, pools: Sequence[str]) -> tuple[Alternative, ...]:
     """Requests that could be granted at once: with a condition less, for less, or of another of these pools."""
     found: dict[Shape, Alternative] = {}
-    for variations in _variations(one.wishes, pools):
+    for variations in _variations(tuple(one.items.values()), pools):
         for detail, items in variations:
             shape = catalogue.shape(items)
             if shape in found:

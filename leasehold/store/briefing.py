@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, null, select
 
 from leasehold.errors import LeaseUnknown
-from leasehold.messages import RunHook
-from leasehold.model import StageName
+from leasehold.messages import AskHook, RunHook
+from leasehold.model import ADMIT, StageName
 from leasehold.ports import Briefing
 from leasehold.store import specs
 from leasehold.store import tables as t
@@ -44,6 +44,41 @@ def of(connection: Connection, order: RunHook) -> Briefing:
         folder=spec.folder,
         env=_environment(lease, about, order),
         lease_file=_json(_document(lease, _still_its_own(grants, about)) if lease else {}).encode(),
+    )
+
+
+def of_request(connection: Connection, question: AskHook) -> Briefing:
+    """Put together what an `admit` hook is told of a request: its file says all of it."""
+    request, spec = question.request, specs.load(connection, {question.spec})[question.spec]
+    document = {
+        "id": request.lease,
+        "number": None,
+        "owner": request.owner,
+        "cc": list(request.cc),
+        "description": request.description,
+        "items": specs.items_to_json(request.items),
+        "duration": request.duration,
+        "start_at": request.start_at.isoformat() if request.start_at else None,
+        "self_service": request.self_service,
+        "unverified": request.unverified,
+        "resources": [],
+    }
+    nothing = dict.fromkeys(("NUMBER", "RESOURCE", "ROLE", "EPOCH", "RESOURCE_DATA"), "")
+    env = {
+        **nothing,
+        "LEASE": request.lease,
+        "OWNER": request.owner,
+        "POOL": question.pool,
+        "STAGE": ADMIT,
+        "ATTEMPT": str(question.attempt),
+        "PROPERTIES": "{}",
+        "PARAMS": "{}",
+    }
+    return Briefing(
+        hook=spec.admit[question.hook],
+        folder=spec.folder,
+        env={f"LEASEHOLD_{name}": value for name, value in env.items()},
+        lease_file=_json(document).encode(),
     )
 
 

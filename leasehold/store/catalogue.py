@@ -15,17 +15,23 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from pydantic import TypeAdapter
 from sqlalchemy import Connection, func, select
 
 from leasehold import allocation, selector
 from leasehold.allocation import Candidate
-from leasehold.model import Item, PoolSpec
+from leasehold.errors import OwnedElsewhere
+from leasehold.model import Item, Lab, PoolSpec
 from leasehold.store import facts, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import MEMO, Tx
 
 STAMP = "inventory"
 """The fact that is another one after each change of what there is."""
+
+_LAB = "lab"
+"""The fact that keeps what holds for all pools together, and which pools file says it."""
+_AS_LAB = TypeAdapter(Lab)
 
 IDENTIFIERS = frozenset(
     "asset_tag bmc bmc_address fqdn hostname ip ip_address mac mac_address serial serial_number service_tag"
@@ -90,7 +96,11 @@ class Catalogue:
     """All kinds, in order of preference: cheap pools first, then what is good for little else."""
 
     def __init__(
-        self, kinds: Iterable[ResourceKind], in_force: Mapping[str, tuple[int, PoolSpec]], paused: Mapping[str, str]
+        self,
+        kinds: Iterable[ResourceKind],
+        in_force: Mapping[str, tuple[int, PoolSpec]],
+        paused: Mapping[str, str],
+        lab: Lab | None = None,
     ) -> None:
         self.in_force = in_force
         """The settings of each pool, with their id."""
@@ -99,7 +109,13 @@ class Catalogue:
         self.has_quotas = any(policy.has_quota for policy in self.policies.values())
         self.paused = paused
         """Pools that lend nothing for now, with why."""
-        self._kinds = sorted(kinds, key=lambda k: (k.cost, allocation.capability(k.candidate("")), k.pool, k.id))
+        self.lab = lab
+        """What holds for all pools together."""
+        of_pools = (policy.self_service for policy in self.policies.values())
+        self.rules = [rule for rule in (lab.self_service if lab else None, *of_pools) if rule is not None]
+        """All rules for self-service."""
+        self.has_shares = any(rule.has_shares for rule in self.rules)
+        self.kinds = sorted(kinds, key=lambda k: (k.cost, allocation.capability(k.candidate("")), k.pool, k.id))
         self._serving: OrderedDict[Shape, tuple[ResourceKind, ...]] = OrderedDict()
         self._numbers: OrderedDict[Shape, frozenset[int]] = OrderedDict()
 
@@ -110,7 +126,7 @@ class Catalogue:
         if found is None:
             # A name, or an identifier, says nothing of a kind.
             general = [_general(item) for item in items]
-            found = tuple(k for k in self._kinds if any(allocation.suits(i, k.candidate("")) for i in general))
+            found = tuple(k for k in self.kinds if any(allocation.suits(i, k.candidate("")) for i in general))
             self._serving[wanted] = found
             if len(self._serving) > _SERVING_KEPT:
                 self._serving.popitem(last=False)
@@ -129,7 +145,7 @@ class Catalogue:
     @cached_property
     def all_kinds(self) -> frozenset[int]:
         """The numbers of all kinds."""
-        return frozenset(kind.id for kind in self._kinds)
+        return frozenset(kind.id for kind in self.kinds)
 
     def lending(self, items: Sequence[Item]) -> Sequence[ResourceKind]:
         """The same, without pools that are paused."""
@@ -157,7 +173,7 @@ def current(connection: Connection) -> Catalogue:
     stamp = facts.get(connection, STAMP)
     found = _catalogues.get(stamp) if stamp is not None else None
     if found is None:
-        found = Catalogue(_kinds(connection), specs.all_in_force(connection), _paused(connection))
+        found = Catalogue(_kinds(connection), specs.all_in_force(connection), _paused(connection), _lab(connection))
         if stamp is not None:
             _catalogues[stamp] = found
             while len(_catalogues) > _KEPT:
@@ -171,6 +187,38 @@ def changed(tx: Tx) -> None:
     if _STAMPED not in memo:
         facts.put(tx, STAMP, uuid.uuid4().hex)
         memo[_STAMPED] = True
+
+
+def set_lab(tx: Tx, lab: Lab | None, file: str) -> bool:
+    """Make what holds for all pools what a pools file says, and return whether that changed anything.
+
+    Raises `OwnedElsewhere` where another file says it.
+    """
+    known = facts.get(tx.connection, _LAB)
+    if known is not None and known["file"] != file:
+        if lab is None:
+            return False
+        raise OwnedElsewhere(f"the lab is described by the pools file {known['file']}")
+    fact = None if lab is None else {"file": file, "lab": lab_to_json(lab)}
+    if fact == known:
+        return False
+    if fact is None:
+        facts.drop(tx, _LAB)
+    else:
+        facts.put(tx, _LAB, fact)
+    changed(tx)
+    return True
+
+
+def lab_to_json(lab: Lab) -> dict[str, Any]:
+    """What holds for all pools as plain JSON."""
+    plain: dict[str, Any] = _AS_LAB.dump_python(lab, mode="json")
+    return plain
+
+
+def _lab(connection: Connection) -> Lab | None:
+    known = facts.get(connection, _LAB)
+    return None if known is None else _AS_LAB.validate_python(known["lab"])
 
 
 def _kinds(connection: Connection) -> list[ResourceKind]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, select, update
+from sqlalchemy import Row, bindparam, select, update
 
 from leasehold import allocation, durations
 from leasehold.allocation import Candidate
@@ -24,6 +24,11 @@ from leasehold.store import answers, catalogue, closing, events, holding, lanes,
 from leasehold.store import tables as t
 from leasehold.store.answers import as_refusal
 from leasehold.store.engine import Tx
+from leasehold.store.rules import Rules
+
+_POOLS_HELD = (
+    select(t.grants.c.pool).where(t.grants.c.lease == bindparam("lease"), t.grants.c.closed_at.is_(None)).distinct()
+)
 
 
 def tick(tx: Tx, due: Tick) -> Held:
@@ -85,10 +90,24 @@ def _automatic(tx: Tx, row: Row[Any], policies: Sequence[Policy]) -> datetime | 
         return None
     until: datetime = tx.now + min(step for step in steps if step is not None)
     until = min(until, tx.now + holding.longest(policies), row.active_at + longest_total(policies))
+    until = min([until, *holding.ends(policies, row.active_at)])
     promised = reservations.limit(tx, row.id, catalogue.current(tx.connection))
     if promised is not None:
         until = min(until, promised.until)
-    return until if until > tx.now and not _is_claimed(tx, row.id) else None
+    kept = _is_claimed(tx, row.id) or not _is_enough_free(tx, row.id)
+    return until if until > tx.now and not kept else None
+
+
+def _is_enough_free(tx: Tx, lease: str) -> bool:
+    """Whether of each pool of which a lease has something as much is free as `auto_extend_free` wants."""
+    known = catalogue.current(tx.connection)
+    shares = Rules(tx.connection, known)
+    held = tx.execute(_POOLS_HELD, {"lease": lease}).scalars()
+    return not any(
+        shares.capacity(pool).is_below(known.policies[pool].auto_extend_free)
+        for pool in held
+        if pool in known.policies and known.policies[pool].auto_extend_free
+    )
 
 
 def longest_total(policies: Sequence[Policy]) -> timedelta:
@@ -190,6 +209,9 @@ def _extended(tx: Tx, row: Row[Any], policies: Sequence[Policy], extension: Exte
         raise DurationRefused(f"then {durations.render(limit)} or more would be left, and no more is allowed at once")
     if expires_at - row.active_at > total:
         raise DurationRefused(f"then the lease would last longer than the {durations.render(total)} allowed in total")
+    for deadline in holding.ends(policies, row.active_at):
+        if expires_at > deadline:
+            raise DurationRefused(f"self-service of it ends each week, and this lease at {deadline:%Y-%m-%dT%H:%M:%SZ}")
     if expires_at > row.expires_at:
         _check_may_keep(tx, row, policies, expires_at)
     return expires_at

@@ -50,7 +50,8 @@ class Explanations:
         if order.is_upcoming(one, self._now):
             return self._reserved(one)
         ahead = self._ahead(one)
-        parts = [lease.blocked, *self._obstacles(one), *self._shortages(one), reasons.before(ahead) if ahead else None]
+        obstacles = [*self._obstacles(one), *self._line.rules.scarce_for(one)]
+        parts = [lease.blocked, *obstacles, *self._shortages(one), reasons.before(ahead) if ahead else None]
         return QueuePlace(
             position=ahead + 1,
             reason="; ".join(part for part in parts if part),
@@ -99,8 +100,8 @@ class Explanations:
         excess = self._line.shares.excess(one)
         if excess is not None:
             found.append(f"over its quota: {excess.detail}")
-        paused = order.paused(one, self._line.known)
-        return [*found, *([paused] if paused else [])]
+        others = (order.paused(one, self._line.known), self._line.rules.closed(one))
+        return [*found, *(why for why in others if why)]
 
     def _shortages(self, one: Waiting) -> list[str]:
         """What of each item there is, and why that is not given to it."""

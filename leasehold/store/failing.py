@@ -103,6 +103,7 @@ def _replace(tx: Tx, lease: Row[Any], places: list[int]) -> None:
         number=lease.number,
         since=tx.now,
         duration=timedelta(seconds=lease.duration_s),
+        self_service=lease.self_service,
     )
     try:
         admission.check_satisfiable(tx, me.wishes, besides=lease.id)

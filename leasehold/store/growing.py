@@ -32,12 +32,14 @@ from leasehold.store import (
     matching,
     outbox,
     reservations,
+    rules,
     specs,
 )
 from leasehold.store import tables as t
 from leasehold.store.answers import as_refusal
 from leasehold.store.engine import Tx
 from leasehold.store.lanes import LAST, Waiting
+from leasehold.store.rules import Rules
 
 
 def add(tx: Tx, lease: str, addition: AddResources) -> Admitted:
@@ -91,14 +93,17 @@ def _end(tx: Tx, row: Row[Any], addition: AddResources) -> datetime:
     ends: datetime = row.expires_at
     if not addition.lasting:
         return ends
-    added = [spec.policy for spec in admission.wanted_specs(tx, addition.items).values()]
+    known = catalogue.current(tx.connection)
+    specs_added = admission.wanted_specs(tx, addition.items).values()
+    added = rules.terms((spec.policy for spec in specs_added), known, self_service=row.self_service)
     policies = [*added, *holding.policies(tx.connection, row.id)]
     limits = [
         row.active_at + min(policy.default_duration for policy in added),
         row.active_at + deadlines.longest_total(policies),
         tx.now + holding.longest(policies),
+        *holding.ends(policies, row.active_at),
     ]
-    if promised := reservations.limit(tx, row.id, catalogue.current(tx.connection)):
+    if promised := reservations.limit(tx, row.id, known):
         limits.append(promised.until)
     ends = max(ends, min(limits))
     return ends
@@ -116,12 +121,17 @@ def _wanting(lease: Row[Any], items: dict[int, Item], left: timedelta) -> Waitin
         number=LAST,
         since=lease.created_at,
         duration=left,
+        self_service=lease.self_service,
     )
 
 
 def _award(tx: Tx, row: Row[Any], me: Waiting, ends: datetime) -> Award:
     """What a lease gets that lasts until then; raise what refuses it."""
     admission.wanted_specs(tx, me.wishes)
+    if me.self_service:
+        limits = Rules(tx.connection, catalogue.current(tx.connection))
+        limits.check_open(me)
+        limits.check_limits(me, unverified=row.unverified, is_new=False)
     offered = matching.offer(tx, me)
     if offered.award is None:
         admission.check_satisfiable(tx, me.wishes, besides=row.id)
@@ -134,8 +144,11 @@ def _award(tx: Tx, row: Row[Any], me: Waiting, ends: datetime) -> Award:
 
 def _check_duration(tx: Tx, lease: Row[Any], award: Award, ends: datetime) -> None:
     """Raise `DurationRefused` where a lease that ends then lasts longer than a pool allows that would give it more."""
-    policies = catalogue.current(tx.connection).policies
-    allowed = [policies[pool] for pool in {c.pool for group in award.resources for c in group}]
+    known = catalogue.current(tx.connection)
+    pools = {c.pool for group in award.resources for c in group}
+    allowed = rules.terms((known.policies[pool] for pool in pools), known, self_service=lease.self_service)
+    if any(deadline < ends for deadline in holding.ends(allowed, lease.active_at)):
+        raise DurationRefused("the lease lasts past the weekly deadline of these pools")
     if ends - tx.now > holding.longest(allowed) or ends - lease.active_at > deadlines.longest_total(allowed):
         raise DurationRefused("the lease lasts longer than these pools allow")
 

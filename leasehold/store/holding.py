@@ -13,7 +13,7 @@ from leasehold import model
 from leasehold.errors import LeaseUnknown
 from leasehold.messages import Admitted, Claim, Held, HeldResource
 from leasehold.model import LONGEST, OVER, LeaseState, Outcome, Policy
-from leasehold.store import claims, events, specs
+from leasehold.store import catalogue, claims, events, rules, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 
@@ -21,7 +21,11 @@ _LEASE = select(t.leases).where(t.leases.c.id == bindparam("lease"))
 _CHANGE = update(t.leases).where(t.leases.c.id == bindparam("id_"))
 _UNREADY = (t.grants.c.lease == bindparam("lease_"), t.grants.c.closed_at.is_(None), t.grants.c.ready_at.is_(None))
 _ALL_READY = update(t.grants).where(*_UNREADY).values(ready_at=bindparam("ready_at"))
-_HELD_SPECS = select(t.grants.c.spec).where(t.grants.c.lease == bindparam("lease"), t.grants.c.closed_at.is_(None))
+_HELD_SPECS = (
+    select(t.grants.c.pool, t.grants.c.spec, t.leases.c.self_service)
+    .join(t.leases, t.leases.c.id == t.grants.c.lease)
+    .where(t.grants.c.lease == bindparam("lease"), t.grants.c.closed_at.is_(None))
+)
 
 
 def lease_row(connection: Connection, lease: str) -> Row[Any]:
@@ -39,13 +43,24 @@ def change(tx: Tx, lease: str, values: Mapping[str, Any]) -> None:
 
 def policies(connection: Connection, lease: str) -> list[Policy]:
     """The policies of what a lease holds, as they were when it was granted."""
-    held = connection.execute(_HELD_SPECS, {"lease": lease}).scalars()
-    return [spec.policy for spec in specs.load(connection, set(held)).values()]
+    rows = connection.execute(_HELD_SPECS, {"lease": lease}).all()
+    return _terms(connection, {row.spec for row in rows}, self_service=any(row.self_service for row in rows))
+
+
+def _terms(connection: Connection, held: set[int], *, self_service: bool) -> list[Policy]:
+    """The policies of these specs, as they are for a lease."""
+    policies = [spec.policy for spec in specs.load(connection, held).values()]
+    return rules.terms(policies, catalogue.current(connection), self_service=self_service) if self_service else policies
 
 
 def longest(policies: Sequence[Policy]) -> timedelta:
     """The strictest limit on what may be left of a lease at any time."""
     return min([LONGEST, *(p.max_duration for p in policies if p.max_duration)])
+
+
+def ends(policies: Iterable[Policy], active_at: datetime) -> list[datetime]:
+    """When a lease that was delivered then ends at the latest, whatever its duration: at the next weekly deadlines."""
+    return [weekly.next_after(active_at) for policy in policies for weekly in policy.deadlines]
 
 
 def standing(connection: Connection, lease: str, now: datetime) -> Admitted:
@@ -116,11 +131,13 @@ class Activation:
     held: Held
 
 
-def activation_at_once(tx: Tx, granted: tuple[Claim, ...], duration: timedelta) -> Activation | None:
+def activation_at_once(
+    tx: Tx, granted: tuple[Claim, ...], duration: timedelta, *, self_service: bool
+) -> Activation | None:
     """How a lease becomes active in the transaction that grants all of it, where there is no stage to go through."""
     if any(claim.stages for claim in granted) or claims.wide(tx.connection, granted):
         return None
-    return _activation(tx, duration, _applied(tx, granted))
+    return _activation(tx, duration, _terms(tx.connection, _specs(granted), self_service=self_service))
 
 
 def preparing(tx: Tx, granted: tuple[Claim, ...]) -> Admitted:
@@ -129,12 +146,12 @@ def preparing(tx: Tx, granted: tuple[Claim, ...]) -> Admitted:
         state=LeaseState.PREPARING,
         claims=granted,
         wide=claims.wide(tx.connection, granted),
-        left_s=_time_to_prepare(_applied(tx, granted)).total_seconds(),
+        left_s=_time_to_prepare(_terms(tx.connection, _specs(granted), self_service=False)).total_seconds(),
     )
 
 
-def _applied(tx: Tx, granted: tuple[Claim, ...]) -> list[Policy]:
-    return [spec.policy for spec in specs.load(tx.connection, {claim.spec for claim in granted}).values()]
+def _specs(granted: tuple[Claim, ...]) -> set[int]:
+    return {claim.spec for claim in granted}
 
 
 def activate(tx: Tx, lease: str, ready: Iterable[HeldResource] = ()) -> Held:
@@ -158,8 +175,8 @@ def activate(tx: Tx, lease: str, ready: Iterable[HeldResource] = ()) -> Held:
 
 
 def _activation(tx: Tx, duration: timedelta, applied: Sequence[Policy]) -> Activation:
-    expires_at = tx.now + duration
-    warned = past_warnings(applied, duration)
+    expires_at = min([tx.now + duration, *ends(applied, tx.now)])
+    warned = past_warnings(applied, expires_at - tx.now)
     due = _next_due(expires_at, warned, applied)
     return Activation(
         values={

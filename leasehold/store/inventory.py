@@ -8,18 +8,20 @@ from typing import Any
 
 from sqlalchemy import Row, delete, func, insert, select, update
 
+from leasehold.allocation import ANY_POOL
 from leasehold.errors import Conflict, Fault, Invalid, OwnedElsewhere, PoolUnknown, ResourceUnknown
 from leasehold.model import (
     PREPARE,
     PREPARE_AHEAD,
     Change,
     Inventory,
+    Opening,
     PoolSpec,
     ResourceSpec,
     ResourceState,
     StageName,
 )
-from leasehold.store import catalogue, events, limiters, matching, moves, outbox, specs
+from leasehold.store import catalogue, events, limiters, matching, moves, outbox, rules, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 
@@ -47,6 +49,9 @@ def apply(tx: Tx, file: Inventory, actor: str) -> list[Change]:
     tx.execute(delete(t.files).where(t.files.c.name == file.name))
     tx.execute(insert(t.files).values(name=file.name, digest=file_digest(file), applied_at=tx.now))
     limiters.set_sizes(tx, file.limits, file.name)
+    if catalogue.set_lab(tx, file.lab, file.name):
+        wanted = {ANY_POOL}
+        events.record(tx, "lab_changed", actor=actor, data={"file": file.name})
     for spec, _ in file.pools:
         _check_limiters(tx, spec)
         _prepare_ahead(tx, spec.name)
@@ -57,7 +62,8 @@ def apply(tx: Tx, file: Inventory, actor: str) -> list[Change]:
 def file_digest(file: Inventory) -> str:
     """The same for files that say the same."""
     pools = [[specs.to_json(spec), [asdict(r) for r in resources]] for spec, resources in file.pools]
-    return specs.digest([file.name, dict(file.limits), pools])
+    lab = [catalogue.lab_to_json(file.lab)] if file.lab else []
+    return specs.digest([file.name, dict(file.limits), pools, *lab])
 
 
 def _check_limiters(tx: Tx, spec: PoolSpec) -> None:
@@ -128,6 +134,12 @@ def resume(tx: Tx, pool: str, actor: str) -> None:
     _mark_pool(tx, pool, {"paused_reason": None, "paused_by": None, "paused_since": None})
     events.record(tx, "pool_resumed", pool=pool, actor=actor)
     matching.match(tx, {pool})
+
+
+def force_self_service(tx: Tx, pool: str | None, opening: Opening, reason: str, actor: str) -> None:
+    """Open self-service of a pool or of the lab, close it, or leave it to its rules; who waited for it is served."""
+    rules.force(tx, pool, opening, reason, actor)
+    matching.match(tx, {ANY_POOL})
 
 
 def _check_pool(tx: Tx, pool: str) -> Row[Any]:

@@ -33,6 +33,7 @@ from sqlalchemy import (
     update,
 )
 
+from leasehold import selfservice
 from leasehold.allocation import ANY_POOL
 from leasehold.model import Item, LeaseState
 from leasehold.store import catalogue, specs
@@ -64,6 +65,7 @@ class Waiting:
     duration: timedelta
     start_at: datetime | None = None
     passed: int = 0
+    self_service: bool = False
 
     @property
     def lane(self) -> int:
@@ -72,8 +74,9 @@ class Waiting:
 
     @cached_property
     def wishes(self) -> tuple[Item, ...]:
-        """What it still wants, in order."""
-        return tuple(self.items.values())
+        """What it still wants, in order; of self-service nothing that is not for that."""
+        wishes = tuple(self.items.values())
+        return selfservice.narrowed(wishes) if self.self_service else wishes
 
 
 def lane(owner: str, wishes: Iterable[Item], alone: str | None = None) -> int:
@@ -114,6 +117,12 @@ def leave(tx: Tx, lease: str) -> None:
     tx.write(_LEAVE, {"lease_": lease})
 
 
+def move(tx: Tx, one: Waiting, owner: str) -> None:
+    """Let a lease wait on, at its place, for another owner."""
+    leave(tx, one.lease)
+    enter(tx, replace(one, owner=owner))
+
+
 def note_passed(tx: Tx, passed: Mapping[str, int]) -> None:
     """Note how often leases were overtaken."""
     if passed:
@@ -133,6 +142,7 @@ _WAITING: Any = select(
     t.leases.c.principal,
     t.leases.c.state,
     t.leases.c.missing,
+    t.leases.c.self_service,
     specs.ITEMS_TEXT.label("wanted"),
 ).join(t.leases, t.leases.c.id == _Q.lease)
 
@@ -296,4 +306,5 @@ def _waiting(row: Row[Any]) -> Waiting:
         duration=timedelta(seconds=row.duration_s),
         start_at=row.start_at,
         passed=row.passed,
+        self_service=row.self_service,
     )

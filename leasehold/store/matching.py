@@ -21,6 +21,7 @@ from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 from leasehold.store.lanes import Waiting
 from leasehold.store.reservations import Promises
+from leasehold.store.rules import Rules
 from leasehold.store.shares import Excess, Shares
 from leasehold.store.stock import FreeStock
 
@@ -37,6 +38,9 @@ def match(tx: Tx, pools: set[str], freed: Collection[int] | None = None) -> None
     if known.has_quotas:
         # An owner who gave something back may have something else.
         freed = None
+    if known.has_shares:
+        # Self-service may be open again.
+        pools, freed = {ANY_POOL}, None
     again = facts.suspended(tx.connection) is None
     while again and (heads := lanes.heads(tx.connection, freed, known)):
         round_ = _Round(tx, heads, pools)
@@ -144,6 +148,7 @@ class _Round:
         self._newcomer = newcomer
         self._catalogue = catalogue.current(tx.connection)
         self._shares = Shares(tx.connection, self._catalogue.policies)
+        self._rules = Rules(tx.connection, self._catalogue)
         self._stock = FreeStock(tx.connection, self._catalogue, is_scarce=bool(heads))
         self._seen: dict[str, tuple[Waiting, Waiter, int]] = {}
         self.keeps_promises = False
@@ -170,6 +175,7 @@ class _Round:
             else:
                 _hand_over(self._tx, award, one)
                 self._shares.granted(one.owner)
+                self._rules.granted(award)
                 self.keeps_promises |= one.start_at is not None
         self._note_passes()
         return mine
@@ -180,7 +186,7 @@ class _Round:
 
     def choose(self, one: Waiting, held: Sequence[Want]) -> Sequence[Sequence[Candidate]] | None:
         """What a request could have beside what is held, if nobody else were served."""
-        if self._shares.excess(one) is not None or order.paused(one, self._catalogue) is not None:
+        if self._is_held_up(one):
             return None
         waiter = self._waiter(one, self._catalogue.pools(one.wishes))
         return allocation.choose(waiter, held, self._stock)
@@ -193,9 +199,9 @@ class _Round:
         excess = self._shares.excess(newcomer)
         if excess is not None:
             return Offer(excess=excess, shortage=f"over its quota: {excess.detail}")
-        paused = order.paused(newcomer, self._catalogue)
-        if paused is not None:
-            return Offer(shortage=paused)
+        obstacle = order.paused(newcomer, self._catalogue) or self._rules.closed(newcomer)
+        if obstacle is not None:
+            return Offer(shortage=obstacle)
         free = self._stock.free_for([Want(item=item) for item in newcomer.wishes])
         promised = self.promises.barring(newcomer)
         kept = f"; {len(promised)} promised to reservations before its end" if promised else ""
@@ -209,7 +215,7 @@ class _Round:
                 # Its owner was given something since.
                 heapq.heappush(self._line, self._place(one, place.shorter_than))
                 continue
-            if self._shares.excess(one) is not None or order.paused(one, self._catalogue) is not None:
+            if self._is_held_up(one):
                 # As it is for all of its owner's behind it, who want the same.
                 continue
             waiter = self._waiter(one, place.pools)
@@ -217,6 +223,14 @@ class _Round:
             if one is self._newcomer:
                 return
             self._follow(place, waiter)
+
+    def _is_held_up(self, one: Waiting) -> bool:
+        """Whether something else than what is free keeps it waiting."""
+        return (
+            self._shares.excess(one) is not None
+            or order.paused(one, self._catalogue) is not None
+            or self._rules.closed(one) is not None
+        )
 
     def _follow(self, place: _Place, waiter: Waiter) -> None:
         """Let the next of a lane into the line: the next of all, or one who may give back in time what is promised."""
@@ -233,10 +247,10 @@ class _Round:
         passes = self._passes(one, pools)
         waiter = Waiter(
             lease=one.lease,
-            items=one.wishes,
+            items=self._rules.wishes(one),
             passes=passes,
             is_blocked=self._newcomer is not None and one is not self._newcomer,
-            barred=self._shares.barred(one, pools),
+            barred=self._shares.barred(one, pools) | self._rules.barred(one, pools),
             promised=self.promises.barring(one),
         )
         self._seen[one.lease] = (one, waiter, passes)
@@ -328,7 +342,9 @@ def _hand_over(tx: Tx, award: Award, to: Waiting) -> None:
         events.record(tx, "lease_replaced", lease=award.lease, data=granting.granted_data(award.resources))
     leave(tx, award.lease, reserved=to.start_at is not None)
     grant = granting.grant(tx, to, award)
-    activation = holding.activation_at_once(tx, grant.claims, to.duration) if to.state is LeaseState.QUEUED else None
+    activation = None
+    if to.state is LeaseState.QUEUED:
+        activation = holding.activation_at_once(tx, grant.claims, to.duration, self_service=to.self_service)
     holding.change(tx, award.lease, {**values, **(activation.values if activation else {})})
     granting.record(tx, grant, ready=activation is not None)
     if activation is not None:

@@ -15,6 +15,7 @@ from leasehold.store import catalogue, diaries, lanes, order
 from leasehold.store.catalogue import Catalogue
 from leasehold.store.history import History
 from leasehold.store.lanes import Waiting
+from leasehold.store.rules import Rules
 from leasehold.store.shares import Shares
 
 FARTHEST = 100
@@ -33,6 +34,7 @@ class Line:
         self.now = now
         self.known = known
         self.shares = Shares(connection, self.known.policies)
+        self.rules = Rules(connection, self.known)
         self.history = History(connection, self.known.specs, of)
         self._connection = connection
 
@@ -40,7 +42,7 @@ class Line:
         """A lease as it is foretold: how long it will keep what it is given from others."""
         pools = self.known.pools(one.wishes)
         # Nobody knows when a paused pool lends again.
-        barred = {*self.shares.barred(one, pools), *self.known.paused}
+        barred = {*self.shares.barred(one, pools), *self.known.paused, *self.rules.barred(one, pools)}
         return Claimant(
             lease=one.lease,
             shape=catalogue.shape(one.wishes),
@@ -72,7 +74,11 @@ class Line:
 
     def is_held_up(self, one: Waiting) -> bool:
         """Whether something else than what is free keeps it waiting: nobody can foretell until when."""
-        return self.shares.excess(one) is not None or order.paused(one, self.known) is not None
+        return (
+            self.shares.excess(one) is not None
+            or order.paused(one, self.known) is not None
+            or self.rules.closed(one) is not None
+        )
 
     def foretell(
         self, waiting: Sequence[Waiting], also: Sequence[Item] = (), *, without: Collection[str] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,6 +14,7 @@ from leasehold import selector
 from leasehold.allocation import Candidate
 from leasehold.errors import LeaseUnknown, NotDelivered, PoolUnknown, ResourceUnknown
 from leasehold.model import (
+    FOR_SELF_SERVICE,
     OVER,
     Broken,
     Delivery,
@@ -32,6 +34,7 @@ from leasehold.ports import Availability, KnownRequest, LeaseFilter, Promise, Re
 from leasehold.store import catalogue, facts, lanes, matching, refused, specs
 from leasehold.store import tables as t
 from leasehold.store.explain import Explanations
+from leasehold.store.rules import Rules
 from leasehold.store.tables import LEASE_WIDE
 
 _LEASES = select(t.leases, t.heartbeats.c.by.label("heartbeat_by")).outerjoin(
@@ -155,6 +158,10 @@ def _lease(row: Row[Any], resources: tuple[LeasedResource, ...], place: QueuePla
         heartbeat_by=row.heartbeat_by,
         ended_at=row.ended_at,
         run_id=row.run_id,
+        ticket=row.ticket,
+        unverified=row.unverified,
+        self_service=row.self_service,
+        transfers=row.transfers,
     )
 
 
@@ -255,13 +262,22 @@ def resources(connection: Connection, wanted: ResourceFilter) -> list[Resource]:
 
 
 def available(
-    connection: Connection, wanted: ResourceFilter, now: datetime, duration: timedelta | None = None
+    connection: Connection,
+    wanted: ResourceFilter,
+    now: datetime,
+    duration: timedelta | None = None,
+    *,
+    self_service: bool = False,
 ) -> Availability:
     """What a request could have now of the resources that satisfy a filter, and when the next holder's time is over.
 
     What is promised before such a request would have given it back, as long as pools lend by default or for a
-    `duration`, is left out, and so is what is held for others.
+    `duration`, is left out, and so is what is held for others. With `self_service` it is what the rules leave to those
+    who are no operators.
     """
+    rules = Rules(connection, catalogue.current(connection)) if self_service else None
+    if rules is not None:
+        wanted = replace(wanted, conditions=(*wanted.conditions, selector.parse(FOR_SELF_SERVICE)))
     query, suits = _LISTED.where(~t.resources.c.draining), _Suits(wanted)
     if wanted.pool is not None:
         known(connection, wanted.pool)
@@ -271,6 +287,10 @@ def available(
     if paused := catalogue.current(connection).paused:
         paused = {row.pool: paused[row.pool] for row in suitable if row.pool in paused}
         free = [row for row in free if row.pool not in paused]
+    closed: tuple[str, ...] = ()
+    if rules is not None:
+        free, closed = _left_to_users(free, rules)
+        wanted = replace(wanted, limit=rules.shown(wanted.pool, wanted.limit))
     free, promised = _spare(connection, free, now, duration)
     holders = {row.holder for row in suitable if row.holder and row.offline_since is None}
     next_free_at = None
@@ -285,7 +305,22 @@ def available(
         paused=paused,
         resources=tuple(_resource(row) for row in free[: wanted.limit]),
         promised=promised[: wanted.limit],
+        closed=closed,
     )
+
+
+def _left_to_users(free: list[Any], rules: Rules) -> tuple[list[Any], tuple[str, ...]]:
+    """What of this is open to those who are no operators, and why the rest is not."""
+    shut = {pool: rules.of(None) or rules.of(pool) for pool in sorted({row.pool for row in free})}
+    left = [row for row in free if shut[row.pool] is None]
+    scarce = [(selector.parse(f"{path}__ne={value}"), why) for path, value, why in rules.scarce]
+    said = dict.fromkeys(why for why in shut.values() if why is not None)
+    for condition, why in scarce:
+        suits = _Suits(ResourceFilter(conditions=(condition,)))
+        open_ = [row for row in left if suits(row)]
+        if len(open_) < len(left):
+            left, said[why] = open_, None
+    return left, tuple(said)
 
 
 def _spare(

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from sqlalchemy import Connection, Text, bindparam, cast, insert, select
 
 from leasehold.messages import PlannedHook, PlannedStage
-from leasehold.model import PREPARE_AHEAD, Item, PoolSpec, Scope, StageName
+from leasehold.model import PREPARE_AHEAD, Hook, Item, PoolSpec, Scope, StageName
 from leasehold.store import tables as t
 from leasehold.store.engine import MEMO, Tx
 
@@ -95,16 +95,17 @@ def in_force(connection: Connection, pool: str) -> tuple[int, PoolSpec]:
 
 def plan(spec: PoolSpec, stages: Iterable[StageName], scope: Scope = Scope.RESOURCE) -> tuple[PlannedStage, ...]:
     """What of these stages the pool has hooks for that are run once for each resource, or once for a lease."""
-    planned = []
-    for stage in stages:
-        hooks = tuple(
-            PlannedHook(index=i, timeout_s=h.timeout.total_seconds(), attempts=h.attempts, limit=h.limit)
-            for i, h in enumerate(spec.stages.get(stage, ()))
-            if h.scope is scope
-        )
-        if hooks:
-            planned.append(PlannedStage(stage=stage, hooks=hooks))
-    return tuple(planned)
+    hooks = {stage: planned(spec.stages.get(stage, ()), scope) for stage in stages}
+    return tuple(PlannedStage(stage=stage, hooks=of) for stage, of in hooks.items() if of)
+
+
+def planned(hooks: Iterable[Hook], scope: Scope = Scope.RESOURCE) -> tuple[PlannedHook, ...]:
+    """What a workflow must know of those of these hooks that have a scope."""
+    return tuple(
+        PlannedHook(index=i, timeout_s=h.timeout.total_seconds(), attempts=h.attempts, limit=h.limit)
+        for i, h in enumerate(hooks)
+        if h.scope is scope
+    )
 
 
 def prepared_digest(spec: PoolSpec) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -13,10 +14,12 @@ from leasehold.messages import (
     AddResources,
     AdmitLease,
     Admitted,
+    AskHook,
     Blocked,
     BrokenInLease,
     Closed,
     CloseLease,
+    Consent,
     ExtendLease,
     GiveBack,
     Held,
@@ -27,19 +30,25 @@ from leasehold.messages import (
     Slot,
     TakeSlot,
     Tick,
+    Transfer,
+    Transferred,
 )
 from leasehold.model import (
     Change,
     Delivery,
     Event,
     Inventory,
+    Lab,
     Lease,
     LeaseState,
+    Opening,
+    Policy,
     Pool,
     PoolSpec,
     Resource,
     ResourceSpec,
     Run,
+    SelfService,
 )
 from leasehold.ports import (
     Answer,
@@ -53,11 +62,13 @@ from leasehold.ports import (
     Posted,
     ResourceFilter,
     RunFilter,
+    SelfServiceState,
 )
 from leasehold.store import (
     admission,
     answers,
     briefing,
+    catalogue,
     closing,
     deadlines,
     events,
@@ -70,7 +81,9 @@ from leasehold.store import (
     outbox,
     pruning,
     records,
+    rules,
     runs,
+    transfers,
     watching,
 )
 from leasehold.store import tables as t
@@ -106,7 +119,8 @@ class SqlStore:
 
     async def try_admission(self, order: AdmitLease) -> tuple[Admitted, Lease | None]:
         def work(tx: Tx) -> None:
-            admitted = admission.admit(tx, order, "")
+            # Hooks are not asked: they might open a ticket for what nobody requested.
+            admitted = admission.admit(tx, replace(order, consent=Consent()), "")
             lease = order.request.lease
             found = None
             if admitted.refusal is None:
@@ -177,6 +191,9 @@ class SqlStore:
         await self._write(closing.forget, workflow)
 
     # Hooks
+
+    async def brief_question(self, question: AskHook) -> Briefing:
+        return await self.database.read(briefing.of_request, question)
 
     async def brief(self, order: RunHook) -> Briefing:
         return await self.database.read(briefing.of, order)
@@ -253,6 +270,12 @@ class SqlStore:
     async def resume(self, pool: str, actor: str) -> None:
         await self._write(inventory.resume, pool, actor)
 
+    async def force_self_service(self, pool: str | None, opening: Opening, reason: str, actor: str) -> None:
+        await self._write(inventory.force_self_service, pool, opening, reason, actor)
+
+    async def transfer(self, order: Transfer) -> Transferred:
+        return await self._write(transfers.transfer, order)
+
     async def repair(self, pool: str, name: str, actor: str) -> None:
         await self._write(inventory.repair, pool, name, actor)
 
@@ -276,8 +299,22 @@ class SqlStore:
     async def resources(self, wanted: ResourceFilter) -> list[Resource]:
         return await self.database.read(records.resources, wanted)
 
-    async def available(self, wanted: ResourceFilter, duration: timedelta | None = None) -> Availability:
-        return await self._read_now(records.available, wanted, duration=duration)
+    async def available(
+        self, wanted: ResourceFilter, duration: timedelta | None = None, *, self_service: bool = False
+    ) -> Availability:
+        return await self._read_now(records.available, wanted, duration=duration, self_service=self_service)
+
+    async def self_service(self) -> list[SelfServiceState]:
+        return await self.database.read(rules.states)
+
+    async def lab(self) -> Lab:
+        return await self.database.read(lambda c: catalogue.current(c).lab or Lab())
+
+    async def policies(self) -> Mapping[str, Policy]:
+        return await self.database.read(lambda c: catalogue.current(c).policies)
+
+    async def rules(self) -> list[SelfService]:
+        return await self.database.read(lambda c: catalogue.current(c).rules)
 
     async def pools(self, name: str | None = None) -> list[Pool]:
         return await self.database.read(records.pools, name)

@@ -26,6 +26,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    false,
     text,
 )
 
@@ -212,6 +213,25 @@ leases = Table(
     _column("grace_until", Utc, nullable=True, comment="Expired, and until then it can be revived"),
     _column("start_at", Utc, nullable=True, comment="A reservation: granted then, and not before"),
     _column("wait_until", Utc, nullable=True, comment="It fails if it still waits then"),
+    _column("ticket", Text, nullable=True, comment="A URL that an admit hook gave it"),
+    _column(
+        "self_service",
+        Boolean,
+        server_default=false(),
+        comment="Requested by one who is no operator: the rules for self-service hold",
+    ),
+    _column(
+        "unverified",
+        Boolean,
+        server_default=false(),
+        comment="Requested without a token: the owner is what somebody said",
+    ),
+    _column(
+        "transfers",
+        Integer,
+        server_default="0",
+        comment="How often it got another owner: its token is a new one then",
+    ),
     _column("created_at", Utc),
     _column("granted_at", Utc, nullable=True),
     _column("active_at", Utc, nullable=True),
@@ -222,6 +242,8 @@ leases = Table(
 )
 Index("ix_leases_state_number", leases.c.state, leases.c.number)
 Index("ix_leases_owner_number", leases.c.owner, leases.c.number)
+TAKEN = "self_service AND ended_at IS NULL"
+Index("ix_leases_self_service", leases.c.owner, postgresql_where=text(TAKEN), sqlite_where=text(TAKEN))
 
 answers = Table(
     "answers",

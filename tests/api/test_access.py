@@ -83,6 +83,8 @@ ALLOWED: dict[str, set[str]] = {
         "admin", "admin here", "admin reading", "admin of the file",
     },
     "steer it": {"the lease", "owner", "owner here", *OPERATORS},
+    "transfer it": {"admin", "admin here", "admin of the file"},
+    "operate all": {"operator", "admin", "admin of the file"},
 }  # fmt: skip
 
 MATRIX: dict[str, str] = {
@@ -109,6 +111,10 @@ MATRIX: dict[str, str] = {
     "DELETE /v1/leases/{ref}/resources/{pool}/{name}": "steer it",
     "POST /v1/leases/{ref}/release": "steer it",
     "POST /v1/leases/{ref}/cancel": "steer it",
+    "POST /v1/leases/{ref}/transfer": "transfer it",
+    "GET /v1/self-service": "read",
+    "POST /v1/self-service": "operate all",
+    "POST /v1/pools/{pool}/self-service": "operate here",
     "PUT /v1/pools/{pool}/resources/{name}": "operate here",
     "DELETE /v1/pools/{pool}/resources/{name}": "operate here",
     "POST /v1/pools/{pool}/resources/{name}/offline": "operate here",
@@ -165,6 +171,9 @@ BODIES: dict[str, Json] = {
     "PUT /v1/pools/{pool}/resources/{name}": {},
     "POST /v1/pools/{pool}/resources/{name}/offline": {"reason": "test"},
     "POST /v1/pools/{pool}/pause": {"reason": "test"},
+    "POST /v1/leases/{ref}/transfer": {"owner": "olga"},
+    "POST /v1/self-service": {"opening": "auto", "reason": "test"},
+    "POST /v1/pools/{pool}/self-service": {"opening": "auto", "reason": "test"},
     "POST /v1/tokens": {"role": "user", "scopes": {"pools": ["HERE"]}},
     "POST /v1/users": {"name": "of-the-matrix", "password": "password of the matrix"},
     "POST /v1/users/{name}/password": {"password": "password of the matrix"},
@@ -382,7 +391,9 @@ def test_the_document_says_of_every_right_who_has_it(right: Right) -> None:
     cells = documented()[right.name]
     if isinstance(right, LeaseRight):
         cc = f"`{right.cc}`" if right.cc else "no"
-        assert cells[:4] == [f"`{right.owner}`", cc, f"`{right.role}`", "yes"]
+        if right.cc_may:
+            cc = f"where the policy's `cc_may` has `{right.cc_may}`: `{right.owner}`"
+        assert cells[:4] == [f"`{right.owner}`", cc, f"`{right.role}`", "yes" if right.lease_tokens else "no"]
     elif right.lease_tokens:
         assert cells[0] == "any token, that of a lease too"
     else:

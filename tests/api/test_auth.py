@@ -118,7 +118,8 @@ class TestTheTokenOfALease:
         async with caller(stack.app, lease["token"]) as holder:
             for ref in (lease["id"], str(lease["number"])):
                 for method, path in all_calls(stack):
-                    if path.startswith(OF_A_LEASE):
+                    # Only an admin gives it to somebody else.
+                    if path.startswith(OF_A_LEASE) and not path.endswith("/transfer"):
                         answer = await call(holder, method, path, ref)
                         assert answer.status_code not in {401, 403, 404}, fail(answer)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -344,19 +345,86 @@ class TestErrors:
             await lab.assignment(joe)
             refused(await ask(joe), 403, "Self scheduling limit reached: ")
 
-    async def test_a_limit_of_hosts_is_400(self, lab: QuadsLab) -> None:
-        hosts = await lab.hosts(3, policy={"per_lease": 2})
-        made = await lab.assignment()
-        answers = [await lab.add(made, host) for host in hosts]
+    async def test_a_limit_of_assignments_by_self_service_is_403(self, stack: Stack) -> None:
+        rule = {"per_owner": {"leases": 1}}
+        async with (
+            quads_lab(stack, self_service=rule) as lab,
+            lab.user("joe") as joe,
+            lab.user("o", "operator") as otto,
+        ):
+            await lab.assignment(joe)
+            answer = await ask(joe)
+            refused(answer, 403, "Self scheduling limit reached: ")
+            assert answer.json()["code"] == "limit_reached"
+            for _ in range(2):
+                assert (await lab.assignment(otto))["is_self_schedule"] is False
+
+    async def test_closed_self_service_is_403(self, stack: Stack) -> None:
+        async with quads_lab(stack, self_service={"enabled": False}) as lab, lab.user("joe") as joe:
+            answer = await ask(joe)
+            refused(answer, 403, "Service not enabled: ")
+            assert answer.json()["code"] == "self_service_closed"
+            assert (await joe.get("/api/v3/clouds/free")).json() == []
+            assert (await lab.http.get("/api/v3/clouds/free")).json() != []
+
+    @pytest.mark.parametrize(
+        "policy",
+        [
+            {"per_lease": 2},
+            {"per_owner": {"resources": 2}},
+            {"self_service": {"per_lease": 2}},
+            {"self_service": {"per_owner": {"resources": 2}}},
+        ],
+        ids=str,
+    )
+    async def test_a_limit_of_hosts_is_400(self, lab: QuadsLab, policy: Json) -> None:
+        hosts = await lab.hosts(3, policy=policy)
+        async with lab.user("joe") as joe:
+            made = await lab.assignment(joe)
+            answers = [await lab.add(made, host, joe) for host in hosts]
         assert [answer.status_code for answer in answers] == [201, 201, 400]
         refused(answers[2], 400, f"Cloud {made['cloud']['name']} has reached the maximum number of hosts: ")
+
+    async def test_closed_self_service_of_hosts_is_403(self, lab: QuadsLab) -> None:
+        (host,) = await lab.hosts(1, policy={"self_service": {"enabled": False}})
+        async with lab.user("joe") as joe:
+            made = await lab.assignment(joe)
+            refused(await lab.add(made, host, joe), 403, "Service not enabled: ")
+            assert host not in (await joe.get("/api/v3/available")).json()
 
     async def test_a_host_that_only_operators_lend(self, lab: QuadsLab) -> None:
         (host,) = await lab.hosts(1, {"self_service": False})
         async with lab.user("joe") as joe, lab.user("otto", "operator") as otto:
             made = await lab.assignment(joe)
-            refused(await lab.add(made, host, joe), 400, f"Host {host} is not allowed to self-schedule")
+            for http in (joe, otto):
+                refused(await lab.add(made, host, http), 400, f"Host {host} is not allowed to self-schedule")
+            made = await lab.assignment(otto)
             assert (await lab.add(made, host, otto)).status_code == 201
+
+
+class TestSelfService:
+    """What the rules leave to those who are no operators."""
+
+    async def test_so_many_hosts_are_listed_that_suit(self, lab: QuadsLab) -> None:
+        rule = {"self_service": {"show": 1}}
+        await lab.hosts(3, {"model": "R1"}, policy=rule)
+        wanted = await lab.hosts(1, {"model": f"R-{lab.naming.clouds}"})
+        async with lab.user("joe") as joe:
+            query = {"model": f"R-{lab.naming.clouds}", "can_self_schedule": "true"}
+            assert (await joe.get("/api/v3/available", params=query)).json() == wanted
+
+    async def test_hosts_are_kept_as_long_as_self_service_gives_them(self, lab: QuadsLab) -> None:
+        rule = {"default_duration": "2d", "max_duration": "3d"}
+        (host,) = await lab.hosts(1, policy={"default_duration": "5d", "self_service": rule})
+        async with lab.user("joe") as joe:
+            made = await lab.assignment(joe)
+            end = parsedate_to_datetime((await lab.add(made, host, joe)).json()["end"])
+        assert timedelta(days=1, hours=23) < end - datetime.now(UTC) < timedelta(days=2, seconds=1)
+
+    async def test_who_is_in_the_cc_may_end_it_where_the_policy_says_so(self, stack: Stack) -> None:
+        async with quads_lab(stack, cc_may=["release"]) as lab, lab.user("joe") as joe, lab.user("ann") as ann:
+            made = await lab.assignment(joe, cc_user="ann")
+            assert (await ann.post(f"/api/v3/assignments/terminate/{made['id']}/")).status_code == 200
 
 
 class TestOptions:
@@ -367,8 +435,9 @@ class TestOptions:
         (host,) = await lab.hosts(1, configure={"run": f'echo "$LEASEHOLD_PARAMS" > {told}'})
         made = await lab.assignment(qinq="1", ostype="rhel9.4", ticket=17, boot_order="director")
         await lab.add(made, host)
-        await lab.until_validated(made)
-        assert [part in told.read_text() for part in ('"qinq": 1', '"wipe": true', '"rhel9.4"', '"17"')] == [True] * 4
+        assert (await lab.until_validated(made))["ticket"] == "17"
+        params = json.loads(told.read_text())
+        assert params == {"qinq": 1, "wipe": True, "ostype": "rhel9.4", "boot_order": "director"}
 
     async def test_no_wipe_is_heeded_only_where_nobody_else_had_the_host(self, lab: QuadsLab) -> None:
         wiped = lab.stack.new_path()

@@ -36,7 +36,7 @@ async def test_no_waiting_queue(lab: QuadsLab) -> None:
 
 async def test_races_at_the_limit(stack: Stack) -> None:
     async with (
-        quads_lab(stack, clouds=20, per_owner={"leases": 2}, over_quota="refuse") as lab,
+        quads_lab(stack, clouds=20, self_service={"per_owner": {"leases": 2}}) as lab,
         lab.user("joe") as joe,
     ):
         answers = await asyncio.gather(*(ask(joe) for _ in range(8)))

@@ -11,10 +11,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
-from leasehold import allocation
+from leasehold import allocation, selfservice
 from leasehold.allocation import Candidate, Key, Want
 from leasehold.model import Item, Policy
-from leasehold.store import catalogue, lanes, matching, specs, stock
+from leasehold.store import catalogue, lanes, matching, rules, specs, stock
 from leasehold.store import tables as t
 from leasehold.store.history import History
 from leasehold.store.store import SqlStore
@@ -114,6 +114,9 @@ def _of_waiters(connection: Connection, now: datetime) -> list[str]:
         mine = list(policies.values()) if None in named else [p for pool, p in policies.items() if pool in named]
         if not named.isdisjoint(paused):
             continue
+        if row.self_service and (rules.forced(connection) or catalogue.current(connection).rules):
+            # Whether it is open to it is not looked at here.
+            continue
         # One whose reservation is due could begin a moment ago: its workflow wakes now.
         due = row.reserved_from is not None
         wants = [Want(item=item, barred=_promised_before(connection, row, named, now)) for item in items]
@@ -193,7 +196,8 @@ def _of_kinds(connection: Connection) -> list[str]:
 
 def _awaited(lease: Row[Any]) -> tuple[Item, ...]:
     wanted = specs.items_from_json(lease.wanted)
-    return wanted if lease.missing is None else tuple(lanes.missing(wanted, lease.missing).values())
+    awaited = wanted if lease.missing is None else tuple(lanes.missing(wanted, lease.missing).values())
+    return selfservice.narrowed(awaited) if lease.self_service else awaited
 
 
 def _of_heartbeats(connection: Connection, leases: dict[str, Row[Any]]) -> list[str]:

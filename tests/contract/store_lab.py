@@ -88,6 +88,8 @@ def request(
     start_at: datetime | None = None,
     queue_timeout: str | None = None,
     wait_for_supply: bool = False,
+    self_service: bool = False,
+    unverified: bool = False,
 ) -> SubmitLease:
     """A request whose digest is that of its own words."""
     return SubmitLease(
@@ -102,6 +104,8 @@ def request(
         start_at=start_at,
         queue_timeout=queue_timeout,
         wait_for_supply=wait_for_supply,
+        self_service=self_service,
+        unverified=unverified,
     )
 
 

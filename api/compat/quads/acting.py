@@ -13,9 +13,9 @@ from api.access import STEER, FoundLease, check_pools
 from api.auth import Principal
 from api.compat.quads.lab import Lab
 from api.compat.quads.records import Assignment
+from api.requesting import is_self_service
 from api.routes.leases import lease_id, repetition, submit
 from api.services import Services
-from leasehold.access import Role
 from leasehold.errors import (
     Conflict,
     Invalid,
@@ -24,11 +24,12 @@ from leasehold.errors import (
     NotFree,
     QuotaExceeded,
     Unavailable,
+    Unsatisfiable,
     from_code,
 )
 from leasehold.fields import Tag, Text
 from leasehold.messages import AddResources, AdmitLease, Steer, SubmitLease
-from leasehold.model import Item, Lease, LeaseState, Resource, ResourceState, StageName
+from leasehold.model import NOT_FOR_SELF_SERVICE, Item, Lease, LeaseState, Resource, ResourceState, StageName
 
 _WORDS = {"true": True, "y": True, "yes": True, "false": False, "n": False, "no": False, "": None, "none": None}
 """What QUADS takes for yes, no and nothing said, beside 1 and 0."""
@@ -77,7 +78,7 @@ class SelfAssignment(_Body):
     @property
     def params(self) -> dict[str, Any]:
         """What hooks are told of it."""
-        given = {"ostype": self.ostype, "boot_order": self.boot_order, "ticket": self.ticket}
+        given = {"ostype": self.ostype, "boot_order": self.boot_order}
         wipe = True if self.wipe is None else self.wipe
         return {"qinq": self.qinq or 0, "wipe": wipe, **{key: value for key, value in given.items() if value}}
 
@@ -106,6 +107,8 @@ async def request(body: SelfAssignment, caller: Principal, services: Services, k
         items=items,
         description=body.description,
         cc=tuple(dict.fromkeys(body.cc_user)),
+        self_service=is_self_service(caller, [item.pool for item in items]),
+        ticket=body.ticket,
     )
     if await services.store.request(wanted.lease) is None:
         await _try(wanted, body, lab)
@@ -187,10 +190,10 @@ async def add_host(
     if mine is None:
         raise LeaseUnknown(f"No active assignment for cloud: {cloud.name}")
     found = FoundLease(mine.lease)
-    STEER.check_found(found, caller)
+    await STEER.check_found(found, caller, services)
     host = await lab.host(str(body.hostname))
     check_pools(caller, [host.pool], "hostname", lease=found)
-    if host.properties.get("self_service") is False and not (caller.role and caller.role.reaches(Role.OPERATOR)):
+    if mine.lease.self_service and NOT_FOR_SELF_SERVICE.items() <= host.properties.items():
         raise NotFree(f"Host {host.name} is not allowed to self-schedule")
     addition = AddResources(
         items=(_item(host, mine),),
@@ -216,7 +219,8 @@ def _item(host: Resource, of: Assignment) -> Item:
 
 def _of_a_host(error: LeaseholdError, cloud: str) -> LeaseholdError:
     """Why an assignment does not get a host, in QUADS's words and then in ours."""
-    if isinstance(error, NotFree):
+    if isinstance(error, NotFree | Unsatisfiable):
+        # What it has itself is not to be had at all.
         return NotFree(f"Host is not available for the specified date range: {error.detail}")
     if error.code in {QuotaExceeded.code, "limit_reached"}:
         # A limit of hosts is 400 to QUADS's client, that of assignments 403.

@@ -14,7 +14,7 @@ from leasehold.selector import Condition
 
 _OPERATORS = ("ne", "lt", "lte", "gt", "gte", "like", "ilike", "in")
 _TRUE = frozenset({"true", "y", "yes", "1"})
-_NULL = "null"
+NULL = "null"
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def _condition(key: str, value: str, fields: Fields) -> Condition:
         raise BadFilter(f"Too many arguments: {path}")
     if not fields.has(path):
         raise BadFilter(f"{key} is not a valid field.")
-    if path[0] in fields.flags and value != _NULL:
+    if path[0] in fields.flags and value != NULL:
         value = "true" if value.lower() in _TRUE else "false"
     return selector.parse(f"{name}{operator}{op if operator else ''}={value}")
 
@@ -77,7 +77,7 @@ def satisfies(wanted: Sequence[Condition], record: Record) -> bool:
             named[key] = record[key]["name"]
     if isinstance(record.get("vlan"), Mapping):
         named["vlan"] = record["vlan"]["vlan_id"]
-    nulls = [one for one in wanted if one.value == _NULL and one.op in {"eq", "ne"}]
+    nulls = [one for one in wanted if one.value == NULL and one.op in {"eq", "ne"}]
     if any(bool(selector.values(one.path, named)) is (one.op == "eq") for one in nulls):
         return False
     return selector.satisfies([one for one in wanted if one not in nulls], named)

@@ -6,12 +6,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
+from api.auth import Principal
 from api.compat.quads import records
+from api.compat.quads.filters import NULL
 from api.compat.quads.naming import Naming
 from api.compat.quads.records import Assignment, Record
+from api.requesting import is_self_service
 from leasehold.errors import Invalid, PoolUnknown, ResourceUnknown
 from leasehold.model import LeaseState, Resource
 from leasehold.ports import LeaseFilter, ResourceFilter, Store
+from leasehold.quads import DESCRIBED, PARTS
+from leasehold.selector import Condition
 
 _ALL = 1_000_000
 _PAGE = 1000
@@ -62,10 +67,23 @@ class Lab:
         except ResourceUnknown:
             raise ResourceUnknown(f"Vlan not found: {name}") from None
 
-    async def free(self, pool: str | None = None, lasts: timedelta | None = None) -> list[Resource]:
-        """What a request could have now of a pool, or of all hosts, for so long or as long as is usual."""
+    async def free(
+        self,
+        caller: Principal,
+        pool: str | None = None,
+        *,
+        lasts: timedelta | None = None,
+        wanted: Sequence[Condition] = (),
+    ) -> list[Resource]:
+        """What a caller could have now of a pool, or of all hosts, for so long or as long as is usual.
+
+        All that it returns of hosts satisfies what of `wanted` is about their properties.
+        """
+        of_properties = tuple(one for one in wanted if one.path[0] in (*DESCRIBED, *PARTS) and one.value != NULL)
+        asked = ResourceFilter(pool=pool, conditions=of_properties, limit=_ALL)
+        bound = is_self_service(caller, [pool])
         try:
-            found = (await self.store.available(ResourceFilter(pool=pool, limit=_ALL), lasts)).resources
+            found = (await self.store.available(asked, lasts, self_service=bound)).resources
         except PoolUnknown:
             return []
         return sorted((r for r in found if pool is not None or self.naming.is_host(r.pool)), key=lambda r: r.name)

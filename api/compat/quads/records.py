@@ -14,7 +14,7 @@ from email.utils import format_datetime
 from typing import Any
 
 from api.compat.quads.naming import Naming
-from leasehold.model import OVER, Lease, LeasedResource, LeaseState, Resource, StageName
+from leasehold.model import NOT_FOR_SELF_SERVICE, OVER, Lease, LeasedResource, LeaseState, Resource, StageName
 from leasehold.quads import DESCRIBED, PARTS, VLAN
 
 Record = dict[str, Any]
@@ -115,13 +115,13 @@ def assignment(one: Assignment) -> Record:
         "created_at": time(one.lease.created_at),
         "description": one.lease.description,
         "id": one.number,
-        "is_self_schedule": True,
+        "is_self_schedule": one.lease.self_service,
         "notification": _notification(one),
         "ostype": options.get("ostype"),
         "owner": short(one.lease.owner),
         "provisioned": one.provisioned,
         "qinq": options.get("qinq", 0),
-        "ticket": options.get("ticket"),
+        "ticket": one.lease.ticket,
         "validated": one.validated,
         "vlan_id": None,
         "wipe": options.get("wipe", True),
@@ -167,7 +167,7 @@ def host(resource: Resource, holder: Assignment | None, naming: Naming) -> Recor
         **{part: _parts(part, properties.get(part), mine) for part in PARTS},
         "broken": resource.broken is not None or resource.offline is not None,
         "build": ready,
-        "can_self_schedule": properties.get("self_service") is not False,
+        "can_self_schedule": not NOT_FOR_SELF_SERVICE.items() <= properties.items(),
         "cloud": place,
         "cloud_id": place["id"],
         "created_at": None,
@@ -239,6 +239,6 @@ def summary(name: str, holder: Assignment | None, count: int) -> Record:
         "name": name,
         "owner": short(holder.lease.owner) if holder else "",
         "provisioned": holder is not None and holder.provisioned,
-        "ticket": holder.options.get("ticket", "") if holder else "",
+        "ticket": (holder.lease.ticket or "") if holder else "",
         "validated": holder is not None and holder.validated,
     }

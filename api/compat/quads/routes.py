@@ -9,7 +9,7 @@ from typing import Annotated
 from fastapi import Depends, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 
-from api.access import READ, REQUEST, STEER, Caller, Found, allow, guarded
+from api.access import END, READ, REQUEST_KNOWN, Caller, Found, allow, guarded
 from api.compat.quads import acting, filters, records
 from api.compat.quads.acting import NewSchedule, SelfAssignment
 from api.compat.quads.answers import FAILURES, QuadsRoute
@@ -76,21 +76,23 @@ async def show_host(hostname: str, lab: There) -> Response:
 @router.get("/available")
 @allow(READ)
 async def list_available(
-    request: Request, lab: There, start: Plain | None = None, end: Plain | None = None
+    request: Request, caller: Caller, lab: There, start: Plain | None = None, end: Plain | None = None
 ) -> Response:
     """List the names of the hosts that could be had now, and kept until `end`; the other parameters are filters."""
     lasts = _span(start, end)
     wanted = filters.conditions(_query(request, "start", "end"), filters.HOST)
     await _check_clouds(request, lab)
-    shown = lab.shown(await lab.free(lasts=lasts), ())
+    shown = lab.shown(await lab.free(caller, lasts=lasts, wanted=wanted), ())
     return JSONResponse([one["name"] for one in shown if filters.satisfies(wanted, one)])
 
 
 @router.get("/available/{hostname}")
 @allow(READ)
-async def show_available(hostname: str, lab: There, start: Plain | None = None, end: Plain | None = None) -> Response:
+async def show_available(
+    hostname: str, caller: Caller, lab: There, start: Plain | None = None, end: Plain | None = None
+) -> Response:
     """Say whether a host could be had now, and kept until `end`: `"True"` or `"False"`, as a text."""
-    free = {host.name for host in await lab.free(lasts=_span(start, end))}
+    free = {host.name for host in await lab.free(caller, lasts=_span(start, end))}
     return JSONResponse({hostname: str(hostname in free)})
 
 
@@ -140,18 +142,18 @@ async def list_clouds(request: Request, lab: There) -> Response:
 
 @router.get("/clouds/free")
 @allow(READ)
-async def list_free_clouds(lab: There) -> Response:
+async def list_free_clouds(caller: Caller, lab: There) -> Response:
     """List the environments that could be had now."""
-    free = await lab.free(lab.naming.clouds)
+    free = await lab.free(caller, lab.naming.clouds)
     return JSONResponse([records.cloud(one.name, one.epoch) for one in free if one.name != lab.naming.spare])
 
 
 @router.get("/clouds/summary")
 @allow(READ)
-async def summarize_clouds(lab: There) -> Response:
+async def summarize_clouds(caller: Caller, lab: There) -> Response:
     """List environments with who has them, and how many hosts are in them."""
     holders = {one.cloud.name: one for one in await lab.active()}
-    rows = [records.summary(lab.naming.spare, None, len(await lab.free()))]
+    rows = [records.summary(lab.naming.spare, None, len(await lab.free(caller)))]
     for cloud in await lab.clouds():
         if cloud.name != lab.naming.spare:
             holder = holders.get(cloud.name)
@@ -168,9 +170,9 @@ async def list_vlans(lab: There) -> Response:
 
 @router.get("/vlans/free")
 @allow(READ)
-async def list_free_vlans(lab: There) -> Response:
+async def list_free_vlans(caller: Caller, lab: There) -> Response:
     """List the VLANs that could be had now."""
-    return JSONResponse([records.vlan(one.name, one.properties) for one in await lab.free(lab.naming.vlans)])
+    return JSONResponse([records.vlan(one.name, one.properties) for one in await lab.free(caller, lab.naming.vlans)])
 
 
 @router.get("/vlans/{vlan}")
@@ -227,7 +229,7 @@ async def _assignment(ref: str, lab: Lab) -> Assignment:
 
 
 @router.post("/assignments/self", status_code=201)
-@allow(REQUEST)
+@allow(REQUEST_KNOWN)
 async def request_assignment(body: SelfAssignment, caller: Caller, service: Service, key: Key = None) -> Response:
     """Lend an environment, the one that is named or any that is free; its hosts are added one by one.
 
@@ -237,7 +239,7 @@ async def request_assignment(body: SelfAssignment, caller: Caller, service: Serv
 
 
 @router.post("/assignments/terminate/{ref}")
-@allow(STEER)
+@allow(END)
 async def terminate_assignment(found: Found, caller: Caller, lab: There, service: Service) -> Response:
     """Give an assignment back, with all its hosts; one that is over stays so."""
     mine = None if found.record is None else Assignment.of(found.record, lab.naming)
@@ -253,7 +255,7 @@ async def terminate_assignment(found: Found, caller: Caller, lab: There, service
 
 
 @router.post("/schedules", status_code=201)
-@allow(REQUEST)
+@allow(REQUEST_KNOWN)
 async def add_schedule(body: NewSchedule, caller: Caller, service: Service, key: Key = None) -> Response:
     """Give an environment a host, at once or not at all; it is prepared while the others go on."""
     grown, host = await acting.add_host(body, caller, service, key)
