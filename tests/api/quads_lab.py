@@ -14,6 +14,7 @@ from fastapi import FastAPI
 
 from api.app import create_app
 from api.compat.quads.naming import Naming
+from api.gateway import Gateway
 from tests.api.stack import PATIENCE_S, Json, Stack, caller, fail
 
 
@@ -84,13 +85,16 @@ def vlan(tag: int) -> Json:
 
 
 @asynccontextmanager
-async def quads_lab(stack: Stack, clouds: int = 3, **policy: Any) -> AsyncIterator[QuadsLab]:
-    """A lab with so many environments, of a pool with this policy, and two VLANs."""
+async def quads_lab(
+    stack: Stack, clouds: int = 3, *, admit: Json | None = None, gateway: Gateway | None = None, **policy: Any
+) -> AsyncIterator[QuadsLab]:
+    """A lab with so many environments, of a pool with this policy and hook, and two VLANs."""
     ours = uuid.uuid4().hex[:8]
     naming = Naming(clouds=f"cloud-{ours}", vlans=f"vlan-{ours}")
     names = [{"name": f"cloud{n:02}"} for n in range(2, 2 + clouds)]
-    await put(stack.http, {"name": naming.clouds, "resources": names, "policy": policy})
+    hooks = {} if admit is None else {"admit": admit}
+    await put(stack.http, {"name": naming.clouds, "resources": names, "policy": policy, **hooks})
     await put(stack.http, {"name": naming.vlans, "resources": [vlan(620), vlan(621)]})
-    app = create_app(replace(stack.services, quads=naming))
+    app = create_app(replace(stack.services, quads=naming, gateway=gateway or stack.services.gateway))
     async with caller(app) as http:
         yield QuadsLab(stack, app, naming, http)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -12,8 +13,10 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from api.gateway import Gateway
 from tests.api.quads_lab import QuadsLab, ask, put, quads_lab
 from tests.api.stack import PATIENCE_S, Json, Stack, caller, fail
+from worker.wiring import build_worker
 
 NVME = {
     "model": "R640",
@@ -437,7 +440,7 @@ class TestOptions:
         await lab.add(made, host)
         assert (await lab.until_validated(made))["ticket"] == "17"
         params = json.loads(told.read_text())
-        assert params == {"qinq": 1, "wipe": True, "ostype": "rhel9.4", "boot_order": "director"}
+        assert params == {"qinq": 1, "wipe": True, "ostype": "rhel9.4", "boot_order": "director", "ticket": "17"}
 
     async def test_no_wipe_is_heeded_only_where_nobody_else_had_the_host(self, lab: QuadsLab) -> None:
         wiped = lab.stack.new_path()
@@ -475,3 +478,45 @@ async def test_a_host_that_two_pools_have_is_asked_for_by_neither(lab: QuadsLab)
     pool = f"{host.partition('-')[0]}x"
     await put(lab.stack.http, {"name": pool, "resources": [{"name": host}]})
     refused(await lab.http.get(f"/api/v3/hosts/{host}"), 400, f"Host {host} is in several pools")
+
+
+class TestDecidingLate:
+    """What decides of a request may take longer than a call of Temporal."""
+
+    def says(self, answer: Json) -> Json:
+        return {"run": f"echo '{json.dumps(answer)}'"}
+
+    async def test_a_slow_admit_hook_is_waited_for(self, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("api.gateway.ANSWER_WITHIN_S", 0.2)
+        gate = stack.gate("""echo '{"ticket": "https://tickets.test/42"}'""")
+        async with quads_lab(stack, admit=gate.hook) as lab:
+            asking = asyncio.create_task(ask(lab.http, ticket="LAB-1"))
+            await stack.until(gate.reached)
+            gate.open()
+            answer = await asking
+            assert (answer.status_code, answer.json()["ticket"]) == (201, "https://tickets.test/42"), fail(answer)
+
+    async def test_its_refusal_is_told(self, stack: Stack) -> None:
+        async with quads_lab(stack, admit=self.says({"refuse": "no change on Fridays"})) as lab:
+            answer = await ask(lab.http)
+            assert (answer.status_code, answer.json()["code"]) == (403, "request_refused"), fail(answer)
+            assert "no change on Fridays" in answer.json()["message"]
+
+    async def test_without_a_worker_nothing_is_left_behind(self, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("api.gateway.ANSWER_WITHIN_S", 0.2)
+        monkeypatch.setattr("api.compat.quads.acting.DECIDED_WITHIN_S", 0.2)
+        queue = f"nobody-{uuid.uuid4().hex}"
+        async with quads_lab(stack, gateway=Gateway(stack.temporal, queue)) as lab:
+            answer = await ask(lab.http, key="once")
+            assert (answer.status_code, answer.json()["code"]) == (503, "unavailable"), fail(answer)
+            assert answer.headers["Retry-After"]
+            worker = build_worker(stack.temporal, stack.services.store, stack.services.logs, {}, task_queue=queue)
+            async with worker, asyncio.timeout(PATIENCE_S):
+                while not (leases := await self.ended(lab)):
+                    await asyncio.sleep(0.02)
+        assert [lease["outcome"] for lease in leases] == ["cancelled"]
+
+    async def ended(self, lab: QuadsLab) -> list[Json]:
+        query = {"owner": "admin", "state": "ended", "limit": "1000"}
+        found = (await lab.http.get("/v1/leases", params=query)).json()["items"]
+        return [lease for lease in found if lease["items"][0]["pool"] == lab.naming.clouds]

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
+from api import errors
 from api.access import STEER, FoundLease, check_pools
 from api.auth import Principal
 from api.compat.quads.lab import Lab
@@ -30,6 +31,9 @@ from leasehold.errors import (
 from leasehold.fields import Tag, Text
 from leasehold.messages import AddResources, AdmitLease, Steer, SubmitLease
 from leasehold.model import NOT_FOR_SELF_SERVICE, Item, Lease, LeaseState, Resource, ResourceState, StageName
+
+DECIDED_WITHIN_S = 30.0
+"""How long an `admit` hook, or a worker that is about to come, may take."""
 
 _WORDS = {"true": True, "y": True, "yes": True, "false": False, "n": False, "no": False, "": None, "none": None}
 """What QUADS takes for yes, no and nothing said, beside 1 and 0."""
@@ -78,7 +82,7 @@ class SelfAssignment(_Body):
     @property
     def params(self) -> dict[str, Any]:
         """What hooks are told of it."""
-        given = {"ostype": self.ostype, "boot_order": self.boot_order}
+        given = {"ostype": self.ostype, "boot_order": self.boot_order, "ticket": self.ticket}
         wipe = True if self.wipe is None else self.wipe
         return {"qinq": self.qinq or 0, "wipe": wipe, **{key: value for key, value in given.items() if value}}
 
@@ -108,12 +112,14 @@ async def request(body: SelfAssignment, caller: Principal, services: Services, k
         description=body.description,
         cc=tuple(dict.fromkeys(body.cc_user)),
         self_service=is_self_service(caller, [item.pool for item in items]),
-        ticket=body.ticket,
     )
-    if await services.store.request(wanted.lease) is None:
-        await _try(wanted, body, lab)
-    await submit(wanted, services, repeatable=key is not None)
-    lease = await _granted(wanted, caller, services)
+    try:
+        if await services.store.request(wanted.lease) is None:
+            await _try(wanted, body, lab)
+        await submit(wanted, services, repeatable=key is not None)
+        lease = await _granted(wanted, caller, services)
+    except LeaseholdError as error:
+        raise _in_their_words(error) from None
     found = Assignment.of(lease, lab.naming)
     if found is None:
         raise await _not_free(body, lab, lease)
@@ -140,23 +146,28 @@ async def _try(wanted: SubmitLease, body: SelfAssignment, lab: Lab) -> None:
         raise NotFree("No free clouds available")
     admitted, lease = await lab.store.try_admission(AdmitLease(request=wanted, age_s=0))
     if admitted.refusal is not None:
-        raise _in_their_words(from_code(admitted.refusal.code, admitted.refusal.detail, admitted.refusal.faults))
+        raise from_code(admitted.refusal.code, admitted.refusal.detail, admitted.refusal.faults)
     assert lease is not None
     if lease.state is LeaseState.QUEUED:
         raise await _not_free(body, lab, lease)
 
 
 async def _granted(wanted: SubmitLease, caller: Principal, services: Services) -> Lease:
-    """The lease of a request that came through; one that waits, because another was faster, is ended."""
-    try:
-        lease = await services.store.lease(wanted.lease)
-    except LeaseUnknown:
-        lease = None
-    if lease is not None and lease.state is not LeaseState.QUEUED:
-        return lease
-    await services.gateway.cancel(wanted.lease, Steer(actor=caller.name, reason="nothing was free at once"))
-    if lease is None:
+    """The lease of a request, once that is decided; one that waits, because another was faster, is ended."""
+
+    async def decided() -> bool:
+        return await services.store.state(wanted.lease) is not None
+
+    await services.news.until(wanted.lease, decided, DECIDED_WITHIN_S)
+    known = await services.store.request(wanted.lease)
+    if known is None:
+        await services.gateway.cancel(wanted.lease, Steer(actor=caller.name, reason="not decided in time"))
         raise Unavailable("no worker answers: try again")
+    if known.refusal is not None:
+        raise errors.refusal(known.refusal)
+    lease = await services.store.lease(wanted.lease)
+    if lease.state is LeaseState.QUEUED:
+        await services.gateway.cancel(wanted.lease, Steer(actor=caller.name, reason="nothing was free at once"))
     return lease
 
 

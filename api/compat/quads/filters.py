@@ -29,7 +29,7 @@ class Fields:
         """Whether there is such a field."""
         if len(path) == 1:
             return path[0] in self.plain or path[0] in self.flags
-        return path[1] in (*self.parts.get(path[0], ()), *(("id", "host_id") if path[0] in self.parts else ()))
+        return path[1] in self.parts.get(path[0], ())
 
 
 HOST = Fields(

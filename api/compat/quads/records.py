@@ -98,6 +98,12 @@ class Assignment:
         """What it was asked for with."""
         return self.lease.items[self.cloud.item].params
 
+    @property
+    def ticket(self) -> str | None:
+        """The URL that an `admit` hook gave it, or what it was asked for with."""
+        named: str | None = self.options.get("ticket")
+        return self.lease.ticket or named
+
 
 def _is_provisioned(host: LeasedResource) -> bool:
     return host.state == "ready" or (host.state == "preparing" and host.stage in _PROVISIONED)
@@ -121,7 +127,7 @@ def assignment(one: Assignment) -> Record:
         "owner": short(one.lease.owner),
         "provisioned": one.provisioned,
         "qinq": options.get("qinq", 0),
-        "ticket": one.lease.ticket,
+        "ticket": one.ticket,
         "validated": one.validated,
         "vlan_id": None,
         "wipe": options.get("wipe", True),
@@ -239,6 +245,6 @@ def summary(name: str, holder: Assignment | None, count: int) -> Record:
         "name": name,
         "owner": short(holder.lease.owner) if holder else "",
         "provisioned": holder is not None and holder.provisioned,
-        "ticket": (holder.lease.ticket or "") if holder else "",
+        "ticket": (holder.ticket or "") if holder else "",
         "validated": holder is not None and holder.validated,
     }
