@@ -13,6 +13,7 @@ from quads_lib.exceptions import APIBadRequest, APINotFound
 
 from leasehold.client import Client
 from tests.e2e.lab import until
+from tests.e2e.test_secrets import check_files, check_histories, check_processes
 from tests.stack import COMMAND_WITHIN_S, LEASEHOLD, ROOT, Stack
 from tests.unit.quads_answers import ANSWERS
 
@@ -136,6 +137,17 @@ def test_a_logout_of_the_published_client_ends_its_token(quads: Stack, monkeypat
     assert again.get_hosts()["status_code"] == 401
     with QuadsApi("", "", quads.url, api_token=quads.token) as admin:
         assert isinstance(admin.get_hosts(), list)
+
+
+def test_a_password_and_the_token_it_opens_are_nowhere(quads: Stack, client: QuadsApi) -> None:
+    assert client.token
+    made = client.create_self_assignment({"description": "upgrade"})
+    check_processes(PASSWORD)
+    for secret in (PASSWORD, client.token):
+        check_files(quads, secret, kept=False)
+    with quads.client() as admin:
+        lease = admin.lease(str(made["id"]))
+        check_histories(quads, client.token, lease["id"], "cloud", recyclings=0)
 
 
 SCRIPT = r"""
