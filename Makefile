@@ -5,10 +5,10 @@ BIN := .venv/bin
 ARGS ?=
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help setup demo up test check bench kills machine chaos lock clean temporal test-server boskos
+.PHONY: help setup demo up test check bench simulate kills machine chaos lock clean temporal test-server boskos
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: .venv/ready temporal test-server ## install everything into .venv and .tools; quick when it is there
 
@@ -31,6 +31,9 @@ check: .venv/ready ## style, types, import rules, and the description of the con
 
 bench: .venv/ready temporal boskos ## measure, beside the targets, for some minutes; a part of it with ARGS="sqlite reading"
 	@$(BIN)/python -m tests.bench $(ARGS)
+
+simulate: .venv/ready temporal ## 75 hosts, three leases of 25 at once, in virtual time; with a picture; ARGS=--help
+	@$(BIN)/python -m tests.simulation $(ARGS)
 
 kills: .venv/ready temporal ## kill -9 at every commit that the service makes, one after the other; some minutes
 	@$(BIN)/python -m tests tests/e2e/test_kills.py -m long $(ARGS)

@@ -9,7 +9,7 @@ from typing import Any
 from temporalio import activity
 
 from activities.allocate import as_failure
-from activities.stages import beating
+from activities.heartbeat import heartbeats
 from leasehold.errors import Duplicate, LeaseholdError, RequestRefused, Unavailable
 from leasehold.messages import AskHook, Consent, HookConsent, Refusal
 from leasehold.model import ADMIT
@@ -31,7 +31,7 @@ class Admitting:
     async def ask(self, question: AskHook) -> HookConsent:
         """Ask one hook once; that it fails is a result, not an error."""
         try:
-            async with beating():
+            async with heartbeats():
                 return await self._ask(question)
         except LeaseholdError as error:
             raise as_failure(error) from None

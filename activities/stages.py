@@ -5,20 +5,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 
 from temporalio import activity
 
 from activities.allocate import as_failure
+from activities.heartbeat import heartbeats
 from leasehold.errors import LeaseholdError, Unavailable
 from leasehold.messages import HookReport, RunHook
 from leasehold.model import SECRET_STAGES, StageName
 from leasehold.ports import Begun, Driver, HookCall, LogStore, Place, Store
-
-HEARTBEAT = timedelta(seconds=2)
-"""How often a running hook reports that it is alive, which is also how soon it learns that it is cancelled."""
 
 RECORD_WITHIN = timedelta(seconds=5)
 """How long a hook that was stopped waits for the database: whoever stopped it waits too."""
@@ -74,7 +72,7 @@ class Stages:
     async def _run(self, order: RunHook) -> HookReport:
         """Run one hook once; its failure is a result, not an error."""
         try:
-            async with beating():
+            async with heartbeats():
                 return await self._run_fenced(order)
         except LeaseholdError as error:
             raise as_failure(error) from None
@@ -151,20 +149,3 @@ class _Log:
             stream=stream,
             data=data,
         )
-
-
-@asynccontextmanager
-async def beating() -> AsyncIterator[None]:
-    """Tell Temporal that this activity is alive, for as long as the block runs."""
-
-    async def beat() -> None:
-        # A short hook is over before its first heartbeat is due.
-        while True:
-            await asyncio.sleep(HEARTBEAT.total_seconds())
-            activity.heartbeat()
-
-    beating = asyncio.create_task(beat())
-    try:
-        yield
-    finally:
-        beating.cancel()

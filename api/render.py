@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import quote
 
 from leasehold import durations
 from leasehold.access import Scopes, Token, User
+from leasehold.links import workflow_link
 from leasehold.messages import SubmitLease
 from leasehold.model import (
     Alert,
@@ -22,7 +22,9 @@ from leasehold.model import (
     Item,
     Lease,
     Offline,
+    Opening,
     Paused,
+    Policy,
     Pool,
     PoolSpec,
     QueuePlace,
@@ -32,7 +34,6 @@ from leasehold.model import (
     SelfService,
 )
 from leasehold.ports import Availability, SelfServiceState
-from leasehold.weekly import Weekly
 
 
 def time(value: datetime | None) -> str | None:
@@ -44,7 +45,7 @@ class Leases:
     """Leases, with their links into Temporal's UI."""
 
     def __init__(self, ui: str, namespace: str) -> None:
-        self._workflows = f"{ui}/namespaces/{namespace}/workflows"
+        self._ui, self._namespace = ui, namespace
 
     def lease(self, lease: Lease) -> dict[str, Any]:
         """A lease as the API shows it."""
@@ -103,7 +104,7 @@ class Leases:
         }
 
     def _url(self, lease: str, run_id: str) -> str:
-        return f"{self._workflows}/{quote(lease, safe='')}/{run_id}/history"
+        return workflow_link(self._ui, self._namespace, lease, run_id)
 
 
 def queue(place: QueuePlace) -> dict[str, Any]:
@@ -198,16 +199,16 @@ def pool(pool: Pool) -> dict[str, Any]:
 
 def spec(spec: PoolSpec) -> dict[str, Any]:
     """A pool's settings as they would be written in its file."""
-    policy = spec.policy
     return {
         "name": spec.name,
         "description": spec.description,
         "priority": spec.priority,
         "folder": spec.folder,
         "site": spec.site,
-        "policy": {**{k: _plain(v) for k, v in vars(policy).items()}, "on_release": policy.after_release},
+        "policy": _policy(spec.policy),
         "stages": {stage: [_hook(h) for h in hooks] for stage, hooks in spec.stages.items()},
         "admit": [_hook(h) for h in spec.admit],
+        "notices": {name: asdict(channel) for name, channel in spec.notices.items()},
     }
 
 
@@ -222,16 +223,38 @@ def _hook(hook: Hook) -> dict[str, Any]:
     }
 
 
+def _policy(policy: Policy) -> dict[str, Any]:
+    plain = {name: _plain(value) for name, value in vars(policy).items() if name != "deadlines"}
+    return {
+        **plain,
+        "on_release": policy.after_release,
+        "auto_extend_free": _share(policy.auto_extend_free),
+        "self_service": _rule(policy.self_service) if policy.self_service else None,
+    }
+
+
+def _rule(rule: SelfService) -> dict[str, Any]:
+    plain = {name: _plain(value) for name, value in vars(rule).items() if name not in {"free", "free_by"}}
+    by = {path: _share(share) for path, share in rule.free_by.items()}
+    weekly = rule.deadline
+    return {
+        **plain,
+        "enabled": rule.enabled if rule.enabled is Opening.AUTO else rule.enabled is Opening.ON,
+        "open_when": {"free": _share(rule.free), "free_by": by},
+        "deadline": {"day": weekly.day, "at": f"{weekly.at:%H:%M}", "zone": weekly.zone} if weekly else None,
+    }
+
+
+def _share(share: float) -> str:
+    return f"{share:.0%}"
+
+
 def _plain(value: Any) -> Any:
-    """Durations and times of the week as people write them, alone or in a list, quotas and rules."""
+    """Durations as people write them, alone or in a list, and quotas."""
     if isinstance(value, tuple):
         return [_plain(one) for one in value]
     if isinstance(value, Quota):
         return asdict(value)
-    if isinstance(value, SelfService):
-        return {name: _plain(one) for name, one in vars(value).items()}
-    if isinstance(value, Weekly):
-        return str(value)
     return durations.render(value) if isinstance(value, timedelta) else value
 
 

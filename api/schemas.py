@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -149,6 +149,9 @@ class LeaseBody(Strict):
     )
     owner: UserName | None = Field(
         default=None, description="Only without a token, where that is allowed: who it is for. A token says it itself"
+    )
+    notify: Literal[False] | Annotated[list[Tag], Field(max_length=50)] = Field(
+        default=[], description="Who else is told of it, as in cc; false: no person is"
     )
 
     def check_filters(self) -> None:

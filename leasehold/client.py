@@ -12,7 +12,7 @@ import math
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
-from typing import Any, Self, cast
+from typing import Any, Literal, Self, cast
 from uuid import uuid4
 
 import httpx
@@ -86,6 +86,7 @@ class Client:
         start_at: str | None = None,
         queue_timeout: str | None = None,
         wait_for_supply: bool = False,
+        notify: Sequence[str] | Literal[False] = (),
         idempotency_key: str | None = None,
         wait: str | None = None,
         timeout: timedelta | None = None,
@@ -94,7 +95,8 @@ class Client:
 
         The same `idempotency_key` never makes a second lease; without one, each call has its own. With `heartbeat` (a
         duration) the lease is lost when no `heartbeat` comes for so long, beginning with this call. With `start_at` (a
-        time) it is a reservation; with `queue_timeout` (a duration) it fails when it has waited so long.
+        time) it is a reservation; with `queue_timeout` (a duration) it fails when it has waited so long. `notify` names
+        who else is told what happens to it; False: no person is.
         """
         body = _request(
             items,
@@ -106,6 +108,7 @@ class Client:
             start_at=start_at,
             queue_timeout=queue_timeout,
             wait_for_supply=wait_for_supply or None,
+            notify=_notify(notify),
         )
         return cast(
             Lease,
@@ -120,10 +123,17 @@ class Client:
         )
 
     def try_submit(
-        self, items: Sequence[ItemRequest], *, cc: Sequence[str] = (), wait_for_supply: bool = False, **asked: Any
+        self,
+        items: Sequence[ItemRequest],
+        *,
+        cc: Sequence[str] = (),
+        wait_for_supply: bool = False,
+        notify: Sequence[str] | Literal[False] = (),
+        **asked: Any,
     ) -> Lease:
         """Say what would come of the same request to `submit`, without making it: the lease has no id and no number."""
-        body = _request(items, cc=list(cc) or None, wait_for_supply=wait_for_supply or None, **asked)
+        told = {"cc": list(cc) or None, "notify": _notify(notify)}
+        body = _request(items, wait_for_supply=wait_for_supply or None, **told, **asked)
         params = [("dry_run", "true")]
         return cast(Lease, self._wire.call("POST", "leases", json=body, params=params, repeatable=True))
 
@@ -471,6 +481,10 @@ class Client:
 def _request(items: Sequence[ItemRequest], **fields: Any) -> dict[str, Any]:
     """The body of a request, without what is not said."""
     return {"items": list(items), **{name: value for name, value in fields.items() if value is not None}}
+
+
+def _notify(notify: Sequence[str] | Literal[False]) -> list[str] | bool | None:
+    return False if notify is False else list(notify) or None
 
 
 def _texts(numbers: Mapping[str, int | None]) -> dict[str, str | None]:

@@ -53,6 +53,8 @@ from leasehold.model import (
     SelfService,
     StageName,
 )
+from leasehold.notice_file import ChannelFile, ChannelName
+from leasehold.redfish_hook import RedfishFile
 from leasehold.weekly import Weekly
 
 Command = Annotated[
@@ -63,21 +65,27 @@ Command = Annotated[
 
 _MOST_VALUES, _DEEPEST = 2_000_000, 100
 _LONGEST_REASON = 500
+_NO_FOLDER = "a relative path needs the key folder"
 
 
 _LEASE_WIDE = frozenset(PREPARE) - {StageName.WIPE}
 """Stages that can be run once for a whole lease."""
 
 
-class HookFile(Strict):
-    """A hook: a command on the worker (`run`), or a request over HTTP (`http`)."""
+_DRIVERS = ("run", "http", "redfish")
+"""The keys that say what a hook does, and how."""
 
-    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [driver]} for driver in ("run", "http")]})
+
+class HookFile(Strict):
+    """A hook: a command on the worker (`run`), a request over HTTP (`http`), or steps of a BMC (`redfish`)."""
+
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [driver]} for driver in _DRIVERS]})
 
     run: Command | None = Field(
         default=None, description="A line for /bin/sh, or a list of arguments that no shell sees"
     )
     http: HttpFile | None = Field(default=None, description="A request to a server")
+    redfish: RedfishFile | None = Field(default=None, description="What a BMC does with its machine")
     timeout: Duration = Field(
         default=timedelta(minutes=30), description="Then the whole process group is killed, or the request given up"
     )
@@ -89,8 +97,8 @@ class HookFile(Strict):
 
     @model_validator(mode="after")
     def _one_driver(self) -> Self:
-        if (self.run is None) == (self.http is None):
-            raise PydanticCustomError("one_driver", "a hook needs run or http, and only one of them")
+        if sum(getattr(self, driver) is not None for driver in _DRIVERS) != 1:
+            raise PydanticCustomError("one_driver", "a hook needs run, http or redfish, and only one of them")
         return self
 
     def hook(self) -> Hook:
@@ -98,13 +106,16 @@ class HookFile(Strict):
         common = Hook(timeout=self.timeout, attempts=self.attempts, scope=self.scope, limit=self.limit)
         if self.http is not None:
             return replace(common, driver="http", settings=self.http.settings())
+        if self.redfish is not None:
+            return replace(common, driver="redfish", settings=self.redfish.settings())
         return replace(common, run=tuple(self.run) if isinstance(self.run, list) else self.run or "")
 
     @property
     def relative(self) -> bool:
         """Whether it names a program or a file by a path that depends on the folder."""
-        if self.http is not None:
-            return self.http.relative
+        elsewhere = self.http or self.redfish
+        if elsewhere is not None:
+            return elsewhere.relative
         assert self.run is not None
         words = self.run.split() if isinstance(self.run, str) else self.run
         return bool(words) and "/" in words[0] and not PurePosixPath(words[0]).is_absolute()
@@ -318,6 +329,9 @@ class PoolFile(Strict):
     release: Stage | None = None
     priority: int = Field(default=0, ge=-(2**31), lt=2**31, description="Lower is cheaper, and goes first")
     policy: PolicyFile = PolicyFile()
+    notices: dict[ChannelName, ChannelFile | None] = Field(
+        default={}, max_length=100, description="Channels beside the file's, or in the place of one; null: not this one"
+    )
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
@@ -338,8 +352,9 @@ class PoolFile(Strict):
                 found[name] = tuple(hooks)
         return found
 
-    def spec(self, folder: str | None) -> PoolSpec:
-        """The pool it describes, its hooks starting in `folder`."""
+    def spec(self, folder: str | None, notices: Mapping[str, ChannelFile]) -> PoolSpec:
+        """The pool it describes, its hooks starting in `folder`, with the channels of its file."""
+        channels = {**notices, **self.notices}
         return PoolSpec(
             name=self.name,
             description=self.description,
@@ -349,6 +364,7 @@ class PoolFile(Strict):
             stages={name: tuple(h.hook() for h in hooks) for name, hooks in self.stages().items()},
             policy=self.policy.policy(),
             admit=tuple(h.hook() for h in self.admit or ()),
+            notices={name: one.channel(folder) for name, one in channels.items() if one is not None},
         )
 
 
@@ -361,6 +377,9 @@ class PoolsFile(Strict):
         default={}, max_length=1000, description="Named limiters, shared by all pools, with how many slots each has"
     )
     lab: LabFile | None = Field(default=None, description="What holds for all pools together; one file says it")
+    notices: dict[ChannelName, ChannelFile] = Field(
+        default={}, max_length=100, description="Over what people are told of their leases, in each of its pools"
+    )
     pools: list[PoolFile]
 
     @model_validator(mode="after")
@@ -430,7 +449,7 @@ def inventory(file: PoolsFile, folder: str | None = None) -> Inventory:
     folder = file.folder or folder
     if folder is None:
         _check_no_relative(file)
-    pools = tuple((p.spec(folder), tuple(r.spec() for r in p.resources)) for p in file.pools)
+    pools = tuple((p.spec(folder, file.notices), tuple(r.spec() for r in p.resources)) for p in file.pools)
     lab = file.lab.lab() if file.lab else None
     return Inventory(name=file.name, limits=file.limits, lab=lab, pools=pools)
 
@@ -452,10 +471,18 @@ def _check_size(plain: object) -> None:
 
 def _check_no_relative(file: PoolsFile) -> None:
     faults = [
-        Fault(path=f"pools[{i}].{stage}", code="folder_missing", detail="a relative path needs the key folder")
+        Fault(path=f"pools[{i}].{stage}", code="folder_missing", detail=_NO_FOLDER)
         for i, pool in enumerate(file.pools)
         for stage, hooks in [*pool.stages().items(), (ADMIT, pool.admit or ())]
         if any(hook.relative for hook in hooks)
+    ]
+    channels: list[tuple[str, ChannelFile | None]] = [(f"notices.{name}", one) for name, one in file.notices.items()]
+    for i, pool in enumerate(file.pools):
+        channels += [(f"pools[{i}].notices.{name}", one) for name, one in pool.notices.items()]
+    faults += [
+        Fault(path=f"{place}.url_file", code="folder_missing", detail=_NO_FOLDER)
+        for place, channel in channels
+        if channel is not None and channel.relative
     ]
     if faults:
         raise Invalid(faults[0].detail, faults)

@@ -3,40 +3,27 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, PlainValidator, field_serializer, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_serializer, model_validator
 from pydantic_core import PydanticCustomError
 
 from leasehold import durations, templates
 from leasehold.fields import Duration, Strict, plain_json, storable
+from leasehold.hook_fields import CALL, FilePath, Template, Verify, compiles
 
-VARIABLES = frozenset({"lease", "resource", "stage", "attempt", "files"})
+VARIABLES = CALL | {"files"}
 """What every template can use."""
 
 ANSWER = frozenset({"status", "headers", "json", "text"})
 """What those can use besides that come after an answer, and are about it."""
 
-LONGEST = 8192
-"""In characters, of a URL, a header or an expression, before it is filled in."""
-
 _HEADER = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,128}")
 _NOT_YOURS = {"connection", "content-length", "expect", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade"}
 _VARIABLE = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
-
-
-def _compiles(compile: Callable[[str, frozenset[str]], object], names: frozenset[str]) -> AfterValidator:
-    def check(source: str) -> str:
-        try:
-            compile(source, names)
-        except templates.BadTemplate as error:
-            raise PydanticCustomError("template", "{reason}", {"reason": str(error)}) from None
-        return source
-
-    return AfterValidator(check)
 
 
 def _strings_compile(value: Any) -> Any:
@@ -77,13 +64,6 @@ def _files(files: dict[str, str]) -> dict[str, str]:
     return files
 
 
-def _verify(value: Any) -> bool | str:
-    if isinstance(value, bool) or (isinstance(value, str) and 0 < len(value) <= 4096):
-        return value if isinstance(value, bool) else storable(value)
-    raise PydanticCustomError("verify", "must be true, false, or the path of a file with certificates")
-
-
-Template = Annotated[str, Field(max_length=LONGEST), AfterValidator(storable)]
 LongText = Annotated[str, Field(max_length=templates.LONGEST), AfterValidator(storable)]
 Status = Annotated[int, Field(ge=100, le=599)]
 Statuses = Annotated[
@@ -98,12 +78,12 @@ Statuses = Annotated[
 class UntilFile(Strict):
     """What to wait for after the request."""
 
-    url: Annotated[Template, _compiles(templates.url_template, VARIABLES | ANSWER)] | None = Field(
+    url: Annotated[Template, compiles(templates.url_template, VARIABLES | ANSWER)] | None = Field(
         default=None, description="What to GET; the request's own URL if not given"
     )
     every: Duration = Field(default=timedelta(seconds=5), description="From one answer to the next request")
     expect: Statuses | None = Field(default=None, description="The status or statuses to expect; any 2xx if not given")
-    holds: Annotated[Template, _compiles(templates.expression, VARIABLES | ANSWER)] = Field(
+    holds: Annotated[Template, compiles(templates.expression, VARIABLES | ANSWER)] = Field(
         description="The expression that must become true, over status, headers, json and text of the answer"
     )
 
@@ -115,30 +95,28 @@ class UntilFile(Strict):
 class HttpFile(Strict):
     """A request, each string of which is a template."""
 
-    url: Annotated[Template, _compiles(templates.url_template, VARIABLES)] = Field(
+    url: Annotated[Template, compiles(templates.url_template, VARIABLES)] = Field(
         description="http:// or https://, a host, and more"
     )
     method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] | None = Field(
         default=None, description="GET if not given, or POST where there is a body"
     )
     headers: Annotated[
-        dict[str, Annotated[Template, _compiles(templates.text_template, VARIABLES)]],
+        dict[str, Annotated[Template, compiles(templates.text_template, VARIABLES)]],
         Field(max_length=50),
         AfterValidator(_headers),
     ] = Field(default={}, description="Sent with the request and with what `until` asks")
     json_: Annotated[Any, AfterValidator(plain_json), AfterValidator(_strings_compile)] = Field(
         default=None, alias="json", description="The body as JSON, whose strings are templates"
     )
-    body: Annotated[LongText, _compiles(templates.text_template, VARIABLES)] | None = Field(
+    body: Annotated[LongText, compiles(templates.text_template, VARIABLES)] | None = Field(
         default=None, description="The body as text"
     )
     expect: Statuses | None = Field(default=None, description="The status or statuses to expect; any 2xx if not given")
     until: UntilFile | None = None
-    verify: Annotated[bool | str, PlainValidator(_verify, json_schema_input_type=bool | str)] = Field(
-        default=True, description="Whether to check the server's certificate; or a file with those to trust"
-    )
+    verify: Verify = True
     files: Annotated[
-        dict[str, Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(storable)]],
+        dict[str, FilePath],
         Field(max_length=20),
         AfterValidator(_files),
     ] = Field(default={}, description="Files on the worker, such as tokens; templates see their content")

@@ -7,6 +7,7 @@ they wrote them; computed ones are seconds, in fields that end in `_s`.
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from leasehold.channels import NoticeKind
 from leasehold.errors import Fault
 from leasehold.model import Item, LeaseState, Outcome
 
@@ -33,6 +34,8 @@ class SubmitLease:
     unverified: bool = False
     """Requested without a token: the owner is what somebody said."""
     ticket: str | None = None
+    notify: tuple[str, ...] | None = ()
+    """Who is told of it beside owner and `cc`; None: no person is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -407,6 +410,48 @@ class Recycled:
     lease: str
     claim: Claim
     broken: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Notice:
+    """Something that happened to a lease of which people are told; `id` is its workflow's.
+
+    `actor` and `reason` are those of its event; `expires_at` is the end of which a warning warns.
+    """
+
+    id: str
+    lease: str
+    kind: NoticeKind
+    at: datetime
+    actor: str | None = None
+    reason: str | None = None
+    expires_at: datetime | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Letter:
+    """A notice over one channel to one address; `to` is None where the channel itself says to whom."""
+
+    channel: str
+    to: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SendLetter:
+    """A letter on its way, for the nth time."""
+
+    notice: Notice
+    letter: Letter
+    attempt: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class LetterLost:
+    """A letter that could not be sent, and is not tried again."""
+
+    notice: Notice
+    letter: Letter
+    reason: str
 
 
 @dataclass(frozen=True, kw_only=True)

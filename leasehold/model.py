@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
+from leasehold.channels import Channel
 from leasehold.errors import IllegalTransition
 from leasehold.weekly import Weekly
 
@@ -301,6 +302,8 @@ class PoolSpec:
     policy: Policy = Policy()
     admit: tuple[Hook, ...] = ()
     """Asked about each request that may be served from it, before it is admitted."""
+    notices: Mapping[str, Channel] = field(default_factory=dict)
+    """Over what people are told of leases of it, by the names of the channels."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from leasehold.access import Credential, NewToken, Role, Token, TokenPage, User, UserPage
+from leasehold.channels import Channel
 from leasehold.healing import ClosePass, DeadRecycling, Identity, Mark, Opened, PassReport
 from leasehold.messages import (
     AddResources,
@@ -24,10 +25,14 @@ from leasehold.messages import (
     Held,
     HeldResource,
     HookReport,
+    Letter,
+    LetterLost,
+    Notice,
     Recycled,
     RecycleResource,
     Refusal,
     RunHook,
+    SendLetter,
     Slot,
     TakeSlot,
     Tick,
@@ -287,11 +292,39 @@ class Begun:
 
 @dataclass(frozen=True, kw_only=True)
 class Posted:
-    """One undelivered message: `recycle` is set where it starts a recycling; otherwise it signals the lease."""
+    """One undelivered message: it starts the recycling or the notice that is set; otherwise it signals the lease."""
 
     id: int
     lease: str
-    recycle: RecycleResource | None
+    recycle: RecycleResource | None = None
+    notice: Notice | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Writing:
+    """What a letter is written from, and the channel that it is sent over; all as it is `now`."""
+
+    notice: Notice
+    letter: Letter
+    channel: Channel
+    lease: Lease
+    now: datetime
+
+
+class NotSent(Exception):
+    """A letter was not sent, for this reason, which quotes no secret; `is_final` where trying again is for nothing."""
+
+    def __init__(self, reason: str, *, is_final: bool = False) -> None:
+        super().__init__(reason)
+        self.is_final = is_final
+
+
+class Sender(Protocol):
+    """Sends letters."""
+
+    async def send(self, writing: Writing) -> None:
+        """Write a letter and send it; raises `NotSent`."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -485,6 +518,22 @@ class Store(Protocol):
 
     async def outbox_delivered(self, ids: list[int]) -> None:
         """Mark messages as delivered."""
+        ...
+
+    async def letters(self, notice: Notice) -> tuple[Letter, ...]:
+        """To whom a notice goes over which channel."""
+        ...
+
+    async def writing(self, order: SendLetter) -> Writing | None:
+        """What a letter is written from; None where there is no use in it any more."""
+        ...
+
+    async def letter_lost(self, order: LetterLost) -> None:
+        """Record that somebody could not be told."""
+        ...
+
+    async def channel_trouble(self, channel: str, reason: str | None) -> None:
+        """Have an alert stand while nothing comes through a channel; None: something has."""
         ...
 
     async def outbox_posted(self, timeout_s: float) -> None:

@@ -48,24 +48,47 @@ def closed(rule: SelfService, forced: Forced | None, capacity: Capacity, where: 
     return None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Scarce:
+    """Resources of a pool, or of all (None), that have a property in common and of which too little is free: `why`."""
+
+    pool: str | None
+    path: str
+    value: str
+    why: str
+
+    @property
+    def without(self) -> str:
+        """The filter that leaves them out."""
+        return f"{self.path}__ne={self.value}"
+
+    def concerns(self, pool: str | None) -> bool:
+        """Whether something of a pool, or of any pool (None), may be one of them."""
+        return self.pool is None or pool is None or self.pool == pool
+
+
 def scarce(
-    rule: SelfService, forced: Forced | None, by_value: Mapping[str, Mapping[str, Capacity]]
-) -> list[tuple[str, str, str]]:
-    """Of which values of which properties too little is free, each with why: `(model, R640, …)`."""
+    rule: SelfService, forced: Forced | None, pool: str | None, by_value: Mapping[str, Mapping[str, Capacity]]
+) -> list[Scarce]:
+    """Of which values of which properties too little is free, of a pool or of all."""
     if rule.enabled is not Opening.AUTO or (forced is not None and forced.opening is Opening.ON):
         return []
     return [
-        (path, value, f"of {path}={value} less than {share:.0%} is free: {capacity}")
+        Scarce(pool=pool, path=path, value=value, why=f"of {path}={value} less than {share:.0%} is free: {capacity}")
         for path, share in rule.free_by.items()
         for value, capacity in sorted(by_value.get(path, {}).items())
         if capacity.is_below(share)
     ]
 
 
-def narrowed(items: Iterable[Item], scarce: Sequence[tuple[str, str]] = ()) -> tuple[Item, ...]:
+def narrowed(items: Iterable[Item], scarce: Sequence[Scarce] = ()) -> tuple[Item, ...]:
     """Items as those may have them who are no operators: nothing that is not for them, nothing of what is scarce."""
-    filters = (FOR_SELF_SERVICE, *(f"{path}__ne={value}" for path, value in scarce))
-    return tuple(replace(item, match=(*item.match, *(f for f in filters if f not in item.match))) for item in items)
+
+    def one(item: Item) -> Item:
+        filters = (FOR_SELF_SERVICE, *(few.without for few in scarce if few.concerns(item.pool)))
+        return replace(item, match=(*item.match, *(text for text in filters if text not in item.match)))
+
+    return tuple(map(one, items))
 
 
 def terms(policy: Policy, rules: Iterable[SelfService]) -> Policy:

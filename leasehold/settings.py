@@ -48,6 +48,7 @@ class Settings(BaseSettings):
     api_host: str = "127.0.0.1"
     api_port: int = Field(default=8700, ge=1, le=65535)
     temporal_port: int = Field(default=7233, ge=1, le=65535)
+    public_url: str | None = Field(default=None, pattern=r"^https?://[^\s?#]+$")
     sweep_every: Span = timedelta(minutes=1)
     sweep_grace: Span = timedelta(seconds=40)
     quads_clouds: str = CLOUDS
@@ -71,6 +72,11 @@ class Settings(BaseSettings):
     def log_url(self) -> str:
         """Where the output of hooks is."""
         return self.logs_url or f"sqlite:///{self.folder / 'logs.db'}"
+
+    @property
+    def people_url(self) -> str:
+        """The address of the API for people's browsers and commands, without a slash at the end."""
+        return (self.public_url or f"http://127.0.0.1:{self.api_port}").rstrip("/")
 
     @property
     def temporal_ui(self) -> str:

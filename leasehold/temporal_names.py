@@ -7,3 +7,8 @@ TASK_QUEUE = "leasehold"
 def site_queue(site: str) -> str:
     """The task queue of the hooks of one site."""
     return f"site:{site}"
+
+
+def notice_queue(queue: str) -> str:
+    """The task queue of the letters of those whose workflows are on `queue`."""
+    return f"{queue}-notices"

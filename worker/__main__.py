@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import logging
 import signal
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
 from functools import partial
@@ -17,12 +18,15 @@ from temporalio.client import Client
 from temporalio.service import RPCError
 from temporalio.worker import Worker
 
+from activities.channels.sender import ChannelSender
 from activities.drivers.command import CommandDriver
 from activities.drivers.http import HttpDriver
 from activities.drivers.place import place_of
+from activities.drivers.redfish import RedfishDriver
 from leasehold import config, process
 from leasehold.errors import LeaseholdError
 from leasehold.healing import SweepOrder
+from leasehold.links import Links
 from leasehold.ports import Driver
 from leasehold.settings import Settings
 from leasehold.store.inventory import file_digest
@@ -31,7 +35,7 @@ from leasehold.store.store import SqlStore
 from leasehold.temporal import TASK_QUEUE, connect
 from worker import schedule
 from worker.relay import Relay
-from worker.wiring import build_site_worker, build_worker
+from worker.wiring import build_notice_worker, build_site_worker, build_worker
 
 log = logging.getLogger("worker")
 
@@ -56,10 +60,14 @@ async def run(settings: Settings, site: str | None = None) -> None:
         locks = settings.folder / "locks"
         place = place_of(locks)
         async with CommandDriver(lock_folder=locks, kill_grace=KILL_GRACE) as command:
-            drivers: dict[str, Driver] = {"command": command, "http": HttpDriver(locks, KILL_GRACE)}
+            drivers: dict[str, Driver] = {
+                "command": command,
+                "http": HttpDriver(locks, KILL_GRACE),
+                "redfish": RedfishDriver(locks, KILL_GRACE),
+            }
             if site is not None:
                 worker = build_site_worker(client, store, logs, drivers, site, place=place)
-                await _work(worker, stopped, f"working for site {site}")
+                await _work([worker], stopped, f"working for site {site}")
                 return
             order = SweepOrder(grace_s=settings.sweep_grace.total_seconds())
             beside = [
@@ -67,7 +75,9 @@ async def run(settings: Settings, site: str | None = None) -> None:
                 asyncio.create_task(schedule.keep(client, TASK_QUEUE, settings.sweep_every, order)),
             ]
             worker = build_worker(client, store, logs, drivers, place=place, build=settings.build)
-            await _work(worker, stopped, "working")
+            links = Links(api=settings.people_url, ui=settings.temporal_ui, namespace=client.namespace)
+            post = build_notice_worker(client, store, ChannelSender(links))
+            await _work([worker, post], stopped, "working")
             for task in beside:
                 task.cancel()
                 with suppress(asyncio.CancelledError):
@@ -77,19 +87,20 @@ async def run(settings: Settings, site: str | None = None) -> None:
         logs.close()
 
 
-async def _work(worker: Worker, stopped: asyncio.Event, doing: str) -> None:
+async def _work(workers: Sequence[Worker], stopped: asyncio.Event, doing: str) -> None:
     """Work until stopped, and then until what was begun is done, or for as long as a service manager waits.
 
     Ends the process where a step cannot be written down: others will do it, and hooks die with their worker.
     """
     async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(worker.run())
+        for worker in workers:
+            tasks.create_task(worker.run())
         log.info(doing)
         await stopped.wait()
         log.info("stopping")
         try:
             async with asyncio.timeout(STOPPED_WITHIN.total_seconds()):
-                await worker.shutdown()
+                await asyncio.gather(*(worker.shutdown() for worker in workers))
         except TimeoutError:
             log.warning("stopping with steps that could not be written down: they are done by another worker, or later")
             process.leave(0)

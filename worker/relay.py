@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 
 from temporalio.client import Client, WorkflowHandle
 from temporalio.common import SearchAttributePair, TypedSearchAttributes, WorkflowIDReusePolicy
@@ -15,10 +16,11 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from leasehold.errors import LeaseUnknown
-from leasehold.messages import CloseLease, Refusal, recycle_id
+from leasehold.messages import CloseLease, Notice, RecycleResource, Refusal, recycle_id
 from leasehold.model import OVER, Outcome
 from leasehold.ports import Posted, Store
 from workflows.lease import LEASE_POOL, LeaseWorkflow
+from workflows.notice import NoticeWorkflow
 from workflows.recycle import RecycleWorkflow
 
 log = logging.getLogger(__name__)
@@ -89,9 +91,12 @@ class Relay:
     async def _deliver(self, posted: Posted) -> str | None:
         """Deliver a message; return why it could not be."""
         try:
-            if posted.recycle is None:
+            if posted.recycle is not None:
+                await self._recycle(posted.recycle)
+            elif posted.notice is not None:
+                await self._tell(posted.notice)
+            else:
                 return await self._signal(posted.lease)
-            await self._start(posted)
         except RPCError as error:
             log.warning("lease %s: not delivered yet: %s", posted.lease, error)
             return f"Temporal does not answer ({error.status.name.lower()}: {error.message})"
@@ -133,11 +138,9 @@ class Relay:
         except LeaseUnknown:
             await self._store.forget(order.lease)
 
-    async def _start(self, posted: Posted) -> None:
-        order = posted.recycle
-        assert order is not None
+    async def _recycle(self, order: RecycleResource) -> None:
         claim = order.claim
-        try:
+        with suppress(WorkflowAlreadyStartedError):
             await self._client.start_workflow(
                 RecycleWorkflow.run,
                 order,
@@ -145,7 +148,16 @@ class Relay:
                 task_queue=self._task_queue,
                 id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
                 search_attributes=TypedSearchAttributes([SearchAttributePair(LEASE_POOL, claim.pool)]),
-                static_summary=f"Recycle {claim.pool}/{claim.resource} after lease {posted.lease}",
+                static_summary=f"Recycle {claim.pool}/{claim.resource} after lease {order.lease}",
             )
-        except WorkflowAlreadyStartedError:
-            return
+
+    async def _tell(self, notice: Notice) -> None:
+        with suppress(WorkflowAlreadyStartedError):
+            await self._client.start_workflow(
+                NoticeWorkflow.run,
+                notice,
+                id=notice.id,
+                task_queue=self._task_queue,
+                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
+                static_summary=f"Tell that lease {notice.lease} is {notice.kind}",
+            )

@@ -17,18 +17,23 @@ from temporalio.worker import (
 
 from activities.admitting import Admitting
 from activities.allocate import Allocation
+from activities.heartbeat import HEARTBEAT
+from activities.notify import Notices, Post
 from activities.reconcile import Reconcile
-from activities.stages import HEARTBEAT, Stages
+from activities.stages import Stages
 from activities.sweep import Sweep
-from leasehold.ports import Driver, LogStore, Place, Store
-from leasehold.temporal import DEPLOYMENT, TASK_QUEUE, site_queue
+from leasehold.ports import Driver, LogStore, Place, Sender, Store
+from leasehold.temporal import DEPLOYMENT, TASK_QUEUE, notice_queue, site_queue
 from worker.census import TemporalWorkflows
 from workflows.lease import LeaseWorkflow
+from workflows.notice import NoticeWorkflow
 from workflows.recycle import RecycleWorkflow
 from workflows.sweep import ReconcileWorkflow, SweepWorkflow
 
 GRACEFUL_SHUTDOWN = timedelta(seconds=3)
 MOST_HOOKS = 200
+MOST_LETTERS = 20
+"""How many letters are on their way at once: channels that hang cost no more than this."""
 POLLS = 20
 """Requests for tasks of each kind that wait at the server, half of those for workflows for new leases.
 
@@ -58,11 +63,12 @@ def build_worker(
     allocation, stages = Allocation(store), Stages(store, logs, drivers, place)
     known = TemporalWorkflows(client, task_queue)
     admitting = Admitting(store, logs, drivers)
+    notices = Notices(store)
     sweep, reconcile = Sweep(store, logs, known), Reconcile(store, known)
     return Worker(
         client,
         task_queue=task_queue,
-        workflows=[LeaseWorkflow, RecycleWorkflow, SweepWorkflow, ReconcileWorkflow],
+        workflows=[LeaseWorkflow, RecycleWorkflow, NoticeWorkflow, SweepWorkflow, ReconcileWorkflow],
         activities=[
             allocation.admit,
             allocation.read_grants,
@@ -83,6 +89,8 @@ def build_worker(
             allocation.finish_recycling,
             *stages.all,
             admitting.ask,
+            notices.address_notice,
+            notices.give_up_letter,
             sweep.open,
             sweep.survey,
             sweep.heal,
@@ -112,6 +120,31 @@ def _deployment(build: str | None) -> WorkerDeploymentConfig | None:
         version=WorkerDeploymentVersion(deployment_name=DEPLOYMENT, build_id=build),
         use_worker_versioning=True,
         default_versioning_behavior=VersioningBehavior.AUTO_UPGRADE,
+    )
+
+
+def build_notice_worker(
+    client: Client,
+    store: Store,
+    sender: Sender,
+    *,
+    task_queue: str = TASK_QUEUE,
+    interceptors: Sequence[Interceptor] = (),
+) -> Worker:
+    """A worker that sends letters, and does nothing else: a channel that hangs is in no hook's way.
+
+    It has no build: whatever version a notice is at, a letter is a letter.
+    """
+    return Worker(
+        client,
+        task_queue=notice_queue(task_queue),
+        activities=[Post(store, sender).send_letter],
+        interceptors=interceptors,
+        max_concurrent_activities=MOST_LETTERS,
+        max_concurrent_activity_task_polls=1,
+        max_heartbeat_throttle_interval=HEARTBEAT,
+        default_heartbeat_throttle_interval=HEARTBEAT,
+        graceful_shutdown_timeout=GRACEFUL_SHUTDOWN,
     )
 
 

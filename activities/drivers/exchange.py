@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from datetime import timedelta
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,9 @@ from pydantic import ValidationError
 
 from activities.drivers import request as requests
 from activities.drivers.answer import Answer, NoAnswer, client, get_answer
+from activities.drivers.remote import Note, Outcome
 from activities.drivers.request import CannotStart, Request, shown
+from activities.drivers.trust import tls_context
 from leasehold import durations, templates
 from leasehold.errors import Unavailable
 from leasehold.http_hook import ANSWER, VARIABLES, HttpFile, UntilFile
@@ -28,16 +28,6 @@ POLL_LIMIT = timedelta(seconds=60)
 
 PASSING = frozenset({429, 502, 503, 504})
 """Statuses that say nothing about what is polled for: the server, or one before it, is busy or restarting."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """How a run ended; `code` is the status that was not expected, `body` that of the last answer."""
-
-    ending: Ending
-    code: int | None = None
-    detail: str
-    body: bytes = b""
 
 
 class _Over(Exception):
@@ -54,7 +44,7 @@ class Exchange:
     `doing` says what it is at now, `last_body` is what was answered last, for those who end it before it does.
     """
 
-    def __init__(self, call: HookCall, note: Callable[[str], None], poll_limit: timedelta) -> None:
+    def __init__(self, call: HookCall, note: Note, poll_limit: timedelta) -> None:
         try:
             self._wanted = HttpFile.model_validate(call.hook.settings)
         except ValidationError:
@@ -86,7 +76,7 @@ class Exchange:
     def _tls(self) -> ssl.SSLContext | None:
         until = self._wanted.until
         urls = [self._wanted.url, *([until.url] if until is not None and until.url is not None else [])]
-        return _tls(self._wanted.verify, self._folder) if any(url.startswith("https:") for url in urls) else None
+        return tls_context(self._wanted.verify, self._folder) if any(url.startswith("https:") for url in urls) else None
 
     async def _converse(self, http: httpx.AsyncClient, request: Request, values: dict[str, Any]) -> Outcome:
         until, expected = self._wanted.until, self._wanted.expect
@@ -200,26 +190,3 @@ def _true(holds: templates.Expression, values: dict[str, Any], answer: Answer) -
     except templates.NotRendered as error:
         detail = f"until.holds: {error}"
         raise _Over(Outcome(ending=Ending.FAILED, detail=detail, body=answer.body)) from None
-
-
-def _tls(verify: bool | str, folder: Path) -> ssl.SSLContext:
-    """What to trust. Raises `CannotStart`."""
-    if verify is True:
-        return _of_this_machine()
-    if verify is False:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
-        return context
-    try:
-        return ssl.create_default_context(cafile=folder / verify)
-    except ssl.SSLError:
-        raise CannotStart(f"verify: {verify}: there is no certificate in it") from None
-    except OSError as error:
-        raise CannotStart(f"verify: {verify}: {error.strerror}") from None
-
-
-@lru_cache(maxsize=1)
-def _of_this_machine() -> ssl.SSLContext:
-    # Reading all of a machine's certificates takes tens of milliseconds.
-    return ssl.create_default_context()

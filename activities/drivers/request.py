@@ -74,19 +74,22 @@ def _resource(env: Mapping[str, str], lease: Mapping[str, Any] | None) -> dict[s
 
 def read_files(files: Mapping[str, str], folder: Path) -> dict[str, str]:
     """The files' content, without the line break that ends it. Raises `CannotStart`."""
-    found: dict[str, str] = {}
-    for name, path in files.items():
-        try:
-            with open(folder / path, "rb") as file:
-                content = file.read(FILE_LIMIT + 1)
-            found[name] = content.decode().removesuffix("\n").removesuffix("\r")
-        except OSError as error:
-            raise CannotStart(f"files.{name}: {path}: {error.strerror}") from None
-        except UnicodeDecodeError:
-            raise CannotStart(f"files.{name}: {path}: this is no text") from None
-        if len(content) > FILE_LIMIT:
-            raise CannotStart(f"files.{name}: {path}: this is longer than {FILE_LIMIT // 1024} KiB")
-    return found
+    return {name: read_text(f"files.{name}", path, folder) for name, path in files.items()}
+
+
+def read_text(place: str, path: str, folder: Path) -> str:
+    """A file's content, without the line break that ends it. Raises `CannotStart`."""
+    try:
+        with open(folder / path, "rb") as file:
+            content = file.read(FILE_LIMIT + 1)
+        text = content.decode().removesuffix("\n").removesuffix("\r")
+    except OSError as error:
+        raise CannotStart(f"{place}: {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise CannotStart(f"{place}: {path}: this is no text") from None
+    if len(content) > FILE_LIMIT:
+        raise CannotStart(f"{place}: {path}: this is longer than {FILE_LIMIT // 1024} KiB")
+    return text
 
 
 def request(wanted: HttpFile, values: Mapping[str, Any]) -> Request:

@@ -151,6 +151,7 @@ async def request_lease(
         start_at=body.start_at,
         queue_timeout=body.queue_timeout_text,
         wait_for_supply=body.wait_for_supply,
+        notify=None if body.notify is False else tuple(body.notify),
     )
     if dry_run:
         return JSONResponse(await _tried(request, service))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -37,6 +37,13 @@ def read_duration(text: str | None) -> timedelta | None:
         return None if text is None else durations.parse(text)
     except Invalid as error:
         raise typer.BadParameter(error.detail) from error
+
+
+def read_notify(who: list[str] | None, nobody: bool) -> list[str] | Literal[False]:
+    """Read who else is told; False: no person is."""
+    if who and nobody:
+        raise typer.BadParameter("give one of --notify and --no-notify")
+    return False if nobody else who or []
 
 
 def as_heartbeat(text: str | None) -> str | None:
@@ -137,6 +144,11 @@ QueueTimeout = Annotated[
         help="The lease fails if it has waited so long, whoever is there to see it.",
     ),
 ]
+Notify = Annotated[
+    list[str] | None,
+    typer.Option("--notify", metavar="WHO", help="Who else is told what happens to it; repeatable."),
+]
+NoNotify = Annotated[bool, typer.Option("--no-notify", help="No person is told what happens to it.")]
 WaitForSupply = Annotated[
     bool, typer.Option("--wait-for-supply", help="Wait also for what does not exist yet, instead of being refused.")
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any, Literal, cast
 from uuid import uuid4
 
 import typer
@@ -28,6 +28,7 @@ class LeaseRequest:
     start_at: str | None = None
     queue_timeout: str | None = None
     wait_for_supply: bool = False
+    notify: Sequence[str] | Literal[False] = ()
     key: str = field(default_factory=lambda: uuid4().hex)
 
     @property
@@ -48,6 +49,7 @@ def lease_request(
     start_at: str | None,
     queue_timeout: str | None,
     wait_for_supply: bool,
+    notify: Sequence[str] | Literal[False],
     key: str | None,
 ) -> LeaseRequest:
     """Return the request for these items, with a key of its own unless one was given."""
@@ -61,6 +63,7 @@ def lease_request(
         start_at=start_at,
         queue_timeout=queue_timeout,
         wait_for_supply=wait_for_supply,
+        notify=notify,
     )
     return replace(asked, key=key) if key else asked
 

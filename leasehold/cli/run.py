@@ -55,6 +55,8 @@ def run(
     start_at: options.StartAt = None,
     queue_timeout: options.QueueTimeout = None,
     wait_for_supply: options.WaitForSupply = False,
+    notify: options.Notify = None,
+    no_notify: options.NoNotify = False,
     key: options.Key = None,
     heartbeat: options.Heartbeat = None,
     no_heartbeat: NoHeartbeat = False,
@@ -80,6 +82,7 @@ def run(
         start_at=start_at,
         queue_timeout=queue_timeout,
         wait_for_supply=wait_for_supply,
+        notify=options.read_notify(notify, no_notify),
         key=key,
     )
     if (useless := _unrunnable(command[0])) is not None:

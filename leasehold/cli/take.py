@@ -46,6 +46,8 @@ def take(
     start_at: options.StartAt = None,
     queue_timeout: options.QueueTimeout = None,
     wait_for_supply: options.WaitForSupply = False,
+    notify: options.Notify = None,
+    no_notify: options.NoNotify = False,
     key: options.Key = None,
     heartbeat: options.Heartbeat = None,
     no_wait: NoWait = False,
@@ -69,6 +71,7 @@ def take(
         start_at=start_at,
         queue_timeout=queue_timeout,
         wait_for_supply=wait_for_supply,
+        notify=options.read_notify(notify, no_notify),
         key=key,
     )
     if dry_run:

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import bindparam, insert, select, update
 
 from leasehold import allocation, durations, model, reasons
+from leasehold.channels import NoticeKind
 from leasehold.errors import (
     DurationRefused,
     Fault,
@@ -21,7 +22,7 @@ from leasehold.errors import (
 )
 from leasehold.messages import AdmitLease, Admitted, Consent, PlannedQuestion, Refusal, SubmitLease
 from leasehold.model import LONGEST, Item, LeaseState, PoolSpec
-from leasehold.store import catalogue, events, granting, heartbeats, holding, matching, refused, rules, specs
+from leasehold.store import catalogue, events, granting, heartbeats, holding, matching, notices, refused, rules, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 from leasehold.store.lanes import LAST, Waiting
@@ -94,6 +95,7 @@ def _agreed(request: SubmitLease, consent: Consent) -> SubmitLease:
 
 def _admit(tx: Tx, request: SubmitLease, submitted_at: datetime, run_id: str, *, number: int, again: bool) -> Admitted:
     duration = _duration(tx, request)
+    notices.check(tx.connection, request)
     start_at = _start_at(request, submitted_at)
     me = Waiting(
         lease=request.lease,
@@ -140,6 +142,8 @@ def _admit(tx: Tx, request: SubmitLease, submitted_at: datetime, run_id: str, *,
     }
     if award is None:
         _record(tx, request, lease)
+        if not (lost or again):
+            notices.tell(tx, NoticeKind.REQUESTED, request.lease, reason=offered.shortage)
         if not lost:
             matching.wait(tx, replace(me, number=number), offered.promise)
         return Admitted(state=state, wait_s=holding.waiting_left(start_at, wait_until, tx.now))
@@ -148,6 +152,8 @@ def _admit(tx: Tx, request: SubmitLease, submitted_at: datetime, run_id: str, *,
     _record(tx, request, {**lease, "granted_at": tx.now, **(activation.values if activation else {})})
     granting.record(tx, grant, ready=activation is not None)
     if activation is None:
+        if not again:
+            notices.tell(tx, NoticeKind.REQUESTED, request.lease)
         return holding.preparing(tx, grant.claims)
     holding.tell_active(tx, request.lease, activation)
     claims = tuple(replace(claim, ready=True) for claim in grant.claims)
@@ -172,6 +178,7 @@ def _record(tx: Tx, request: SubmitLease, lease: Mapping[str, Any]) -> None:
             "priority": request.priority,
             "replaced": 0,
             "warned": 0,
+            "notify": notices.plain(request.notify),
             **lease,
         },
     )

@@ -130,6 +130,7 @@ def _environment(lease: Row[Any] | None, about: Row[Any] | None, order: RunHook)
 
 
 def _document(lease: Row[Any], grants: Sequence[Row[Any]]) -> dict[str, Any]:
+    items = specs.items_from_json(lease.wanted)
     return {
         "id": lease.id,
         "number": lease.number,
@@ -142,6 +143,8 @@ def _document(lease: Row[Any], grants: Sequence[Row[Any]]) -> dict[str, Any]:
                 "name": row.resource,
                 "role": row.role,
                 "item": row.item,
+                "params": dict(items[row.item].params),
+                "skip": list(items[row.item].skip),
                 "epoch": row.epoch,
                 "tags": row.tags or [],
                 "properties": row.properties or {},

@@ -35,7 +35,7 @@ _AS_LAB = TypeAdapter(Lab)
 
 IDENTIFIERS = frozenset(
     "asset_tag bmc bmc_address fqdn hostname ip ip_address mac mac_address serial serial_number service_tag"
-    " uuid".split()
+    " switch_port uuid".split()
 )
 """Properties that tell one resource from all others like it; a filter on one is evaluated for each resource."""
 
@@ -106,6 +106,10 @@ class Catalogue:
         """The settings of each pool, with their id."""
         self.specs = {pool: spec for pool, (_, spec) in in_force.items()}
         self.policies = {pool: spec.policy for pool, spec in self.specs.items()}
+        self.told = frozenset(
+            kind for spec in self.specs.values() for channel in spec.notices.values() for kind in channel.about
+        )
+        """What anybody is told of in any pool."""
         self.has_quotas = any(policy.has_quota for policy in self.policies.values())
         self.paused = paused
         """Pools that lend nothing for now, with why."""

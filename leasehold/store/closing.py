@@ -10,7 +10,18 @@ from leasehold import model
 from leasehold.errors import IllegalTransition, LeaseUnknown
 from leasehold.messages import Closed, CloseLease
 from leasehold.model import OVER, LeaseState, Outcome
-from leasehold.store import events, granting, heartbeats, holding, lanes, limiters, matching, reservations, specs
+from leasehold.store import (
+    events,
+    granting,
+    heartbeats,
+    holding,
+    lanes,
+    limiters,
+    matching,
+    notices,
+    reservations,
+    specs,
+)
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 
@@ -36,6 +47,8 @@ def close(tx: Tx, order: CloseLease) -> Closed:
     if order.error:
         changes["error"] = {"code": order.error.code, "detail": order.error.detail}
     changes |= {"waiting": False, "missing": None}
+    why = order.error.detail if order.error else order.reason
+    notices.tell_end(tx, order.lease, row.owner, outcome, order.actor, why)
     if row.waiting:
         lanes.leave(tx, order.lease)
         if row.start_at is not None:

@@ -10,6 +10,7 @@ from sqlalchemy import Row, bindparam, select, update
 
 from leasehold import allocation, durations
 from leasehold.allocation import Candidate
+from leasehold.channels import NoticeKind
 from leasehold.errors import (
     DurationRefused,
     ExtensionRefused,
@@ -20,7 +21,19 @@ from leasehold.errors import (
 )
 from leasehold.messages import Admitted, CloseLease, ExtendLease, Held, Refusal, Tick
 from leasehold.model import LONGEST, Extend, LeaseState, Outcome, Policy
-from leasehold.store import answers, catalogue, closing, events, holding, lanes, matching, order, reservations, specs
+from leasehold.store import (
+    answers,
+    catalogue,
+    closing,
+    events,
+    holding,
+    lanes,
+    matching,
+    notices,
+    order,
+    reservations,
+    specs,
+)
 from leasehold.store import tables as t
 from leasehold.store.answers import as_refusal
 from leasehold.store.engine import Tx
@@ -49,6 +62,7 @@ def tick(tx: Tx, due: Tick) -> Held:
             until = row.expires_at + grace
             tx.execute(update(t.leases).where(t.leases.c.id == row.id).values(grace_until=until))
             events.record(tx, "lease_grace", lease=row.id, data={"until": until.isoformat()})
+            notices.tell(tx, NoticeKind.GRACE, row.id, expires_at=until)
         else:
             return _expire(tx, due)
     return holding.held(holding.lease_row(tx.connection, due.lease), policies, tx.now)
@@ -75,6 +89,7 @@ def _warn(tx: Tx, row: Row[Any], policies: Sequence[Policy]) -> None:
         tx.execute(update(t.leases).where(t.leases.c.id == row.id).values(warned=due))
         about = {"expires_at": row.expires_at.isoformat(), "left_s": round(left.total_seconds())}
         events.record(tx, "lease_expiring", lease=row.id, data=about)
+        notices.tell(tx, NoticeKind.EXPIRING, row.id, expires_at=row.expires_at)
 
 
 def _grace(policies: Sequence[Policy]) -> timedelta | None:

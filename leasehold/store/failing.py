@@ -7,10 +7,11 @@ from typing import Any
 
 from sqlalchemy import Row, update
 
+from leasehold.channels import NoticeKind
 from leasehold.errors import LeaseholdError
 from leasehold.messages import Admitted, Blocked, BrokenInLease, BrokenResource, CloseLease, Refusal
 from leasehold.model import OVER, LeaseState, OnFailure, Outcome, Policy, ResourceState
-from leasehold.store import admission, closing, events, granting, holding, lanes, matching, moves, specs
+from leasehold.store import admission, closing, events, granting, holding, lanes, matching, moves, notices, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 from leasehold.store.lanes import Waiting
@@ -62,7 +63,7 @@ def _shrink(tx: Tx, failed: list[tuple[Row[Any], BrokenResource]], dropped: list
 def _carry_on(tx: Tx, lease: Row[Any], failed: list[tuple[Row[Any], BrokenResource]]) -> None:
     """Replace what failed, or wait for its repair; raise `_Hopeless`."""
     loaded = specs.load(tx.connection, {grant.spec for grant, _ in failed})
-    replaced: list[int] = []
+    replaced: list[tuple[Row[Any], BrokenResource]] = []
     held: list[str] = []
     hopeless: str | None = None
     for grant, broken in failed:
@@ -77,7 +78,7 @@ def _carry_on(tx: Tx, lease: Row[Any], failed: list[tuple[Row[Any], BrokenResour
             held.append(f"{grant.pool}/{grant.resource} waits for its repair: {broken.reason}")
         else:
             granting.close(tx, [grant], {(grant.pool, grant.resource): broken.reason}, was_active=False)
-            replaced.append(grant.item)
+            replaced.append((grant, broken))
             if policy.on_failure is OnFailure.FAIL:
                 hopeless = ""
             elif lease.replaced + len(replaced) > policy.replacements:
@@ -86,8 +87,11 @@ def _carry_on(tx: Tx, lease: Row[Any], failed: list[tuple[Row[Any], BrokenResour
         raise _Hopeless(hopeless)
     if held:
         tx.execute(update(t.leases).where(t.leases.c.id == lease.id).values(blocked="; ".join(held)))
+        notices.tell(tx, NoticeKind.HELD, lease.id, reason="; ".join(held))
     if replaced:
-        _replace(tx, lease, replaced)
+        _replace(tx, lease, [grant.item for grant, _ in replaced])
+        why = "; ".join(f"{grant.pool}/{grant.resource}: {broken.reason}" for grant, broken in replaced)
+        notices.tell(tx, NoticeKind.REPLACED, lease.id, reason=why)
 
 
 def _replace(tx: Tx, lease: Row[Any], places: list[int]) -> None:

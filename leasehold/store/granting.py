@@ -33,6 +33,13 @@ _OPEN = (
 _CLOSE = (
     update(t.grants).where(t.grants.c.id.in_(bindparam("ids", expanding=True))).values(closed_at=bindparam("closed_at"))
 )
+_LAST_HELD = (
+    select(t.leases.c.principal, t.leases.c.unverified, t.leases.c.transfers, t.grants.c.ready_at)
+    .join(t.grants, t.grants.c.lease == t.leases.c.id)
+    .where(t.grants.c.pool == bindparam("pool_"), t.grants.c.resource == bindparam("resource_"))
+    .order_by(t.grants.c.id.desc())
+    .limit(1)
+)
 _RAN = select(t.runs.c.pool, t.runs.c.resource).where(t.runs.c.lease == bindparam("lease")).distinct()
 
 
@@ -99,22 +106,26 @@ def _due(tx: Tx, resource: Row[Any], spec: PoolSpec, item: Item, principal: str)
     ahead = spec.policy.prepares_ahead and resource.prepared == specs.prepared_digest(spec)
     stages = (StageName.DELIVER,) if ahead else PREPARE
     skipped = set(item.skip)
-    if StageName.WIPE in skipped and _last_holder(tx, resource) != principal:
+    if StageName.WIPE in skipped and not _only_his_own_is_left(tx, resource, principal):
         # What somebody else left must go, whatever the next holder says.
         skipped.remove(StageName.WIPE)
     return [stage for stage in stages if stage not in skipped]
 
 
-def _last_holder(tx: Tx, resource: Row[Any]) -> str | None:
-    query = (
-        select(t.leases.c.principal)
-        .join(t.grants, t.grants.c.lease == t.leases.c.id)
-        .where(t.grants.c.pool == resource.pool, t.grants.c.resource == resource.name)
-        .order_by(t.grants.c.id.desc())
-        .limit(1)
+def _only_his_own_is_left(tx: Tx, resource: Row[Any], principal: str) -> bool:
+    """Whether the last to hold a resource was the same, surely, and had it ready: then what was there before is gone.
+
+    Had his lease ended before, its wipe may not have been reached. One that was transferred had another holder, and
+    whoever said no more than a name may be anybody.
+    """
+    last = tx.execute(_LAST_HELD, {"pool_": resource.pool, "resource_": resource.name}).one_or_none()
+    return (
+        last is not None
+        and last.principal == principal
+        and last.ready_at is not None
+        and not last.unverified
+        and last.transfers == 0
     )
-    holder: str | None = tx.execute(query).scalar_one_or_none()
-    return holder
 
 
 def open_rows(tx: Tx, lease: str) -> Sequence[Row[Any]]:

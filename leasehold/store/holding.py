@@ -10,10 +10,11 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, select, update
 
 from leasehold import model
+from leasehold.channels import NoticeKind
 from leasehold.errors import LeaseUnknown
 from leasehold.messages import Admitted, Claim, Held, HeldResource
 from leasehold.model import LONGEST, OVER, LeaseState, Outcome, Policy
-from leasehold.store import catalogue, claims, events, rules, specs
+from leasehold.store import catalogue, claims, events, notices, rules, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 
@@ -191,8 +192,9 @@ def _activation(tx: Tx, duration: timedelta, applied: Sequence[Policy]) -> Activ
 
 
 def tell_active(tx: Tx, lease: str, activation: Activation) -> None:
-    """Record that a lease is delivered."""
+    """Record that a lease is delivered, and tell of it."""
     events.record(tx, "lease_active", lease=lease, data={"expires_at": activation.values["expires_at"].isoformat()})
+    notices.tell(tx, NoticeKind.DELIVERED, lease)
 
 
 def _deliver_more(tx: Tx, lease: str, ready: Iterable[HeldResource]) -> None:

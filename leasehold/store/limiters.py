@@ -1,21 +1,33 @@
 """Limiters: how many runs of hooks there may be at once, of those that name the limiter, in all pools together.
 
 A slot is a row that a workflow owns; one that has to wait for it is signalled when it is its turn.
+
+A lease is worth nothing before it is whole. So the runs of the lease that was granted first go first, one after a
+failure too: shared out evenly, the slots would have all leases ready when the last one is. Whatever else wants a slot
+has the age of its wish, so that nobody is passed for ever.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from sqlalchemy import bindparam, delete, func, insert, select, update
+from sqlalchemy import bindparam, case, delete, func, insert, select, update
 
 from leasehold.errors import OwnedElsewhere
 from leasehold.messages import Slot, TakeSlot
+from leasehold.model import LeaseState
 from leasehold.store import outbox
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 
 _GIVE_ALL = delete(t.slots).where(t.slots.c.workflow == bindparam("workflow_")).returning(t.slots.c.limiter)
+_AGE = case((t.leases.c.state == LeaseState.PREPARING, t.leases.c.granted_at), else_=t.slots.c.at)
+_WAITING = (
+    select(t.slots.c.id, t.slots.c.workflow)
+    .outerjoin(t.leases, t.leases.c.id == t.slots.c.workflow)
+    .where(t.slots.c.limiter == bindparam("limiter"), t.slots.c.taken_at.is_(None))
+    .order_by(_AGE, func.coalesce(t.leases.c.number, 0), t.slots.c.id)
+)
 
 
 def take(tx: Tx, order: TakeSlot) -> Slot:
@@ -67,15 +79,14 @@ def known(tx: Tx) -> set[str]:
 
 
 def _serve(tx: Tx, limiter: str, asking: str | None = None) -> None:
-    """Give the slots that are free to those who wait longest, and tell them, but for the one who is asking now."""
+    """Give the slots that are free to the oldest of those who wait, and tell them, but for the one who asks now."""
     size = tx.execute(select(t.limiters.c.size).where(t.limiters.c.name == limiter)).scalar_one_or_none()
-    queue = select(t.slots.c.id, t.slots.c.workflow).where(t.slots.c.limiter == limiter, t.slots.c.taken_at.is_(None))
-    queue = queue.order_by(t.slots.c.id)
+    queue = _WAITING
     if size is not None:
         taken = select(func.count()).select_from(t.slots)
         taken = taken.where(t.slots.c.limiter == limiter, t.slots.c.taken_at.is_not(None))
         queue = queue.limit(max(0, size - tx.execute(taken).scalar_one()))
-    rows = tx.execute(queue).all()
+    rows = tx.execute(queue, {"limiter": limiter}).all()
     tx.execute(update(t.slots).where(t.slots.c.id.in_([row.id for row in rows])).values(taken_at=tx.now))
     for workflow in sorted({row.workflow for row in rows} - {asking}):
         outbox.signal(tx, workflow)

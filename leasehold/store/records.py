@@ -313,13 +313,12 @@ def _left_to_users(free: list[Any], rules: Rules) -> tuple[list[Any], tuple[str,
     """What of this is open to those who are no operators, and why the rest is not."""
     shut = {pool: rules.of(None) or rules.of(pool) for pool in sorted({row.pool for row in free})}
     left = [row for row in free if shut[row.pool] is None]
-    scarce = [(selector.parse(f"{path}__ne={value}"), why) for path, value, why in rules.scarce]
     said = dict.fromkeys(why for why in shut.values() if why is not None)
-    for condition, why in scarce:
-        suits = _Suits(ResourceFilter(conditions=(condition,)))
-        open_ = [row for row in left if suits(row)]
+    for few in rules.scarce:
+        suits = _Suits(ResourceFilter(conditions=(selector.parse(few.without),)))
+        open_ = [row for row in left if not few.concerns(row.pool) or suits(row)]
         if len(open_) < len(left):
-            left, said[why] = open_, None
+            left, said[few.why] = open_, None
     return left, tuple(said)
 
 

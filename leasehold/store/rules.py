@@ -16,7 +16,7 @@ from leasehold.allocation import ANY_POOL, Award, Candidate
 from leasehold.errors import PoolUnknown, SelfServiceClosed
 from leasehold.model import Forced, Item, LeaseState, Opening, Policy, SelfService
 from leasehold.ports import SelfServiceState
-from leasehold.selfservice import FREE_TO_ALL, Capacity
+from leasehold.selfservice import FREE_TO_ALL, Capacity, Scarce
 from leasehold.store import catalogue, events, facts, specs, stock
 from leasehold.store import tables as t
 from leasehold.store.catalogue import Catalogue
@@ -69,7 +69,7 @@ class Rules:
         """What a lease may be given for what it wants: nothing of which too little is free."""
         if not _applies(one) or not self._known.has_shares:
             return one.wishes
-        return selfservice.narrowed(one.wishes, [(path, value) for path, value, _ in self.scarce])
+        return selfservice.narrowed(one.wishes, self.scarce)
 
     @cached_property
     def _forced(self) -> Mapping[str | None, Forced]:
@@ -94,14 +94,14 @@ class Rules:
         self.__dict__.pop("scarce", None)
 
     @cached_property
-    def scarce(self) -> list[tuple[str, str, str]]:
-        """Of which values of which properties too little is free, with why."""
+    def scarce(self) -> list[Scarce]:
+        """Of what that has a property in common too little is free."""
         found = []
         for pool in (None, *self._known.policies):
             rule = self._rule(pool)
             if rule is not None and rule.free_by and rule.has_shares:
                 values = {path: self._by_value(path, pool) for path in rule.free_by}
-                found += selfservice.scarce(rule, self._forced.get(pool), values)
+                found += selfservice.scarce(rule, self._forced.get(pool), pool, values)
         return found
 
     @cached_property
@@ -134,13 +134,17 @@ class Rules:
         why = self.closed(one)
         if why is not None:
             raise SelfServiceClosed(why)
-        wishes = self.wishes(one)
-        if wishes != one.wishes and allocation.assign(wishes, self._all(wishes)) is None:
-            raise SelfServiceClosed("; ".join(self.scarce_for(one)) or "too little is free for self-service")
+        few, wishes = self.scarce_for(one), self.wishes(one)
+        # One that is named, or told by its serial number, waits until enough of its like is free.
+        if few and not any(map(catalogue.is_particular, wishes)):
+            if allocation.assign(wishes, self._all(wishes)) is None:
+                raise SelfServiceClosed("; ".join(few))
 
     def _all(self, wishes: Sequence[Item]) -> list[Candidate]:
-        """All that there is of what suits."""
-        return [kind.candidate(f"{n}") for kind in self._known.serving(wishes) for n in range(kind.total)]
+        """All that there is of what suits, as much as can be used."""
+        need = sum(item.count for item in wishes)
+        kinds = self._known.serving(wishes)
+        return [kind.candidate(f"{n}") for kind in kinds for n in range(min(need, kind.total))]
 
     def scarce_for(self, one: Waiting) -> list[str]:
         """Why some of what a lease wants is kept from self-service, if it is."""
@@ -148,9 +152,12 @@ class Rules:
             return []
         kinds = self._known.serving(one.wishes)
         return [
-            said
-            for path, value, said in self.scarce
-            if any(value in selector.values(tuple(path.split(".")), kind.properties) for kind in kinds)
+            few.why
+            for few in self.scarce
+            if any(
+                few.concerns(kind.pool) and few.value in selector.values(tuple(few.path.split(".")), kind.properties)
+                for kind in kinds
+            )
         ]
 
     def check_limits(self, one: Waiting, *, unverified: bool, is_new: bool = True) -> None:

@@ -25,8 +25,12 @@ from leasehold.messages import (
     Held,
     HeldResource,
     HookReport,
+    Letter,
+    LetterLost,
+    Notice,
     Recycled,
     RunHook,
+    SendLetter,
     Slot,
     TakeSlot,
     Tick,
@@ -63,6 +67,7 @@ from leasehold.ports import (
     ResourceFilter,
     RunFilter,
     SelfServiceState,
+    Writing,
 )
 from leasehold.store import (
     admission,
@@ -77,6 +82,7 @@ from leasehold.store import (
     heartbeats,
     holding,
     inventory,
+    letters,
     limiters,
     outbox,
     pruning,
@@ -228,6 +234,21 @@ class SqlStore:
         except TimeoutError:
             return
         self._posted.clear()
+
+    # Notices
+
+    async def letters(self, notice: Notice) -> tuple[Letter, ...]:
+        return await self.database.read(lambda c: letters.letters(c, notice, self.database.now(c)))
+
+    async def writing(self, order: SendLetter) -> Writing | None:
+        return await self.database.read(lambda c: letters.writing(c, order, self.database.now(c)))
+
+    async def letter_lost(self, order: LetterLost) -> None:
+        await self._write(letters.lost, order)
+
+    async def channel_trouble(self, channel: str, reason: str | None) -> None:
+        if reason is not None or await self.database.read(letters.in_trouble, channel):
+            await self._write(letters.trouble, channel, reason)
 
     # Inventory
 

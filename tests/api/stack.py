@@ -18,6 +18,7 @@ from temporalio.client import Client
 
 from activities.drivers.command import CommandDriver
 from activities.drivers.http import HttpDriver
+from activities.drivers.redfish import RedfishDriver
 from api.app import create_app
 from api.auth import Tokens
 from api.compat.quads.naming import Naming
@@ -201,7 +202,11 @@ async def running(temporal: Client, new_database: NewDatabase, folder: Path) -> 
         driver = await stack.enter_async_context(CommandDriver(folder / "locks", KILL_GRACE))
         relay = asyncio.create_task(Relay(store, temporal, TASK_QUEUE).run())
         stack.push_async_callback(_stop, relay)
-        drivers: dict[str, Driver] = {"command": driver, "http": HttpDriver(folder / "locks", KILL_GRACE)}
+        drivers: dict[str, Driver] = {
+            "command": driver,
+            "http": HttpDriver(folder / "locks", KILL_GRACE),
+            "redfish": RedfishDriver(folder / "locks", KILL_GRACE),
+        }
         await stack.enter_async_context(build_worker(temporal, store, logs, drivers))
         app = create_app(services)
         http = await stack.enter_async_context(caller(app))

@@ -7,6 +7,7 @@ import uuid
 from typing import Any
 from urllib.parse import quote
 
+import httpx
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -209,7 +210,7 @@ async def test_calls_of_quads(stack: Stack, body: Json, asked: list[tuple[str, s
     for call in ("assignments/self", "schedules"):
         answer = await stack.http.post(f"/api/v3/{call}", content=json.dumps(body).encode(), headers=headers)
         assert answer.status_code == 400, fail(answer)
-    query = [(key, value.encode(errors="replace").decode()) for key, value in asked]
+    query = httpx.QueryParams([(key, value.encode(errors="replace").decode()) for key, value in asked])
     for call in ("hosts", "available", "clouds", "assignments", "schedules/current"):
         answer = await stack.http.get(f"/api/v3/{call}", params=query)
         assert answer.status_code in {200, 400}, fail(answer)

@@ -113,6 +113,9 @@ class TestByHand:
             "at_once": {"leases": None, "resources": None},
             "per_lease": None,
             "over_quota": "queue",
+            "auto_extend_free": "0%",
+            "cc_may": [],
+            "self_service": None,
         }
         pool = await stack.pool(2, **settings)
         shown = await get(stack, f"/v1/pools/{pool}")
@@ -126,6 +129,8 @@ class TestByHand:
             "stages": {
                 "wipe": [{"run": ["wipe", "-x"], "timeout": "90s", "attempts": 2, "scope": "resource", "limit": None}]
             },
+            "admit": [],
+            "notices": {},
             "file": None,
             "draining": False,
             "paused": None,
@@ -135,6 +140,24 @@ class TestByHand:
             "waiting": 0,
         }
         assert shown in (await get(stack, "/v1/pools"))["items"]
+
+    async def test_a_rule_for_self_service_is_shown_as_it_was_put(self, stack: Stack) -> None:
+        rule = {
+            "enabled": "auto",
+            "open_when": {"free": "20%", "free_by": {"model": "30%"}},
+            "per_owner": {"leases": 2, "resources": None},
+            "per_lease": 25,
+            "default_duration": "1d",
+            "max_duration": "2d",
+            "max_total": None,
+            "deadline": {"day": "sunday", "at": "21:00", "zone": "Europe/Berlin"},
+            "show": 20,
+            "open_requests": False,
+        }
+        policy = {"self_service": rule, "auto_extend_free": "40%", "cc_may": ["extend"]}
+        pool = await stack.pool(1, policy=policy)
+        shown = (await get(stack, f"/v1/pools/{pool}"))["policy"]
+        assert {key: shown[key] for key in policy} == policy
 
     async def test_a_resource_is_put_shown_and_deleted(self, stack: Stack) -> None:
         pool = await stack.pool(0)

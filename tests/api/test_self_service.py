@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import httpx
 import pytest
+import pytest_asyncio
 
 from tests.api.stack import Json, Stack, caller, fail
 
@@ -219,6 +221,23 @@ class TestTransfer:
         assert refusal(given, 409)["code"] == "lease_not_active"
 
 
+Asking = Callable[..., Awaitable[str]]
+
+
+@pytest_asyncio.fixture(loop_scope="package")
+async def asking(stack: Stack) -> AsyncIterator[Asking]:
+    """Makes a pool with an `admit` hook, which is asked nothing more once the test is over."""
+    made: list[str] = []
+
+    async def make(admit: Json, **settings: Any) -> str:
+        made.append(await stack.pool(1, admit=admit, **settings))
+        return made[-1]
+
+    yield make
+    for pool in made:
+        await stack.http.put(f"/v1/pools/{pool}", json={"name": pool})
+
+
 class TestAdmitHook:
     """The hook of a pool that is asked about each request before it is admitted."""
 
@@ -226,24 +245,24 @@ class TestAdmitHook:
     def says(answer: object) -> Json:
         return {"run": ["echo", json.dumps(answer)], "timeout": "30s"}
 
-    async def test_it_gives_a_ticket_which_is_in_the_answer(self, stack: Stack) -> None:
-        pool = await stack.pool(1, admit=self.says({"ticket": "https://tickets.test/42"}))
+    async def test_it_gives_a_ticket_which_is_in_the_answer(self, stack: Stack, asking: Asking) -> None:
+        pool = await asking(self.says({"ticket": "https://tickets.test/42"}))
         lease = await stack.take(pool)
         assert lease["ticket"] == "https://tickets.test/42"
 
-    async def test_it_refuses_with_its_reason(self, stack: Stack) -> None:
-        pool = await stack.pool(1, admit=self.says({"refuse": "no change on Fridays"}))
+    async def test_it_refuses_with_its_reason(self, stack: Stack, asking: Asking) -> None:
+        pool = await asking(self.says({"refuse": "no change on Fridays"}))
         answer = await stack.post({"items": [{"pool": pool}]})
         assert (refusal(answer)["code"], answer.json()["detail"]) == ("request_refused", "no change on Fridays")
 
-    async def test_it_names_the_request_that_this_one_repeats(self, stack: Stack) -> None:
-        pool = await stack.pool(1, admit=self.says({"duplicate_of": "lease 7"}))
+    async def test_it_names_the_request_that_this_one_repeats(self, stack: Stack, asking: Asking) -> None:
+        pool = await asking(self.says({"duplicate_of": "lease 7"}))
         answer = await stack.post({"items": [{"pool": pool}]})
         assert (refusal(answer)["code"], answer.json()["detail"]) == ("duplicate", "the same as lease 7")
 
-    async def test_it_is_told_of_the_request(self, stack: Stack) -> None:
+    async def test_it_is_told_of_the_request(self, stack: Stack, asking: Asking) -> None:
         told = stack.new_path()
-        pool = await stack.pool(1, admit={"run": f'cp "$LEASEHOLD_LEASE_FILE" {told}; echo "$LEASEHOLD_STAGE" >&2'})
+        pool = await asking({"run": f'cp "$LEASEHOLD_LEASE_FILE" {told}; echo "$LEASEHOLD_STAGE" >&2'})
         lease = await stack.take(pool, description="nightly; $(touch /tmp/x)", cc=["cora"])
         document = json.loads(told.read_text())
         assert (document["id"], document["owner"], document["cc"]) == (lease["id"], "admin", ["cora"])
@@ -252,42 +271,40 @@ class TestAdmitHook:
         log = (await stack.http.get(f"/v1/leases/{lease['id']}/log")).text
         assert "admit" in log
 
-    async def test_saying_nothing_is_consent(self, stack: Stack) -> None:
-        pool = await stack.pool(1, admit={"run": "true"})
+    async def test_saying_nothing_is_consent(self, stack: Stack, asking: Asking) -> None:
+        pool = await asking({"run": "true"})
         assert (await stack.take(pool))["ticket"] is None
 
     @pytest.mark.parametrize("answer", ["no json", '["a"]', '{"tickets": "x"}', '{"ticket": "javascript:alert(1)"}'])
-    async def test_an_answer_that_makes_no_sense_refuses(self, stack: Stack, answer: str) -> None:
-        pool = await stack.pool(1, admit={"run": ["echo", answer]})
+    async def test_an_answer_that_makes_no_sense_refuses(self, stack: Stack, asking: Asking, answer: str) -> None:
+        pool = await asking({"run": ["echo", answer]})
         refused = await stack.post({"items": [{"pool": pool}]})
         assert refusal(refused)["detail"].startswith(f"the admit hook of {pool} failed: its ")
 
-    async def test_one_that_fails_is_asked_again_and_then_refuses(self, stack: Stack) -> None:
+    async def test_one_that_fails_is_asked_again_and_then_refuses(self, stack: Stack, asking: Asking) -> None:
         count = stack.new_path()
-        pool = await stack.pool(1, admit={"run": f"echo x >> {count}; exit 3", "attempts": 2})
+        pool = await asking({"run": f"echo x >> {count}; exit 3", "attempts": 2})
         refused = await stack.post({"items": [{"pool": pool}]})
         assert refusal(refused)["detail"] == f"the admit hook of {pool} failed: exited with status 3"
         assert count.read_text() == "x\nx\n"
 
-    async def test_a_request_is_called_off_while_it_is_asked(self, stack: Stack) -> None:
+    async def test_a_request_is_called_off_while_it_is_asked(self, stack: Stack, asking: Asking) -> None:
         gate = stack.gate()
-        pool = await stack.pool(1, admit=gate.hook)
+        pool = await asking(gate.hook)
         submitted = await stack.post({"items": [{"pool": pool}]}, timeout=0)
         assert (submitted.status_code, submitted.json()["state"]) == (202, "submitted")
         ended = await stack.http.post(f"/v1/leases/{submitted.json()['id']}/cancel")
         assert (ended.json()["state"], ended.json()["error"]["code"]) == ("ended", "cancelled")
 
-    async def test_a_dry_run_asks_nobody(self, stack: Stack) -> None:
+    async def test_a_dry_run_asks_nobody(self, stack: Stack, asking: Asking) -> None:
         asked = stack.new_path()
-        pool = await stack.pool(1, admit={"run": f"touch {asked}"})
+        pool = await asking({"run": f"touch {asked}"})
         assert (await stack.post({"items": [{"pool": pool}]}, dry_run=True)).status_code == 200
         assert not asked.exists()
 
-    async def test_of_any_pool_those_are_asked_that_have_what_suits(self, stack: Stack) -> None:
+    async def test_of_any_pool_those_are_asked_that_have_what_suits(self, stack: Stack, asking: Asking) -> None:
         asked = stack.new_path()
-        pool = await stack.pool(
-            1, admit={"run": f"touch {asked}"}, priority=-50, resources=[{"name": "x", "tags": ["odd"]}]
-        )
+        pool = await asking({"run": f"touch {asked}"}, priority=-50, resources=[{"name": "x", "tags": ["odd"]}])
         await stack.take(await stack.pool(1))
         assert not asked.exists()
         answer = await stack.post({"items": [{"tags": ["odd"]}]}, wait="active")

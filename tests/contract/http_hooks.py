@@ -1,4 +1,4 @@
-"""What the tests of the driver `http` share: a real server that can be as hostile as it likes, and calls."""
+"""What the tests of drivers share that talk to servers: a real server that can be as hostile as it likes, and calls."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from activities.drivers.http import HttpDriver
 from leasehold.config import HookFile
-from leasehold.ports import HookCall, HookResult, LogSink
+from leasehold.ports import Driver, HookCall, HookResult, LogSink
 from tests.contract.command_hooks import Log, agreed, unheard
 
 LEASE: dict[str, Any] = {
@@ -144,8 +143,13 @@ async def hang_up(asked: Asked, writer: asyncio.StreamWriter) -> None:
     raise ConnectionResetError
 
 
-def http_call(
-    http: Mapping[str, Any],
+def http_call(http: Mapping[str, Any], **rest: Any) -> HookCall:
+    """A call of a hook over HTTP."""
+    return remote_call({"http": http}, **rest)
+
+
+def remote_call(
+    hook: Mapping[str, Any],
     *,
     timeout: str = "60s",
     lease: Mapping[str, Any] = LEASE,
@@ -164,7 +168,7 @@ def http_call(
         env |= {"LEASEHOLD_PARAMS": json.dumps(params or {}), "LEASEHOLD_PROPERTIES": '{"cores": 8}'}
         env |= {"LEASEHOLD_RESOURCE_DATA": ""}
     return HookCall(
-        hook=HookFile.model_validate({"http": http, "timeout": timeout}).hook(),
+        hook=HookFile.model_validate({**hook, "timeout": timeout}).hook(),
         env=env,
         folder=None if folder is None else str(folder),
         locks=locks,
@@ -175,7 +179,7 @@ def http_call(
     )
 
 
-async def ask(driver: HttpDriver, call: HookCall, log: LogSink | None = None) -> HookResult:
+async def ask(driver: Driver, call: HookCall, log: LogSink | None = None) -> HookResult:
     """Run a hook that is let start."""
     result = await driver.run(call, log or Log())
     assert result is not None

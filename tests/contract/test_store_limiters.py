@@ -1,4 +1,4 @@
-"""Limiters: at most so many at once, first come first served, none idle while somebody waits, none kept by the dead."""
+"""Limiters: at most so many at once, the oldest lease first, none idle while somebody waits, none kept by the dead."""
 
 from __future__ import annotations
 
@@ -48,6 +48,53 @@ async def test_who_waits_longest_is_next_and_is_told(lab: Lab) -> None:
         assert await holders(lab) == ["b"]
     assert await lab.signalled() == ["b"]
     assert await take(lab, "b", "c") == [True, False]
+
+
+async def test_the_lease_that_was_granted_first_is_next_however_late_it_asks(lab: Lab) -> None:
+    await lab.pool("r640", 2)
+    await limit(lab, foreman=1)
+    await lab.submit("early")
+    lab.clock.forward(minutes=1)
+    await lab.submit("late")
+    await take(lab, "somebody", "late")
+    # As after a failure: it has had its slot before, and wants another one.
+    lab.clock.forward(minutes=1)
+    await take(lab, "early")
+
+    await lab.store.give_slot(slot("somebody"))
+
+    assert await holders(lab) == ["early"]
+
+
+async def test_of_two_that_were_granted_at_once_the_first_to_be_admitted_is_next(lab: Lab) -> None:
+    await lab.pool("r640", 2)
+    await limit(lab, foreman=1)
+    await lab.submit("first")
+    await lab.submit("second")
+    await take(lab, "somebody", "second", "first")
+
+    await lab.store.give_slot(slot("somebody"))
+
+    assert await holders(lab) == ["first"]
+
+
+async def test_what_is_no_new_lease_is_next_by_when_it_asked_and_passed_by_none_that_came_later(lab: Lab) -> None:
+    await lab.pool("r640", 3)
+    await limit(lab, foreman=1)
+    await lab.take("active")
+    await lab.submit("before")
+    lab.clock.forward(minutes=1)
+    await take(lab, "somebody", "recycling", "active")
+    lab.clock.forward(minutes=1)
+    await lab.submit("after")
+    await take(lab, "after", "before")
+
+    served = []
+    for last in ("somebody", "before", "recycling", "active"):
+        await lab.store.give_slot(slot(last))
+        served += await holders(lab)
+
+    assert served == ["before", "recycling", "active", "after"]
 
 
 async def test_who_asks_is_answered_and_not_signalled(lab: Lab) -> None:

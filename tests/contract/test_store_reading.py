@@ -244,6 +244,22 @@ class TestBriefing:
             ("host02", "worker", b""),
         ]
 
+    async def test_the_lease_file_tells_of_each_resource_of_every_pool_what_was_asked_of_it(self, lab: Lab) -> None:
+        await lab.pool("cloud", 1)
+        await lab.pool("r640", 2, "wipe", "provision")
+        asked = (
+            Item(pool="r640", role="bastion", params={"qinq": True}),
+            Item(pool="r640", role="worker", skip=(StageName.PROVISION,)),
+            Item(pool="cloud"),
+        )
+        first, *_ = (await lab.submit("a", *asked)).claims
+        document = json.loads((await lab.store.brief(run_of("a", first, first.stages[0]))).lease_file)
+        assert [(r["pool"], r["role"], r["params"], r["skip"]) for r in document["resources"]] == [
+            ("r640", "bastion", {"qinq": True}, []),
+            ("r640", "worker", {}, ["provision"]),
+            ("cloud", None, {}, []),
+        ]
+
     async def test_the_lease_file_leaves_out_what_failed_and_was_replaced(self, lab: Lab) -> None:
         await lab.pool("r640", 2, "wipe")
         (failed,) = (await lab.submit("a")).claims

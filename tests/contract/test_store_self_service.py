@@ -113,6 +113,23 @@ class TestWhileEnoughIsFree:
         )
         assert (await ask(lab, "b")).claims[0].resource.startswith("new")
 
+    async def test_the_share_of_one_pool_closes_nothing_of_another(self, lab: StoreLab) -> None:
+        await apply(lab, host("a"), host("b"), pool=SelfService(free_by={"model": 0.6}))
+        await lab.store.put_pool(spec("other"), (host("c"),), "operator")
+        await lab.take("one", Item(pool="r640"))
+        assert refused(await ask(lab, "x"))[0] == "self_service_closed"
+        assert (await ask(lab, "y", pool="other")).claims
+        seen = await lab.store.available(ResourceFilter(), self_service=True)
+        assert seen.free == 0
+
+    async def test_a_host_that_is_named_is_waited_for_until_enough_of_its_like_is_free(self, lab: StoreLab) -> None:
+        await apply(lab, host("a"), host("b"), host("c"), pool=SelfService(free_by={"model": 0.6}))
+        await lab.take("two", Item(pool="r640", count=2))
+        assert (await ask(lab, "x", Item(pool="r640", names=("c",)))).state == "queued"
+        assert "of model=R640 less than 60% is free: 1 of 3 free" in await lab.reason("x")
+        await lab.close("two")
+        assert await lab.held("x") == ["c"]
+
     async def test_what_is_offline_or_paused_is_not_free(self, lab: StoreLab) -> None:
         await apply(lab, *TEN, all_pools=SelfService(free=0.95))
         await lab.store.offline("r640", "host00", "fan", "operator")

@@ -33,8 +33,8 @@ pools:
   - {name: vm6}
 """
 SCRIPT = ["sh", "-eu", "-c"]
-RUN_BY_CI = {"setup", "check", "test", "demo", "up", "bench"}
-"""`up` by the tests of the stack, `bench` by `test_the_benchmark_measures`, the others by `.ci/run` itself."""
+RUN_BY_CI = {"setup", "check", "test", "demo", "up", "bench", "simulate"}
+"""`up` by the tests of the stack, `bench` and `simulate` by tests of this module, the others by `.ci/run` itself."""
 
 
 def commands(document: Path) -> list[list[str]]:
@@ -90,12 +90,24 @@ def test_every_command_works(document: Path, tmp_path: Path) -> None:
             until(lambda: not busy & {r["state"] for r in client.resources()}, "everything is released")
 
 
-def test_the_benchmark_measures(tmp_path: Path) -> None:
-    done = subprocess.run(
-        [str(LEASEHOLD.with_name("python")), "-m", "tests.bench", "idle"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=100,
-    )
-    assert "idle worker and API" in done.stdout, done.stderr
+def run(module: str, *arguments: str) -> str:
+    """What a program of the tests prints."""
+    python = str(LEASEHOLD.with_name("python"))
+    done = subprocess.run([python, "-m", module, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_benchmark_measures() -> None:
+    assert "idle worker and API" in run("tests.bench", "idle")
+
+
+def test_the_simulation_tells_when_each_lease_is_delivered_and_draws_it(tmp_path: Path) -> None:
+    picture = tmp_path / "small.svg"
+    small = ("--hosts", "7", "--requests", "2", "--each", "3", "--slots", "2")
+
+    told = run("tests.simulation", *small, "--picture", str(picture))
+
+    assert "7 hosts, 2 slots, 2 requests of 3 at once" in told
+    assert told.count("delivered after") == 2
+    assert picture.read_text().startswith("<?xml")

@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from tests.bmcs import USER, emulated
 from tests.e2e.lab import Gate, Lab, until
 from tests.stack import Stack, all_processes
 
@@ -86,6 +87,31 @@ def test_what_an_http_hook_sends_and_gets_is_as_secret(stack: Stack, lab: Lab) -
         check_histories(stack, canary, failed["id"], bad, recyclings=0)
     check_files(stack, secret)
     check_files(stack, token, kept=False)
+
+
+def test_the_password_of_a_bmc_is_as_secret(stack: Stack, lab: Lab) -> None:
+    password = f"canary-{uuid.uuid4().hex}"
+    (lab.folder / "password").write_text(f"{password}\n")
+    with emulated(lab.folder / "bmc", ["host1"], password=password) as bmc:
+        login = {"address": bmc.url, "user": USER, "password": {"file": "password"}}
+        good = lab.pool(wipe={"redfish": {**login, "do": [{"boot": "pxe"}, {"power": "on"}]}})
+        bad = lab.pool(wipe={"redfish": {**login, "user": "nobody", "do": {"power": "off"}}})
+
+        lease = lab.take(good)
+        failed = lab.take(bad, wait="ended")
+        assert bmc.power("host1") == "On"
+
+    assert failed["outcome"] == "failed"
+    told = json.dumps([failed, *lab.client.events(lease["id"]), *lab.client.events(failed["id"])])
+    assert "the BMC refuses this user and password: 401" in told
+    log = b"".join([*lab.client.log(lease["id"]), *lab.client.log(failed["id"])]).decode()
+    assert "boot: pxe: accepted" in log
+    assert not inside(told, password)
+    assert password not in log
+    check_processes(password)
+    check_histories(stack, password, lease["id"], good, recyclings=0)
+    check_histories(stack, password, failed["id"], bad, recyclings=0)
+    check_files(stack, password, kept=False)
 
 
 @contextlib.contextmanager

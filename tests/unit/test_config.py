@@ -145,8 +145,8 @@ MISTAKES = {
     ),
     "no pools": ("name: lab", 1, "pools", "missing"),
     "no name": ("pools:\n- description: x", 2, "pools[0].name", "missing"),
-    "neither run nor http": ("pools:\n- name: a\n  wipe: {timeout: 5m}", 3, "pools[0].wipe[0]", "one_driver"),
-    "both run and http": (
+    "no driver": ("pools:\n- name: a\n  wipe: {timeout: 5m}", 3, "pools[0].wipe[0]", "one_driver"),
+    "two drivers": (
         "pools:\n- name: a\n  wipe:\n  - run: x\n  - run: x\n    http: {url: 'http://h'}",
         5,
         "pools[0].wipe[1]",
@@ -486,13 +486,127 @@ def test_any_values_are_a_file_or_an_error_of_ours(plain: dict[str, Any]) -> Non
         config.load(plain)
 
 
+REDFISH = "pools:\n- name: a\n  wipe:\n    redfish:\n"
+
+# Likewise, in the settings of a redfish hook: its keys, and the rest below `pools[0].wipe[0].redfish`.
+REDFISH_GOOD = {
+    "address": "'{{ resource.properties.bmc }}'",
+    "user": "root",
+    "password": "{file: /etc/bmc}",
+    "do": "{power: cycle}",
+}
+REDFISH_MISTAKES: dict[str, tuple[dict[str, str | None], str, str]] = {
+    "no address": ({"address": None}, "address", "missing"),
+    "no user": ({"user": None}, "user", "missing"),
+    "no password": ({"password": None}, "password", "missing"),
+    "nothing to do": ({"do": None}, "do", "missing"),
+    "a typo": ({"adress": "h"}, "adress", "unknown_field"),
+    "an address with a path": ({"address": "https://h/redfish/v1"}, "address", "address"),
+    "an address with a query": ({"address": "h?x"}, "address", "address"),
+    "another scheme": ({"address": "ftp://h"}, "address", "template"),
+    "an address without a host": ({"address": "''"}, "address", "template"),
+    "a user in the address": ({"address": "root@h"}, "address", "template"),
+    "a broken template in the address": ({"address": "'{{ resource.'"}, "address", "template"),
+    "a template over nothing known": ({"user": "'{{ files.user }}'"}, "user", "template"),
+    "a password as it is": ({"password": "hunter2"}, "password", "not_an_object"),
+    "a password in two places": ({"password": "{file: /x, env: X}"}, "password", "one_place"),
+    "a password nowhere": ({"password": "{}"}, "password", "one_place"),
+    "a typo in the password": ({"password": "{fil: /x}"}, "password.fil", "unknown_field"),
+    "a path of what people typed": ({"password": "{file: '/x/{{ resource.params.x }}'}"}, "password.file", "template"),
+    "a path of the lease": ({"password": "{file: '/x/{{ lease.owner }}'}"}, "password.file", "template"),
+    "a variable that is none": ({"password": "{env: 'A B'}"}, "password.env", "string_pattern_mismatch"),
+    "a secret of the service": ({"password": "{env: LEASEHOLD_SECRET_KEY}"}, "password.env", "variable"),
+    "a secret of Temporal's": ({"password": "{env: TEMPORAL_API_KEY}"}, "password.env", "variable"),
+    "no steps": ({"do": "[]"}, "do", "too_short"),
+    "a step that is a word": ({"do": "[cycle]"}, "do[0]", "not_an_object"),
+    "an unknown step": ({"do": "[{power: off}, {reboot: now}]"}, "do[1].reboot", "unknown_field"),
+    "two things in a step": ({"do": "[{power: off, boot: pxe}]"}, "do[0]", "one_action"),
+    "nothing in a step": ({"do": "[{}]"}, "do[0]", "one_action"),
+    "an unknown switch": ({"do": "[{power: reset}]"}, "do[0].power", "literal_error"),
+    "a switch that is true": ({"do": "[{power: true}]"}, "do[0].power", "literal_error"),
+    "an unknown device": ({"do": "[{power: off}, {boot: floppy}]"}, "do[1].boot", "literal_error"),
+    "an unknown mode": ({"do": "[{boot: pxe, mode: fast}]"}, "do[0].mode", "literal_error"),
+    "a mode without a device": ({"do": "[{power: on, mode: uefi}]"}, "do[0]", "mode"),
+    "a state that is none": ({"do": "[{wait: booted}]"}, "do[0].wait", "literal_error"),
+    "verify that is a number": ({"verify": "1"}, "verify", "verify"),
+}
+
+
+@pytest.mark.parametrize("mistake", REDFISH_MISTAKES)
+def test_a_mistake_in_a_redfish_hook_is_answered_with_its_line_key_and_reason(mistake: str) -> None:
+    changes, path, code = REDFISH_MISTAKES[mistake]
+    keys = {key: value for key, value in {**REDFISH_GOOD, **changes}.items() if value is not None}
+    with pytest.raises(Invalid) as caught:
+        load(REDFISH + "".join(f"      {key}: {value}\n" for key, value in keys.items()))
+    (fault,) = caught.value.faults
+    assert (fault.path, fault.code) == (f"pools[0].wipe[0].redfish.{path}", code)
+    top = re.split(r"[.\[]", path)[0]
+    # What is missing is missed where the hook begins.
+    line = 5 + list(keys).index(top) if top in keys else 4
+    assert fault.detail.startswith(f"line {line}: "), fault.detail
+    assert "hunter2" not in fault.detail
+
+
+def test_a_redfish_hook_keeps_what_was_written_and_comes_back_the_same() -> None:
+    text = """
+pools:
+- name: a
+  wipe:
+    redfish:
+      address: "{{ resource.properties.bmc }}"
+      user: "{{ resource.properties.bmc_user | default('root') }}"
+      password: {file: "/etc/leasehold/bmc/{{ resource.pool }}/{{ resource.name }}"}
+      system: "1"
+      verify: /etc/leasehold/bmc-ca.pem
+      do:
+      - {boot: pxe, mode: uefi}
+      - power: cycle
+      - wait: off
+    timeout: 45m
+    attempts: 2
+"""
+    (hook,) = load(text).stages[StageName.WIPE]
+    assert (hook.driver, hook.timeout, hook.attempts) == ("redfish", timedelta(minutes=45), 2)
+    assert hook.settings["do"] == [{"boot": "pxe", "mode": "uefi"}, {"power": "cycle"}, {"wait": "off"}]
+    again = HookFile.model_validate({"redfish": hook.settings, "timeout": "45m", "attempts": 2}).hook()
+    assert again == hook
+    spec = PoolSpec(name="a", stages={StageName.WIPE: (hook,)})
+    assert specs.from_text(json.dumps(specs.to_json(spec))) == spec
+
+
+@pytest.mark.parametrize("settings", ["password: {file: pw}", "password: {env: PW}, verify: ca.pem"])
+def test_a_file_of_a_redfish_hook_with_a_relative_path_needs_a_folder(settings: str) -> None:
+    hook = f"{{redfish: {{address: h, user: u, do: {{power: on}}, {settings}}}}}"
+    with pytest.raises(Invalid) as caught:
+        load(f"pools: [{{name: a, wipe: {hook}}}]")
+    assert caught.value.faults[0].code == "folder_missing"
+    hook = "{redfish: {address: h, user: u, do: {power: on}, password: {env: PW}, verify: false}}"
+    assert load(f"pools: [{{name: a, wipe: {hook}}}]").folder is None
+
+
 def test_the_published_schema_is_that_of_this_version() -> None:
     published = (ROOT / "docs" / "reference" / "pools.schema.json").read_text()
     assert json.loads(published) == config.json_schema()
     assert published == json.dumps(config.json_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
-@pytest.mark.parametrize(("example", "resources"), [("lab", [3]), ("power", [1]), ("policies", [3, 2, 2, 4, 1, 2])])
+EXAMPLES = {
+    "ansible": [2],
+    "baremetal": [24, 2, 3, 4, 2],
+    "foreman": [2],
+    "lab": [3],
+    "policies": [3, 2, 2, 4, 1, 2],
+    "power": [1],
+    "selfservice": [4],
+}
+"""How many resources each pool has."""
+
+
+def test_every_example_is_known_here() -> None:
+    assert {file.parent.name for file in (ROOT / "examples").glob("*/pools.yaml")} == set(EXAMPLES)
+
+
+@pytest.mark.parametrize(("example", "resources"), EXAMPLES.items())
 def test_the_examples_are_good_files(example: str, resources: list[int]) -> None:
     folder = ROOT / "examples" / example
     inventory = config.load_yaml((folder / "pools.yaml").read_bytes(), str(folder))

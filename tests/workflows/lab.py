@@ -26,22 +26,27 @@ from temporalio.worker import (
 )
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
+from activities.channels.sender import ChannelSender
+from leasehold.channels import Channel
+from leasehold.links import Links
 from leasehold.messages import Steer, SubmitLease, recycle_id
-from leasehold.model import Hook, Inventory, Item, Lease, LeaseState, Policy, PoolSpec, ResourceSpec, StageName
+from leasehold.model import ADMIT, Hook, Inventory, Item, Lease, LeaseState, Policy, PoolSpec, ResourceSpec, StageName
 from leasehold.ports import Ending, HookCall, HookResult, LogSink, ResourceFilter
 from leasehold.store import migrate
 from leasehold.store import tables as t
 from leasehold.store.logs import SqlLogStore
 from leasehold.store.store import SqlStore
 from worker.relay import Relay
-from worker.wiring import build_site_worker, build_worker
+from worker.wiring import build_notice_worker, build_site_worker, build_worker
 from workflows.lease import LeaseWorkflow
+from workflows.notice import NoticeWorkflow
 
 _TEST_SERVER = Path(__file__).parents[2] / ".tools" / "temporal-test-server"
 _FINISH_S = 10
 SHORT_HISTORIES = {"limit__historyCount__suggestContinueAsNew": "40"}
 """Settings of a server with which a workflow goes on in a new run after so many events."""
 SECRET = b"password=correct-horse\n"
+LINKS = Links(api="https://leasehold.lab", ui="https://temporal.lab", namespace="default")
 
 Script = Callable[[HookCall], int | None]
 """What a hook does: its exit status, or None to hang until it is stopped."""
@@ -78,7 +83,8 @@ class ScriptedDriver:
                 await self.may_stop.wait()
                 if code is None:
                     self.stopped.append(step)
-        return HookResult(ending=Ending.EXITED, code=code, detail=f"exit status {code}", stdout=SECRET, cut=False)
+        printed = b"" if step[0] == ADMIT else SECRET
+        return HookResult(ending=Ending.EXITED, code=code, detail=f"exit status {code}", stdout=printed, cut=False)
 
     async def until_started(self, stage: str, resource: str = "r0") -> None:
         """Wait until this hook runs."""
@@ -135,6 +141,18 @@ class Lab:
             if e.kind == "resource_recycling" and e.pool and e.resource
         ]
 
+    async def notices(self, kind: str) -> list[WorkflowHandle[NoticeWorkflow, list[str]]]:
+        """The workflows of the notices of a kind, once there is one."""
+        query = select(t.outbox.c.message).where(t.outbox.c.kind == "notice", t.outbox.c.delivered_at.is_not(None))
+        while True:
+            messages = await self.store.database.read(
+                lambda c: c.execute(query.order_by(t.outbox.c.id)).scalars().all()
+            )
+            found = [message["id"] for message in messages if message["kind"] == kind]
+            if found:
+                return [self.env.client.get_workflow_handle_for(NoticeWorkflow.run, notice) for notice in found]
+            await asyncio.sleep(0.02)
+
     async def pool(
         self,
         n: int = 1,
@@ -143,8 +161,10 @@ class Lab:
         stages: Mapping[str, int] | None = None,
         *,
         hooks: Mapping[str, Sequence[Hook]] | None = None,
+        notices: Mapping[str, Channel] | None = None,
         limits: Mapping[str, int] | None = None,
         site: str | None = None,
+        admit: Sequence[Hook] = (),
         **more: int,
     ) -> None:
         """Make a pool of `n` resources r0, r1, …; each stage is given by its number of attempts, or its hooks."""
@@ -153,7 +173,14 @@ class Lab:
             StageName(stage): (Hook(run="true", attempts=most),) for stage, most in {**(stages or {}), **more}.items()
         }
         made |= {StageName(stage): tuple(given) for stage, given in (hooks or {}).items()}
-        spec = PoolSpec(name=name, stages=made, policy=policy or Policy(), site=site)
+        spec = PoolSpec(
+            name=name,
+            stages=made,
+            policy=policy or Policy(),
+            site=site,
+            admit=tuple(admit),
+            notices=notices or {},
+        )
         resources = tuple(ResourceSpec(name=f"r{i}") for i in range(n))
         await self.store.apply(Inventory(name=name, limits=limits or {}, pools=((spec, resources),)), "test")
 
@@ -169,12 +196,13 @@ class Lab:
         start_at: datetime | None = None,
         queue_timeout: str | None = None,
         principal: str = "test",
+        **more: Any,
     ) -> WorkflowHandle[LeaseWorkflow, str]:
         """Start a lease, and return when it is admitted."""
         request = SubmitLease(
             lease=f"l{uuid.uuid4().hex}",
             principal=principal,
-            owner="tester",
+            owner=more.pop("owner", "tester"),
             digest="",
             items=(Item(pool=pool, count=count, skip=skip),),
             duration=duration,
@@ -182,6 +210,7 @@ class Lab:
             heartbeat=heartbeat,
             start_at=start_at,
             queue_timeout=queue_timeout,
+            **more,
         )
         handle = await self.env.client.start_workflow(
             LeaseWorkflow.run, request, id=request.lease, task_queue=self.task_queue
@@ -303,9 +332,10 @@ async def open_lab(env: WorkflowEnvironment, folder: Path, task_queue: str) -> A
         interceptors=[clock],
         workflow_runner=SandboxedWorkflowRunner(),
     )
+    post = build_notice_worker(env.client, store, ChannelSender(LINKS), task_queue=task_queue, interceptors=[clock])
     relay = asyncio.create_task(Relay(store, env.client, task_queue).run())
     try:
-        async with worker:
+        async with worker, post:
             lab = Lab(env=env, store=store, logs=logs, driver=driver, clock=clock, worker=worker, task_queue=task_queue)
             try:
                 yield lab

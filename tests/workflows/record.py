@@ -20,7 +20,7 @@ from temporalio.client import Client, WorkflowHandle
 from temporalio.testing import WorkflowEnvironment
 
 from leasehold.healing import ReconcileOrder, SweepOrder
-from leasehold.messages import AddResources, ExtendLease, GiveBack, Steer
+from leasehold.messages import AddResources, ExtendLease, GiveBack, Steer, Transfer
 from leasehold.model import Hook, Item, LeaseState, OnFailure, Policy, Prepare, Scope
 from tests import temporal
 from tests.workflows.lab import SHORT_HISTORIES, Lab, open_lab, start_skipping_server
@@ -249,6 +249,15 @@ async def prepared_ahead(lab: Lab) -> Handle:
     return handle
 
 
+async def asked_first_transferred_and_released(lab: Lab) -> Handle:
+    await lab.pool(1, admit=(Hook(run="true", attempts=2), Hook(run="true")), wipe=1)
+    handle = await lab.submit()
+    await lab.until(handle, LeaseState.ACTIVE)
+    await handle.execute_update(LeaseWorkflow.transfer, Transfer(lease=handle.id, owner="tom", actor="me"))
+    await handle.execute_update(LeaseWorkflow.release, ME)
+    return handle
+
+
 PLAIN: tuple[Scenario, ...] = (
     granted_at_once_and_released,
     queued_granted_and_released_by_signal,
@@ -267,6 +276,7 @@ PLAIN: tuple[Scenario, ...] = (
     lost,
     refused,
     prepared_ahead,
+    asked_first_transferred_and_released,
 )
 LONG: tuple[Scenario, ...] = (gone_on_in_a_new_run,)
 """On a server that soon wants a new run."""
