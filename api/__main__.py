@@ -6,7 +6,9 @@ import uvicorn
 
 from api.app import create_app
 from api.auth import Tokens, secret_file
+from api.compat.quads.naming import Naming
 from api.gateway import Gateway
+from api.logins import Logins
 from api.render import Leases
 from api.services import Services
 from api.waiting import News
@@ -15,6 +17,7 @@ from leasehold.settings import Settings
 from leasehold.store.logs import SqlLogStore
 from leasehold.store.store import SqlStore
 from leasehold.store.tokens import SqlTokens
+from leasehold.store.users import SqlUsers
 from leasehold.temporal import TASK_QUEUE, connect
 
 GRACE_S = 3
@@ -27,15 +30,18 @@ async def serve(settings: Settings) -> None:
     client = await connect(settings, "api", lazy=True)
     store, logs = SqlStore(settings.main_url), SqlLogStore(settings.log_url)
     key = settings.secret_key or secret_file(settings.folder / "secret-key")
+    tokens = Tokens(key.encode(), secret_file(settings.folder / "admin-token"), SqlTokens(store.database))
     app = create_app(
         Services(
             store=store,
             logs=logs,
             gateway=Gateway(client, TASK_QUEUE),
-            tokens=Tokens(key.encode(), secret_file(settings.folder / "admin-token"), SqlTokens(store.database)),
+            tokens=tokens,
             leases=Leases(settings.temporal_ui, client.namespace),
             news=News(store),
             log_news=News(logs),
+            logins=Logins(SqlUsers(store.database), tokens),
+            quads=Naming(clouds=settings.quads_clouds, vlans=settings.quads_vlans, spare=settings.quads_spare),
         )
     )
     server = uvicorn.Server(

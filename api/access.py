@@ -97,6 +97,10 @@ class LeaseRight(Right):
         if caller.anonymous:
             _check_may_look(caller, self)
         found = request.state.found = await _find(request.path_params["ref"], caller, services)
+        await self.check_found(found, caller, services)
+
+    async def check_found(self, found: FoundLease, caller: Principal, services: Services) -> None:
+        """Raise `Refused` unless the caller, no other lease's token, has it for this lease."""
         if caller.lease is not None:
             if not self.lease_tokens:
                 raise _refused("role_too_small", f"this needs the role {self.role}, and not the token of a lease")
@@ -118,6 +122,7 @@ class LeaseRight(Right):
 KNOWN = Right(name="known", role=Role.VIEWER, lease_tokens=True)
 READ = Right(name="read", role=Role.VIEWER)
 REQUEST = Right(name="request", role=Role.USER, changes=True, open=True)
+REQUEST_KNOWN = replace(REQUEST, name="request-known", open=False)
 OPERATE = Right(name="operate", role=Role.OPERATOR, changes=True, pool="pool")
 OPERATE_ALL = Right(name="operate-all", role=Role.OPERATOR, changes=True, everywhere=True)
 CONFIGURE = Right(name="configure", role=Role.ADMIN, changes=True, pool="name")
@@ -322,9 +327,14 @@ class _WhileValid(Response):
             await self._response(scope, receive, checked)
 
 
-def guarded(prefix: str, tag: str) -> APIRouter:
-    """A router whose routes each say what they need."""
-    return APIRouter(prefix=prefix, tags=[tag], responses=PROBLEMS, route_class=GuardedRoute)
+def guarded(
+    prefix: str,
+    tag: str,
+    route: type[GuardedRoute] = GuardedRoute,
+    responses: dict[int | str, dict[str, Any]] = PROBLEMS,
+) -> APIRouter:
+    """A router whose routes each say what they need; `responses` are how they fail."""
+    return APIRouter(prefix=prefix, tags=[tag], responses=responses, route_class=route)
 
 
 async def _caller(request: Request) -> Principal:

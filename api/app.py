@@ -9,13 +9,29 @@ from typing import Any
 from fastapi import FastAPI
 
 from api import errors
+from api.compat.quads import routes as quads
+from api.compat.quads import session
+from api.compat.quads.slashes import Slashes
 from api.limits import Limits
-from api.routes import health, inventory, leases, reconcile, story, tokens
+from api.routes import health, inventory, leases, reconcile, story, tokens, users
 from api.schemas import ProblemAnswer
 from api.services import Services
 from api.stopping import Stopping
 from leasehold import __version__
 from leasehold.config import PoolsFile
+
+_ROUTERS = (
+    leases.router,
+    story.router,
+    inventory.router,
+    tokens.router,
+    users.router,
+    reconcile.router,
+    health.router,
+    session.login,
+    session.logout,
+    quads.router,
+)
 
 
 def create_app(services: Services) -> FastAPI:
@@ -41,7 +57,8 @@ def create_app(services: Services) -> FastAPI:
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     app.add_middleware(Limits)
     app.add_middleware(Stopping)
-    for router in (leases.router, story.router, inventory.router, tokens.router, reconcile.router, health.router):
+    app.add_middleware(Slashes)
+    for router in _ROUTERS:
         app.include_router(router)
     return app
 

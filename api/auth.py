@@ -8,10 +8,11 @@ import os
 import re
 import secrets
 from base64 import b32encode
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from fastapi import Request
 from fastapi.security import HTTPBearer
@@ -126,11 +127,7 @@ class Tokens:
         self, *, user: str, role: Role, scopes: Scopes, label: str | None, lasts: timedelta | None, maker: Principal
     ) -> tuple[Token, str]:
         """Make a token, and return it with its string, which is known to nobody else from here on."""
-        public = _random(8)[:12]
-        text = f"lh_{public}_{_random(32)}"
-        new = NewToken(
-            id=public,
-            digest=_digest(text),
+        new, text = new_token(
             user=user,
             role=role,
             scopes=scopes,
@@ -144,9 +141,13 @@ class Tokens:
 
     async def revoke(self, token: str, caller: Principal) -> Token:
         """Make a token good for nothing, here at once and in every other process within `credentials.FRESH_S`."""
-        for one in await self.store.revoke(token, actor=caller.name, by=caller.id):
-            self._credentials.forget(one)
+        self.revoked(await self.store.revoke(token, actor=caller.name, by=caller.id))
         return await self.store.token(token)
+
+    def revoked(self, tokens: Iterable[str]) -> None:
+        """Believe nothing that was known of tokens that were just revoked."""
+        for token in tokens:
+            self._credentials.forget(token)
 
     async def close(self) -> None:
         """Write down which tokens were in use."""
@@ -160,6 +161,13 @@ async def authenticate(request: Request) -> Principal:
         return await _anonymous(request)
     tokens: Tokens = request.app.state.tokens
     return await tokens.principal(sent.credentials.strip())
+
+
+def new_token(**about: Any) -> tuple[NewToken, str]:
+    """A token with a new id and secret, about which all else is given, and its string."""
+    public = _random(8)[:12]
+    text = f"lh_{public}_{_random(32)}"
+    return NewToken(id=public, digest=_digest(text), **about), text
 
 
 async def _anonymous(request: Request) -> Principal:

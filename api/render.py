@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from leasehold import durations
-from leasehold.access import Scopes, Token
+from leasehold.access import Scopes, Token, User
 from leasehold.links import workflow_link
 from leasehold.messages import SubmitLease
 from leasehold.model import (
@@ -335,4 +335,17 @@ def token(token: Token) -> dict[str, Any]:
         "revoked_at": time(token.revoked_at),
         "revoked_by": token.revoked_by,
         "last_used_at": time(token.last_used_at),
+    }
+
+
+def user(user: User) -> dict[str, Any]:
+    """A user as the API shows it."""
+    return {
+        "name": user.name,
+        "role": user.role,
+        "created_at": time(user.created_at),
+        "created_by": user.created_by,
+        "password_at": time(user.password_at),
+        "disabled_at": time(user.disabled_at),
+        "disabled_by": user.disabled_by,
     }

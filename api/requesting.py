@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from fastapi import Request
@@ -37,10 +38,7 @@ async def who(body: LeaseBody, caller: Principal, request: Request, services: Se
         if body.owner not in {None, caller.name}:
             detail = f"the owner is {caller.name}, as the token says"
             raise Invalid(detail, [Fault(path="owner", code="not_the_owner", detail=detail)])
-        named = None if None in pools else {pool for pool in pools if pool is not None}
-        role = caller.role_in(named)
-        operates = role is not None and role.reaches(Role.OPERATOR)
-        return Asking(principal=caller.id, owner=caller.name, self_service=not operates)
+        return Asking(principal=caller.id, owner=caller.name, self_service=is_self_service(caller, pools))
     lab, policies = await services.store.lab(), await services.store.policies()
     rules = [policies[pool].self_service if pool in policies else None for pool in pools if pool is not None]
     open_ = lab.self_service.open_requests
@@ -53,3 +51,9 @@ async def who(body: LeaseBody, caller: Principal, request: Request, services: Se
         detail = "say for whom it is, or send a token"
         raise Invalid(detail, [Fault(path="owner", code="missing", detail=detail)])
     return Asking(principal=f"anonymous:{body.owner}"[:128], owner=body.owner, self_service=True)
+
+
+def is_self_service(caller: Principal, pools: Collection[str | None]) -> bool:
+    """Whether a caller is no operator of all of these pools, None being any: then the rules for self-service hold."""
+    role = caller.role_in(None if None in pools else {pool for pool in pools if pool is not None})
+    return role is None or not role.reaches(Role.OPERATOR)

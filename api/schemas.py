@@ -5,7 +5,16 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    field_validator,
+    model_validator,
+)
 from pydantic.config import JsonDict
 from pydantic_core import PydanticCustomError
 
@@ -283,6 +292,27 @@ class TokenBody(Strict):
     label: Label | None = Field(default=None, description="What it is for")
 
 
+Password = Annotated[SecretStr, Field(min_length=8, max_length=1024)]
+
+
+class UserBody(Strict):
+    """A user who logs in with a password."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"name": "joe@example.com", "role": "user", "password": "correct horse"}]}
+    )
+
+    name: UserName
+    role: Role = Role.USER
+    password: Password
+
+
+class PasswordBody(Strict):
+    """A new password."""
+
+    password: Password
+
+
 class ReconcileBody(Strict):
     """What an operator answers for."""
 
@@ -485,6 +515,34 @@ class NewTokenAnswer(TokenAnswer):
     model_config = ConfigDict(json_schema_extra={"examples": [{**EXAMPLE_TOKEN, "token": "lh_k3xq7mvd2a5c_…"}]})
 
     token: str
+
+
+class UserAnswer(BaseModel):
+    """A user who logs in with a password, without that."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "name": "joe@example.com",
+                    "role": "user",
+                    "created_at": "2026-01-05T09:00:00.000000Z",
+                    "created_by": "admin",
+                    "password_at": "2026-01-05T09:00:00.000000Z",
+                    "disabled_at": None,
+                    "disabled_by": None,
+                }
+            ]
+        }
+    )
+
+    name: str
+    role: str
+    created_at: datetime
+    created_by: str
+    password_at: datetime
+    disabled_at: datetime | None
+    disabled_by: str | None
 
 
 class WhoamiAnswer(BaseModel):

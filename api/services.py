@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from fastapi import Request
 
 from api.auth import Tokens
+from api.compat.quads.naming import Naming
 from api.gateway import Gateway
+from api.logins import Logins
 from api.render import Leases
 from api.waiting import News
 from leasehold.ports import LogStore, Store
@@ -24,6 +26,8 @@ class Services:
     leases: Leases
     news: News
     log_news: News
+    logins: Logins
+    quads: Naming
 
 
 async def services(request: Request) -> Services:

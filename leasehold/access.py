@@ -1,7 +1,7 @@
-"""Who may do what, in words: roles, what narrows a token, and the records of users' tokens.
+"""Who may do what, in words: roles, what narrows a token, the records of users' tokens, and users with passwords.
 
 Standard library only. Which call needs what is declared in `api.access`; a token's secret is known here as its digest
-alone.
+alone, and so is a password.
 """
 
 from __future__ import annotations
@@ -67,6 +67,11 @@ class Token:
     revoked_by: str | None
     last_used_at: datetime | None
 
+    @property
+    def of_login(self) -> bool:
+        """Whether a password opened it: its own user made it, and with no other token."""
+        return self.made_with is None and self.created_by == self.user
+
 
 @dataclass(frozen=True, kw_only=True)
 class NewToken:
@@ -102,3 +107,24 @@ class TokenPage:
 
     tokens: tuple[Token, ...]
     next_cursor: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class User:
+    """Somebody who has a password, and logs in with it; tokens have users who have none."""
+
+    name: str
+    role: Role
+    created_at: datetime
+    created_by: str
+    password_at: datetime
+    disabled_at: datetime | None
+    disabled_by: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class UserPage:
+    """One page of users by name; `next_cursor` is the name after which the next one begins."""
+
+    users: tuple[User, ...]
+    next_cursor: str | None

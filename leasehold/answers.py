@@ -252,6 +252,18 @@ class Token(TypedDict):
     token: NotRequired[str]
 
 
+class User(TypedDict):
+    """Somebody who logs in with a password."""
+
+    name: str
+    role: str
+    created_at: str
+    created_by: str
+    password_at: str
+    disabled_at: str | None
+    disabled_by: str | None
+
+
 class Whoami(TypedDict):
     """Who a token belongs to: `token` is the id of a user's, `lease` that of the lease whose own it is."""
 

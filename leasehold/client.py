@@ -29,6 +29,7 @@ from leasehold.answers import (
     Resource,
     Run,
     Token,
+    User,
     Whoami,
     reached,
 )
@@ -401,6 +402,37 @@ class Client:
     def whoami(self) -> Whoami:
         """Who the caller is to the API."""
         return cast(Whoami, self._wire.call("GET", "whoami"))
+
+    # Users with passwords.
+
+    def create_user(self, name: str, password: str, role: str | None = None) -> User:
+        """Make a user who logs in with a password."""
+        body = {"name": name, "password": password, **({} if role is None else {"role": role})}
+        return cast(User, self._wire.call("POST", "users", json=body))
+
+    def users(self) -> Iterator[User]:
+        """All users, by name."""
+        return self._pages("users")
+
+    def user(self, name: str) -> User:
+        """One user."""
+        return cast(User, self._wire.call("GET", "users", name))
+
+    def set_password(self, name: str, password: str) -> User:
+        """Change a user's password; what the old one opened is revoked."""
+        return cast(User, self._wire.call("POST", "users", name, "password", json={"password": password}))
+
+    def disable_user(self, name: str) -> User:
+        """Let a user log in no more, and revoke all tokens of this user."""
+        return cast(User, self._wire.call("POST", "users", name, "disable", repeatable=True))
+
+    def enable_user(self, name: str) -> User:
+        """Let a user log in again."""
+        return cast(User, self._wire.call("POST", "users", name, "enable", repeatable=True))
+
+    def remove_user(self, name: str) -> User:
+        """Forget a user, and revoke all tokens of this user."""
+        return cast(User, self._wire.call("DELETE", "users", name))
 
     def health(self) -> dict[str, Any]:
         """Whether the API is alive."""

@@ -108,10 +108,18 @@ class TokenUnknown(NotFound):
     code, title = "token_unknown", "There is no such token"
 
 
+class UserUnknown(NotFound):
+    code, title = "user_unknown", "There is no such user"
+
+
 class Conflict(LeaseholdError):
     """The thing is in a state in which this cannot be done."""
 
     code, title, status = "conflict", "Not possible in this state", 409
+
+
+class UserExists(Conflict):
+    code, title = "user_exists", "There is such a user already"
 
 
 class LeaseNotActive(Conflict):

@@ -242,11 +242,15 @@ class ExtendRecord:
 
 @dataclass(frozen=True, kw_only=True)
 class AddResources:
-    """More resources for an active lease, at once or not at all. `request` tells one addition from its repetition."""
+    """More resources for an active lease, at once or not at all. `request` tells one addition from its repetition.
+
+    `lasting`: the lease then lasts, from its delivery, at least as long as the pools of these lend by default.
+    """
 
     items: tuple[Item, ...]
     actor: str = "temporal"
     request: str = ""
+    lasting: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

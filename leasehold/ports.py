@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Protocol
 
-from leasehold.access import Credential, NewToken, Token, TokenPage
+from leasehold.access import Credential, NewToken, Role, Token, TokenPage, User, UserPage
 from leasehold.channels import Channel
 from leasehold.healing import ClosePass, DeadRecycling, Identity, Mark, Opened, PassReport
 from leasehold.messages import (
@@ -188,6 +188,7 @@ class ResourceFilter:
     """Which resources to list, after the one that `after` names, in order of pool and name."""
 
     pool: str | None = None
+    name: str | None = None
     state: str | None = None
     tags: tuple[str, ...] = ()
     conditions: tuple[Condition, ...] = ()
@@ -749,4 +750,47 @@ class TokenStore(Protocol):
 
     async def used(self, tokens: list[str]) -> None:
         """Note that tokens are in use; a note younger than a minute stays."""
+        ...
+
+
+class UserStore(Protocol):
+    """Users with passwords. The passwords are kept nowhere, only their hashes."""
+
+    async def create(self, name: str, role: Role, password: str, *, actor: str) -> User:
+        """Keep a new user with the hash of a password; raises `UserExists`."""
+        ...
+
+    async def user(self, name: str) -> User:
+        """A user by name; raises `UserUnknown`."""
+        ...
+
+    async def users(self, *, after: str, limit: int) -> UserPage:
+        """Users by name, those after one of them."""
+        ...
+
+    async def password(self, name: str) -> str | None:
+        """The hash that a password is checked against; None if nobody of this name can log in."""
+        ...
+
+    async def login(self, name: str, password: str, new: NewToken) -> Token | None:
+        """Keep the token of a login whose password was checked against this hash; None if that is not good any more.
+
+        `new.role` gives way to the user's.
+        """
+        ...
+
+    async def set_password(self, name: str, password: str, *, actor: str) -> list[str]:
+        """Change the hash, and end what the old password opened; the ids of the tokens that are revoked now."""
+        ...
+
+    async def disable(self, name: str, *, actor: str) -> list[str]:
+        """Let a user log in no more, and end all tokens of this user; their ids. Again, nothing changes."""
+        ...
+
+    async def enable(self, name: str, *, actor: str) -> None:
+        """Let a user log in again; the tokens stay revoked."""
+        ...
+
+    async def remove(self, name: str, *, actor: str) -> list[str]:
+        """Forget a user, and end all tokens of this user; their ids."""
         ...

@@ -110,11 +110,15 @@ def _shorter(one: timedelta | None, other: timedelta | None) -> timedelta | None
 
 
 def check_limits(
-    rule: SelfService, where: str, *, who: str, leases: int, resources: int, asked: int, is_new: bool
+    rule: SelfService, where: str, *, who: str, leases: int, resources: int, in_lease: int, asked: int, is_new: bool
 ) -> None:
-    """Raise `LimitReached` where a user who has so many leases and resources may not have `asked` resources more."""
-    if rule.per_lease is not None and is_new and asked > rule.per_lease:
-        raise _reached("per_lease", f"at most {rule.per_lease} resources {where} in one lease, and {asked} are wanted")
+    """Raise `LimitReached` where a user who has so many leases and resources may not have `asked` resources more.
+
+    `in_lease` are those that the lease has already that wants more.
+    """
+    wanted = in_lease + asked
+    if rule.per_lease is not None and wanted > rule.per_lease:
+        raise _reached("per_lease", f"at most {rule.per_lease} resources {where} in one lease, and {wanted} are wanted")
     most = rule.per_owner
     if most.leases is not None and is_new and leases + 1 > most.leases:
         raise _reached("leases", f"{who} has {leases} of {most.leases} leases {where}")

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from leasehold import durations
 from leasehold.errors import LeaseholdError
+from leasehold.quads import CLOUDS, SPARE, VLANS
 
 SECRETS = Path("/run/secrets")
 """Where containers find secrets, each in a file: unlike a variable, nobody sees it who inspects the container."""
@@ -50,6 +51,9 @@ class Settings(BaseSettings):
     public_url: str | None = Field(default=None, pattern=r"^https?://[^\s?#]+$")
     sweep_every: Span = timedelta(minutes=1)
     sweep_grace: Span = timedelta(seconds=40)
+    quads_clouds: str = CLOUDS
+    quads_vlans: str = VLANS
+    quads_spare: str = SPARE
     temporal_ui_port: int = Field(default=8233, ge=1, le=65535)
 
     @property

@@ -422,6 +422,8 @@ class LeaseWorkflow:
         order = AddToRecord(lease=self._request.lease, addition=addition)
         standing = await steps.step(Allocation.add, order)
         if standing.refusal is None and self._ending is None:
+            if addition.lasting and standing.held is not None:
+                self._held(standing.held)
             self._grow(standing)
         return standing
 

@@ -81,7 +81,7 @@ def _digest(body: LeaseBody) -> str:
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
-def _repetition(principal: str, key: str, body: BaseModel) -> str:
+def repetition(principal: str, key: str, body: BaseModel) -> str:
     """What tells a call from its repetition, and, after the point, from another one with the same key."""
     known = hashlib.sha256(f"{principal}\0{key}".encode()).hexdigest()[:32]
     return f"{known}.{hashlib.sha256(body.model_dump_json().encode()).hexdigest()[:32]}"
@@ -155,7 +155,7 @@ async def request_lease(
     )
     if dry_run:
         return JSONResponse(await _tried(request, service))
-    first = await _submit(request, service, repeatable=key is not None)
+    first = await submit(request, service, repeatable=key is not None)
     shown = await _wait(request.lease, wait, within, service)
     if shown["state"] == LeaseState.ENDED and shown["number"] is None:
         # Refused by a worker that came late: the same answer as from one that was there.
@@ -177,7 +177,7 @@ async def _tried(request: SubmitLease, service: Services) -> dict[str, Any]:
     return {**shown, "id": None, "number": None, "resources": resources, "temporal_url": None, "token": None}
 
 
-async def _submit(request: SubmitLease, service: Services, *, repeatable: bool) -> bool:
+async def submit(request: SubmitLease, service: Services, *, repeatable: bool) -> bool:
     """Submit a request unless it came before, and return whether it is the first; raise what refused it."""
     if repeatable and await _is_answered(request, service):
         return False
@@ -262,7 +262,7 @@ async def extend_lease(found: Found, body: ExtendBody, caller: Caller, service: 
         by=durations.render(body.by) if body.by else None,
         until=body.until,
         actor=caller.name,
-        request=_repetition(caller.id, key or uuid.uuid4().hex, body),
+        request=repetition(caller.id, key or uuid.uuid4().hex, body),
     )
     # The record's answer first: it is given even when the lease is over by now.
     answer: Answer | Held | None = None
@@ -356,7 +356,7 @@ async def add_resources(found: Found, body: AddBody, caller: Caller, service: Se
     addition = AddResources(
         items=tuple(item.item() for item in body.items),
         actor=caller.name,
-        request=_repetition(caller.id, key or uuid.uuid4().hex, body),
+        request=repetition(caller.id, key or uuid.uuid4().hex, body),
     )
     # The workflow first: it may have lost what the record has, and has yet to prepare it.
     answer: Answer | Admitted | None = await service.gateway.add(found.id, addition)

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from leasehold import __version__
-from leasehold.cli import growth, healing, inventory, leases, pools, selfservice, tokens
+from leasehold.cli import growth, healing, importing, inventory, leases, pools, selfservice, tokens, users
 from leasehold.cli.exits import SIGNALLED, of_error
 from leasehold.cli.options import wants_json
 from leasehold.cli.output import print_error, say
@@ -108,3 +108,16 @@ app.add_typer(
     _group("Tokens of users.", create=tokens.create, ls=tokens.list_tokens, revoke=tokens.revoke, whoami=tokens.whoami),
     name="token",
 )
+app.add_typer(
+    _group(
+        "Users with passwords.",
+        add=users.add,
+        ls=users.list_users,
+        passwd=users.passwd,
+        disable=users.disable,
+        enable=users.enable,
+        rm=users.remove,
+    ),
+    name="user",
+)
+app.add_typer(_group("Take a lab over from another system.", quads=importing.from_quads), name="import")

@@ -57,7 +57,7 @@ def tick(tx: Tx, due: Tick) -> Held:
     else:
         extended = _automatic(tx, row, policies)
         if extended is not None:
-            _move_end(tx, row, policies, extended, actor="policy")
+            move_end(tx, row, policies, extended, actor="policy")
         elif (grace := _grace(policies)) is not None and row.expires_at + grace > tx.now:
             until = row.expires_at + grace
             tx.execute(update(t.leases).where(t.leases.c.id == row.id).values(grace_until=until))
@@ -104,7 +104,7 @@ def _automatic(tx: Tx, row: Row[Any], policies: Sequence[Policy]) -> datetime | 
     if not steps or None in steps:
         return None
     until: datetime = tx.now + min(step for step in steps if step is not None)
-    until = min(until, tx.now + holding.longest(policies), row.active_at + _total(policies))
+    until = min(until, tx.now + holding.longest(policies), row.active_at + longest_total(policies))
     until = min([until, *holding.ends(policies, row.active_at)])
     promised = reservations.limit(tx, row.id, catalogue.current(tx.connection))
     if promised is not None:
@@ -125,7 +125,8 @@ def _is_enough_free(tx: Tx, lease: str) -> bool:
     )
 
 
-def _total(policies: Sequence[Policy]) -> timedelta:
+def longest_total(policies: Sequence[Policy]) -> timedelta:
+    """The strictest limit on how long a lease may last in all."""
     return min([LONGEST, *(p.max_total for p in policies if p.max_total)])
 
 
@@ -195,7 +196,7 @@ def _extend(tx: Tx, lease: str, extension: ExtendLease) -> Refusal | None:
         expires_at = _extended(tx, row, policies, extension)
     except LeaseholdError as error:
         return as_refusal(error)
-    _move_end(tx, row, policies, expires_at, actor=extension.actor)
+    move_end(tx, row, policies, expires_at, actor=extension.actor)
     return None
 
 
@@ -203,7 +204,8 @@ def _not_active(row: Row[Any]) -> LeaseNotActive:
     return LeaseNotActive(f"lease {row.number} is {row.state}: only an active lease can be extended")
 
 
-def _move_end(tx: Tx, row: Row[Any], policies: Sequence[Policy], expires_at: datetime, *, actor: str) -> None:
+def move_end(tx: Tx, row: Row[Any], policies: Sequence[Policy], expires_at: datetime, *, actor: str) -> None:
+    """Let a lease end at another time."""
     warned = holding.past_warnings(policies, expires_at - tx.now)
     values = {"expires_at": expires_at, "warned": warned, "grace_until": None}
     tx.execute(update(t.leases).where(t.leases.c.id == row.id).values(values))
@@ -217,7 +219,7 @@ def _extended(tx: Tx, row: Row[Any], policies: Sequence[Policy], extension: Exte
     expires_at = _wanted_end(row, extension)
     if expires_at <= tx.now:
         raise Invalid("a lease can only be extended into the future")
-    limit, total = holding.longest(policies), _total(policies)
+    limit, total = holding.longest(policies), longest_total(policies)
     if expires_at - tx.now > limit:
         raise DurationRefused(f"then {durations.render(limit)} or more would be left, and no more is allowed at once")
     if expires_at - row.active_at > total:

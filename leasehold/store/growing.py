@@ -19,17 +19,19 @@ from leasehold.errors import (
     ResourceUnknown,
 )
 from leasehold.messages import AddResources, Admitted, GiveBack, Refusal
-from leasehold.model import LONGEST, Item, LeaseState
+from leasehold.model import Item, LeaseState
 from leasehold.store import (
     admission,
     answers,
     catalogue,
     claims,
+    deadlines,
     events,
     granting,
     holding,
     matching,
     outbox,
+    reservations,
     rules,
     specs,
 )
@@ -57,9 +59,11 @@ def _add(tx: Tx, lease: str, addition: AddResources) -> Refusal | None:
     """Grant a lease more, or return why not."""
     row = holding.lease_row(tx.connection, lease)
     try:
+        _check_growing(row)
         before = specs.items_from_json(row.wanted)
-        me = _wanting(row, dict(enumerate(addition.items, start=len(before))), tx.now)
-        award = _award(tx, row, me)
+        ends = _end(tx, row, addition)
+        me = _wanting(row, dict(enumerate(addition.items, start=len(before))), ends - tx.now)
+        award = _award(tx, row, me, ends)
     except LeaseholdError as error:
         return as_refusal(error)
     wanted = specs.items_to_json((*before, *addition.items))
@@ -69,13 +73,43 @@ def _add(tx: Tx, lease: str, addition: AddResources) -> Refusal | None:
     outbox.signal(tx, lease)
     grant = granting.grant(tx, me, award)
     granting.record(tx, grant)
+    if ends > row.expires_at:
+        deadlines.move_end(tx, row, holding.policies(tx.connection, lease), ends, actor=addition.actor)
     granted = grant.claims
     if not any(claim.stages for claim in granted) and not claims.wide(tx.connection, granted):
         holding.activate(tx, lease, [claim.held for claim in granted])
     return None
 
 
-def _wanting(lease: Row[Any], items: dict[int, Item], now: datetime) -> Waiting:
+def _check_growing(row: Row[Any]) -> None:
+    """Raise `LeaseNotActive` unless a lease can be given more."""
+    if row.state != LeaseState.ACTIVE or row.grace_until is not None:
+        how = row.state if row.grace_until is None else "in its grace"
+        raise LeaseNotActive(f"lease {row.number} is {how}: only an active lease can be given more")
+
+
+def _end(tx: Tx, row: Row[Any], addition: AddResources) -> datetime:
+    """Until when a lease lasts with what it is given more; what it has may be promised to others from some time on."""
+    ends: datetime = row.expires_at
+    if not addition.lasting:
+        return ends
+    known = catalogue.current(tx.connection)
+    specs_added = admission.wanted_specs(tx, addition.items).values()
+    added = rules.terms((spec.policy for spec in specs_added), known, self_service=row.self_service)
+    policies = [*added, *holding.policies(tx.connection, row.id)]
+    limits = [
+        row.active_at + min(policy.default_duration for policy in added),
+        row.active_at + deadlines.longest_total(policies),
+        tx.now + holding.longest(policies),
+        *holding.ends(policies, row.active_at),
+    ]
+    if promised := reservations.limit(tx, row.id, known):
+        limits.append(promised.until)
+    ends = max(ends, min(limits))
+    return ends
+
+
+def _wanting(lease: Row[Any], items: dict[int, Item], left: timedelta) -> Waiting:
     """An active lease that wants these too, behind all who wait at its priority."""
     return Waiting(
         lease=lease.id,
@@ -86,16 +120,13 @@ def _wanting(lease: Row[Any], items: dict[int, Item], now: datetime) -> Waiting:
         priority=lease.priority,
         number=LAST,
         since=lease.created_at,
-        duration=lease.expires_at - now if lease.expires_at else timedelta(0),
+        duration=left,
         self_service=lease.self_service,
     )
 
 
-def _award(tx: Tx, row: Row[Any], me: Waiting) -> Award:
-    """What a lease gets; raise what refuses it."""
-    if row.state != LeaseState.ACTIVE or row.grace_until is not None:
-        how = row.state if row.grace_until is None else "in its grace"
-        raise LeaseNotActive(f"lease {row.number} is {how}: only an active lease can be given more")
+def _award(tx: Tx, row: Row[Any], me: Waiting, ends: datetime) -> Award:
+    """What a lease gets that lasts until then; raise what refuses it."""
     admission.wanted_specs(tx, me.wishes)
     if me.self_service:
         limits = Rules(tx.connection, catalogue.current(tx.connection))
@@ -107,19 +138,18 @@ def _award(tx: Tx, row: Row[Any], me: Waiting) -> Award:
         if offered.excess is not None:
             raise QuotaExceeded(offered.excess.detail)
         raise NotFree("not all of it is free now, and an active lease does not wait")
-    _check_duration(tx, row, offered.award)
+    _check_duration(tx, row, offered.award, ends)
     return offered.award
 
 
-def _check_duration(tx: Tx, lease: Row[Any], award: Award) -> None:
-    """Raise `DurationRefused` where the lease lasts longer than a pool allows of which it would be given something."""
+def _check_duration(tx: Tx, lease: Row[Any], award: Award, ends: datetime) -> None:
+    """Raise `DurationRefused` where a lease that ends then lasts longer than a pool allows that would give it more."""
     known = catalogue.current(tx.connection)
     pools = {c.pool for group in award.resources for c in group}
     allowed = rules.terms((known.policies[pool] for pool in pools), known, self_service=lease.self_service)
-    total = min([LONGEST, *(p.max_total for p in allowed if p.max_total)])
-    if any(deadline < lease.expires_at for deadline in holding.ends(allowed, lease.active_at)):
+    if any(deadline < ends for deadline in holding.ends(allowed, lease.active_at)):
         raise DurationRefused("the lease lasts past the weekly deadline of these pools")
-    if lease.expires_at - tx.now > holding.longest(allowed) or lease.expires_at - lease.active_at > total:
+    if ends - tx.now > holding.longest(allowed) or ends - lease.active_at > deadlines.longest_total(allowed):
         raise DurationRefused("the lease lasts longer than these pools allow")
 
 

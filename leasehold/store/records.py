@@ -245,6 +245,8 @@ def resources(connection: Connection, wanted: ResourceFilter) -> list[Resource]:
     query, suits = _LISTED, _Suits(wanted)
     if wanted.pool is not None:
         query = query.where(t.resources.c.pool == wanted.pool)
+    if wanted.name is not None:
+        query = query.where(t.resources.c.name == wanted.name)
     if wanted.state is not None:
         query = query.where(t.resources.c.state == wanted.state)
     if wanted.after is not None:

@@ -172,18 +172,19 @@ class Rules:
             rule = self._rule(pool)
             if rule is None:
                 continue
-            had = [sum(of.values()) if pool is None else of[pool] for of in mine]
+            had = {lease: sum(of.values()) if pool is None else of[pool] for lease, of in mine.items()}
             selfservice.check_limits(
                 rule,
                 f"of {pool}" if pool else "in the lab",
                 who=one.owner,
-                leases=sum(many > 0 for many in had),
-                resources=sum(had),
+                leases=sum(many > 0 for many in had.values()),
+                resources=sum(had.values()),
+                in_lease=had.get(one.lease, 0),
                 asked=sum(wants.values()) if pool is None else wants[pool],
                 is_new=is_new,
             )
 
-    def _mine(self, owner: str, *, unverified: bool) -> list[Counter[str]]:
+    def _mine(self, owner: str, *, unverified: bool) -> dict[str, Counter[str]]:
         """What each self-service lease of an owner has of each pool, or waits for."""
         query = select(_L.id, _L.state, _L.missing, specs.ITEMS_TEXT.label("wanted")).where(
             _L.owner == owner, _L.self_service, _L.ended_at.is_(None), _L.unverified == unverified
@@ -200,7 +201,7 @@ class Rules:
         held = select(_G.lease, _G.pool, func.count().label("many")).where(_G.lease.in_(found), _G.closed_at.is_(None))
         for row in self._connection.execute(held.group_by(_G.lease, _G.pool)):
             found[row.lease][row.pool] += row.many
-        return list(found.values())
+        return found
 
 
 def _applies(one: Waiting) -> bool:

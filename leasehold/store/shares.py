@@ -91,10 +91,12 @@ class Shares:
         if policy is None:
             return None
         refuse = policy.over_quota is OverQuota.REFUSE
-        if policy.per_lease is not None and need > policy.per_lease:
-            return Excess(
-                pool=pool, detail=f"at most {policy.per_lease} of {pool} in one lease", refused=True, never=True
-            )
+        if policy.per_lease is not None:
+            # Only an active lease grows; one that is being prepared gets what it was granted, or another in its stead.
+            has = self._has(one.lease, pool) if one.state is LeaseState.ACTIVE else 0
+            if has + need > policy.per_lease:
+                detail = f"at most {policy.per_lease} of {pool} in one lease"
+                return Excess(pool=pool, detail=detail, refused=True, never=need > policy.per_lease)
         if pool not in self._limited:
             return None
         # One that has something of the pool already is no lease more.
@@ -109,9 +111,9 @@ class Shares:
                 return Excess(pool=pool, detail=detail, refused=refuse or never, never=never)
         return None
 
-    def _has(self, lease: str, pool: str) -> bool:
-        query = select(_G.id).where(_G.lease == lease, _G.pool == pool, _G.closed_at.is_(None))
-        return self._connection.execute(query.limit(1)).first() is not None
+    def _has(self, lease: str, pool: str) -> int:
+        query = select(func.count()).where(_G.lease == lease, _G.pool == pool, _G.closed_at.is_(None))
+        return self._connection.execute(query).scalar_one()
 
     def _held_by(self, owner: str) -> dict[str, Held]:
         counted = self._limited | self._fair

@@ -411,6 +411,20 @@ tokens = Table(
 Index("ix_tokens_owner_number", tokens.c.owner, tokens.c.number)
 Index("ix_tokens_made_with", tokens.c.made_with)
 
+users = Table(
+    "users",
+    metadata,
+    Column("name", String(128), primary_key=True),
+    _column("role", String(16)),
+    _column("password", Text, comment="Argon2's hash, with its salt and settings"),
+    _column("created_at", Utc),
+    _column("created_by", String(128)),
+    _column("password_at", Utc, comment="When the password was set"),
+    _column("disabled_at", Utc, nullable=True, comment="From then on nobody logs in"),
+    _column("disabled_by", String(128), nullable=True),
+    comment="Who has a password; a token can have a user without one",
+)
+
 events = Table(
     "events",
     metadata,

@@ -26,7 +26,7 @@ class SqlTokens:
         self._database = database
 
     async def create(self, new: NewToken) -> Token:
-        return (await self._database.write(_create, new))[0]
+        return (await self._database.write(create, new))[0]
 
     async def credential(self, token: str) -> Credential | None:
         return await self._database.read(lambda c: _credential(c, token, self._database.now(c)))
@@ -38,13 +38,14 @@ class SqlTokens:
         return await self._database.read(_page, user, before, limit)
 
     async def revoke(self, token: str, *, actor: str, by: str) -> list[str]:
-        return (await self._database.write(_revoke, token, actor, by))[0]
+        return (await self._database.write(revoke, token, actor, by))[0]
 
     async def used(self, tokens: list[str]) -> None:
         await self._database.write(_used, tokens)
 
 
-def _create(tx: Tx, new: NewToken) -> Token:
+def create(tx: Tx, new: NewToken) -> Token:
+    """Keep a new token."""
     expires_at = tx.now + (new.lasts or DEFAULT_LIFE)
     if new.bounded and new.made_with is not None:
         expires_at = _bounded(tx, new.made_with, expires_at, chosen=new.lasts is not None)
@@ -109,7 +110,8 @@ def _page(connection: Connection, user: str | None, before: int | None, limit: i
     return TokenPage(tokens=tuple(_token(row) for row in rows[:limit]), next_cursor=more)
 
 
-def _revoke(tx: Tx, token: str, actor: str, by: str) -> list[str]:
+def revoke(tx: Tx, token: str, actor: str, by: str) -> list[str]:
+    """Make a token good for nothing, with those that end with it."""
     row = _known(tx.connection, token)
     revoked: list[str] = []
     reason, unseen = None, [row]

@@ -21,7 +21,9 @@ from activities.drivers.http import HttpDriver
 from activities.drivers.redfish import RedfishDriver
 from api.app import create_app
 from api.auth import Tokens
+from api.compat.quads.naming import Naming
 from api.gateway import Gateway
+from api.logins import Logins
 from api.render import Leases
 from api.services import Services
 from api.waiting import News
@@ -29,6 +31,7 @@ from leasehold.ports import Driver
 from leasehold.store.logs import SqlLogStore
 from leasehold.store.store import SqlStore
 from leasehold.store.tokens import SqlTokens
+from leasehold.store.users import SqlUsers
 from leasehold.temporal import TASK_QUEUE
 from worker.relay import Relay
 from worker.wiring import build_worker
@@ -214,14 +217,17 @@ async def running(temporal: Client, new_database: NewDatabase, folder: Path) -> 
 
 def wire(store: SqlStore, logs: SqlLogStore, temporal: Client, task_queue: str) -> Services:
     """What an application is made of."""
+    tokens = Tokens(b"a key of the tests", ADMIN, SqlTokens(store.database))
     return Services(
         store=store,
         logs=logs,
         gateway=Gateway(temporal, task_queue),
-        tokens=Tokens(b"a key of the tests", ADMIN, SqlTokens(store.database)),
+        tokens=tokens,
         leases=Leases("http://ui.test", temporal.namespace),
         news=News(store),
         log_news=News(logs),
+        logins=Logins(SqlUsers(store.database), tokens),
+        quads=Naming(),
     )
 
 

@@ -56,6 +56,11 @@ ALLOWED: dict[str, set[str]] = {
         "user", "operator", "operator here", "admin", "admin here", "admin of the file",
         "owner", "owner here", "cc", "cc here",
     },
+    # Which pool it is about is known from the body, after what it names was found.
+    "request anywhere": {
+        "user", "operator", "operator here", "operator elsewhere", "admin", "admin here", "admin elsewhere",
+        "admin of the file", "owner", "owner here", "owner elsewhere", "cc", "cc here", "cc elsewhere",
+    },
     "operate here": OPERATORS,
     "configure here": {"admin", "admin here", "admin of the file"},
     "configure all": {"admin", "admin of the file"},
@@ -125,6 +130,36 @@ MATRIX: dict[str, str] = {
     "POST /v1/tokens": "make a token for here",
     "GET /v1/tokens/{token}": "see a token of the owner",
     "DELETE /v1/tokens/{token}": "revoke a token of the owner",
+    "GET /v1/users": "configure all",
+    "POST /v1/users": "configure all",
+    "GET /v1/users/{name}": "configure all",
+    "POST /v1/users/{name}/password": "configure all",
+    "POST /v1/users/{name}/disable": "configure all",
+    "POST /v1/users/{name}/enable": "configure all",
+    "DELETE /v1/users/{name}": "configure all",
+    "POST /api/v3/logout": "read",
+    "GET /api/v3/version": "read",
+    "GET /api/v3/hosts": "read",
+    "GET /api/v3/hosts/{hostname}": "read",
+    "GET /api/v3/available": "read",
+    "GET /api/v3/available/{hostname}": "read",
+    "GET /api/v3/clouds": "read",
+    "GET /api/v3/clouds/free": "read",
+    "GET /api/v3/clouds/summary": "read",
+    "GET /api/v3/vlans": "read",
+    "GET /api/v3/vlans/free": "read",
+    "GET /api/v3/vlans/{vlan}": "read",
+    "GET /api/v3/assignments": "read",
+    "GET /api/v3/assignments/active": "read",
+    "GET /api/v3/assignments/active/{cloud}": "read",
+    "GET /api/v3/assignments/{assignment}": "read",
+    "POST /api/v3/assignments/self": "request anywhere",
+    "POST /api/v3/assignments/terminate/{ref}": "steer it",
+    "POST /api/v3/schedules": "request anywhere",
+    "GET /api/v3/schedules/current": "read",
+    "GET /api/v3/schedules/{schedule}": "read",
+    "GET /api/v3/moves/progress": "read",
+    "GET /api/v3/moves/progress/{hostname}": "read",
 }
 
 BODIES: dict[str, Json] = {
@@ -140,6 +175,10 @@ BODIES: dict[str, Json] = {
     "POST /v1/self-service": {"opening": "auto", "reason": "test"},
     "POST /v1/pools/{pool}/self-service": {"opening": "auto", "reason": "test"},
     "POST /v1/tokens": {"role": "user", "scopes": {"pools": ["HERE"]}},
+    "POST /v1/users": {"name": "of-the-matrix", "password": "password of the matrix"},
+    "POST /v1/users/{name}/password": {"password": "password of the matrix"},
+    "POST /api/v3/assignments/self": {"description": "test", "cloud": "HERE"},
+    "POST /api/v3/schedules": {"cloud": "HERE", "hostname": "HERE"},
 }
 
 
@@ -157,6 +196,7 @@ class Lab:
         """Have somebody make a call about all that, with a body that it takes, or with this one."""
         method, _, path = call.partition(" ")
         values = {"ref": self.lease["id"], "pool": self.pool, "token": self.token, "name": self.pool, "run": "0" * 32}
+        values |= {"cloud": "HERE", "hostname": "r0", "vlan": "1", "assignment": "1", "schedule": "1"}
         if "{pool}" in path:
             values["name"] = "r9"
         address = re.sub(r"\{(\w+)\}", lambda m: values[m[1]], path)

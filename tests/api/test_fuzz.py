@@ -7,6 +7,7 @@ import uuid
 from typing import Any
 from urllib.parse import quote
 
+import httpx
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -166,6 +167,53 @@ async def test_tokens(stack: Stack, body: Json) -> None:
         assert revoked["revoked_at"] is not None
         changed = {"revoked_at": revoked["revoked_at"], "revoked_by": "admin"}
         assert {**revoked, "token": made["token"]} == {**made, **changed}
+
+
+QUADS_KEY = st.sampled_from(
+    [
+        "model",
+        "model__ne",
+        "disks.size_gb__gt",
+        "cloud",
+        "broken",
+        "name__like",
+        "disks.x",
+        "x__zz",
+        "",
+        ".",
+        "__",
+        "start",
+    ]
+)
+QUADS_BODY = st.fixed_dictionaries(
+    {},
+    optional={
+        "description": near(TEXT),
+        "cloud": near(st.sampled_from(["cloud02", "cloud01", ""]) | TEXT),
+        "hostname": near(NAME),
+        "vlan": near(st.sampled_from([620, "620", True, None, "none"])),
+        "qinq": near(st.sampled_from([0, 1, "0", "yes", ""])),
+        "wipe": near(st.sampled_from([True, "true", "false", "n", ""])),
+        "cc_user": near(st.sampled_from(["a, b", ["a"], ""]) | TEXT),
+        "ostype": near(TEXT),
+        "ticket": near(st.integers() | TEXT),
+        "surprise": JSON,
+    },
+)
+
+
+@FUZZ
+@given(body=QUADS_BODY, asked=st.lists(st.tuples(QUADS_KEY, TEXT), max_size=3))
+async def test_calls_of_quads(stack: Stack, body: Json, asked: list[tuple[str, str]]) -> None:
+    await ensure_pool(stack)
+    headers = {"Content-Type": "application/json"}
+    for call in ("assignments/self", "schedules"):
+        answer = await stack.http.post(f"/api/v3/{call}", content=json.dumps(body).encode(), headers=headers)
+        assert answer.status_code == 400, fail(answer)
+    query = httpx.QueryParams([(key, value.encode(errors="replace").decode()) for key, value in asked])
+    for call in ("hosts", "available", "clouds", "assignments", "schedules/current"):
+        answer = await stack.http.get(f"/api/v3/{call}", params=query)
+        assert answer.status_code in {200, 400}, fail(answer)
 
 
 async def test_after_all_of_that_the_service_works(stack: Stack) -> None:

@@ -172,9 +172,11 @@ class Lab:
         broken = tuple(BrokenResource(pool=c.pool, resource=c.resource, epoch=c.epoch, reason=reason) for c in claims)
         return await self.store.report_broken(BrokenInLease(lease=lease, broken=broken))
 
-    async def add(self, lease: str, *items: Item, pool: str = "r640", request: str = "") -> Admitted:
+    async def add(
+        self, lease: str, *items: Item, pool: str = "r640", request: str = "", lasting: bool = False
+    ) -> Admitted:
         """Give an active lease these items, or one resource of a pool."""
-        more = AddResources(items=items or (Item(pool=pool),), actor="alice", request=request)
+        more = AddResources(items=items or (Item(pool=pool),), actor="alice", request=request, lasting=lasting)
         return await self.store.add(lease, more)
 
     async def give_back(self, lease: str, resource: str, pool: str = "r640") -> Admitted:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -251,6 +252,77 @@ class TestFailing:
         await lab.store.activate("a", (sound.held,))
 
         assert [r.state for r in (await lab.lease("a")).resources] == ["ready", "released", "ready"]
+
+
+class TestLasting:
+    """More that makes a lease last as long as it is lent by default."""
+
+    async def names(self, lab: Lab, **policy: Any) -> None:
+        await lab.pool("cloud", 1, policy=Policy(default_duration=timedelta(hours=1), **policy))
+        await lab.take("a", pool="cloud")
+
+    async def end(self, lab: Lab) -> timedelta:
+        ends = (await lab.lease("a")).expires_at
+        assert ends is not None
+        return ends - NINE
+
+    async def test_it_lasts_from_its_delivery_as_long_as_the_pool_lends_by_default(self, lab: Lab) -> None:
+        await self.names(lab)
+        await lab.pool("r640", 3, policy=Policy(default_duration=timedelta(days=5)))
+        lab.clock.forward(minutes=30)
+        for number in range(3):
+            standing = await lab.add("a", lasting=True, request=f"{number}.")
+            assert standing.held is not None
+            assert standing.held.left_s == (timedelta(days=5) - timedelta(minutes=30)).total_seconds()
+        assert await self.end(lab) == timedelta(days=5), "each time anew it would never end"
+        assert (await lab.kinds("a")).count("lease_extended") == 1
+
+    async def test_it_never_becomes_shorter(self, lab: Lab) -> None:
+        await self.names(lab)
+        await lab.pool("r640", 1, policy=Policy(default_duration=timedelta(minutes=5)))
+        await lab.add("a", lasting=True)
+        assert await self.end(lab) == timedelta(hours=1)
+
+    async def test_the_limits_of_all_its_pools_hold(self, lab: Lab) -> None:
+        await self.names(lab, max_total=timedelta(days=2))
+        await lab.pool("r640", 1, policy=Policy(default_duration=timedelta(days=5)))
+        await lab.add("a", lasting=True)
+        assert await self.end(lab) == timedelta(days=2)
+
+    async def test_it_ends_before_what_is_promised_to_others(self, lab: Lab) -> None:
+        await self.names(lab)
+        await lab.pool("r640", 1, policy=Policy(default_duration=timedelta(days=5)))
+        await lab.submit("later", pool="cloud", start_at=NINE + timedelta(hours=3), owner="bob")
+        await lab.add("a", lasting=True)
+        assert await self.end(lab) <= timedelta(hours=3)
+
+    async def test_what_is_refused_leaves_the_end_where_it_is(self, lab: Lab) -> None:
+        await self.names(lab)
+        await lab.pool("r640", 1, policy=Policy(default_duration=timedelta(days=5)))
+        await lab.take("b")
+        assert code(await lab.add("a", lasting=True)) == "not_free"
+        assert await self.end(lab) == timedelta(hours=1)
+
+    async def test_it_is_warned_of_its_new_end(self, lab: Lab) -> None:
+        await self.names(lab, warn_before=(timedelta(minutes=30),))
+        await lab.pool("r640", 1, policy=Policy(default_duration=timedelta(days=5), warn_before=(timedelta(hours=1),)))
+        lab.clock.forward(minutes=40)
+        await lab.tick()
+        await lab.add("a", lasting=True)
+        lab.clock.forward(days=5, minutes=-100)
+        await lab.tick()
+        assert (await lab.kinds("a")).count("lease_expiring") == 2
+
+
+async def test_what_one_lease_may_have_counts_what_it_has(lab: Lab) -> None:
+    await lab.pool("r640", 4, policy=Policy(per_lease=2))
+    await lab.take("a")
+    standing = await lab.add("a", request="1.")
+    assert code(await lab.add("a", request="2.")) == "over_quota"
+    await lab.store.activate("a", tuple(claim.held for claim in standing.claims))
+    await lab.give_back("a", "host01")
+    assert code(await lab.add("a", request="3.")) is None
+    assert len(await lab.held("a")) == 2
 
 
 class TestGivingBack:

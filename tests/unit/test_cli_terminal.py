@@ -7,6 +7,7 @@ import os
 import pty
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.unit.cli_runner import ROOT, environment, kill_leftovers, start
-from tests.unit.fake_api import ACTIVE, QUEUED, FakeApi, lease, leased
+from tests.unit.fake_api import ACTIVE, QUEUED, Answer, FakeApi, lease, leased
 
 _TAKE_TERMINAL = "import fcntl, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
 
@@ -118,3 +119,23 @@ def test_lists_are_tables(api: FakeApi) -> None:
         assert process.wait(timeout=20) == 0
     finally:
         os.close(master)
+
+
+def test_on_a_terminal_a_password_is_asked_for_twice_and_not_shown(api: FakeApi) -> None:
+    made = {"name": "joe", "role": "user", "disabled_at": None}
+    api.answers["POST /v1/users"] = [Answer(201, made)]
+    process, master = on_terminal(api, "user", "add", "joe")
+    try:
+        seen = b""
+        for prompt in (b"Password:", b"confirmation:"):
+            seen += read_until(master, prompt)
+            # Whoever asks has yet to hide what is typed.
+            while process.poll() is None and termios.tcgetattr(master)[3] & termios.ECHO:
+                time.sleep(0.01)
+            os.write(master, b"correct horse battery\n")
+        seen += read_until(master, b"joe (user) can log in")
+        assert process.wait(timeout=20) == 0
+    finally:
+        os.close(master)
+    assert b"horse" not in seen
+    assert api.requests[0].json == {"name": "joe", "password": "correct horse battery"}

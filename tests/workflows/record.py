@@ -163,6 +163,16 @@ async def grown_shrunk_and_released(lab: Lab) -> Handle:
     return handle
 
 
+async def grown_to_last_and_released(lab: Lab) -> Handle:
+    await lab.pool(2)
+    handle = await lab.submit(duration="1m")
+    await lab.until(handle, LeaseState.ACTIVE)
+    addition = AddResources(items=(Item(pool="p"),), actor="me", request="one", lasting=True)
+    await handle.execute_update(LeaseWorkflow.add, addition)
+    await handle.execute_update(LeaseWorkflow.release, ME)
+    return handle
+
+
 async def reserved_and_released(lab: Lab) -> Handle:
     await lab.pool(1, wipe=1, release=1)
     handle = await lab.submit(start_at=lab.soon(seconds=1))
@@ -276,6 +286,7 @@ PLAIN: tuple[Scenario, ...] = (
     limited_with_stages_for_the_whole_lease,
     failed_in_a_stage_for_the_whole_lease,
     grown_shrunk_and_released,
+    grown_to_last_and_released,
     reserved_and_released,
     out_of_patience,
     lost,
