@@ -44,7 +44,7 @@ class People:
     names: Mapping[str, str] = field(default_factory=dict)
 
     def address(self, name: str, *, is_owner: bool = False) -> str | None:
-        """Where somebody is written to, if anywhere; an owner's name is an admin's word."""
+        """Where somebody is written to, if anywhere; the name of an owner with a token is an admin's word."""
         if name in self.names:
             return self.names[name]
         address = name if "@" in name or self.domain is None else f"{name}@{self.domain}"

@@ -119,6 +119,19 @@ def test_options_say_how(api: FakeApi, cli: Cli) -> None:
     assert asked.headers["idempotency-key"] == "K"
 
 
+@pytest.mark.parametrize(
+    ("options", "notify"),
+    [("--notify bob --notify eve", ["bob", "eve"]), ("--no-notify", False)],
+)
+def test_options_say_who_is_told(api: FakeApi, cli: Cli, options: str, notify: list[str] | bool) -> None:
+    assert cli("take", "lab", *options.split()).status == 0
+    assert api.calls("POST", "/v1/leases")[0].json["notify"] == notify
+
+
+def test_nobody_and_somebody_cannot_both_be_told(cli: Cli) -> None:
+    assert cli("take", "lab", "--notify", "bob", "--no-notify").status == 2
+
+
 def test_options_say_when_and_how_patiently(api: FakeApi, cli: Cli) -> None:
     options = "--start-at 2026-03-01T18:00:00+01:00 --queue-timeout 30m --wait-for-supply"
     assert cli("take", "lab", *options.split()).status == 0

@@ -122,6 +122,15 @@ class TestLetters:
         names = ["alice@example.com", "robert@elsewhere.net", "carol@example.com", "dave@example.com"]
         assert found == [("mail", name) for name in names]
 
+    def test_who_only_says_that_they_are_somebody_has_no_letters_sent_to_strangers(self) -> None:
+        said = replace(LEASE, owner="mallory@strangers.net", cc=(), unverified=True)
+        channels = {"mail": Channel(url_env="MAIL", people=PEOPLE)}
+        assert notices.letters(notice(NoticeKind.DELIVERED), said, (), channels) == []
+        known = replace(said, owner="carol@example.com")
+        assert [one.to for one in notices.letters(notice(NoticeKind.DELIVERED), known, (), channels)] == [
+            "carol@example.com"
+        ]
+
     def test_a_channel_without_people_gets_one(self) -> None:
         assert self.letters((), chat=Channel(url_env="X")) == [("chat", None)]
 
