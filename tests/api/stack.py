@@ -190,7 +190,7 @@ async def running(temporal: Client, new_database: NewDatabase, folder: Path) -> 
     async with AsyncExitStack() as stack:
         patch = stack.enter_context(pytest.MonkeyPatch.context())
         # How soon a hook learns that it is cancelled.
-        for place in ("activities.stages.HEARTBEAT", "worker.wiring.HEARTBEAT"):
+        for place in ("activities.heartbeat.HEARTBEAT", "worker.wiring.HEARTBEAT"):
             patch.setattr(place, timedelta(seconds=0.2))
         store, logs = SqlStore(new_database("main")), SqlLogStore(new_database("logs"))
         stack.callback(logs.close)
