@@ -284,7 +284,7 @@ class GuardedRoute(APIRoute):
             response = await handle(request)
             tokens: Tokens = request.app.state.tokens
             if hasattr(response, "body_iterator"):
-                return _WhileValid(response, tokens, caller)
+                return _WhileValid(response, tokens, caller, lambda: self.right.check(request, caller))
             if time.monotonic() - begun > FRESH_S:
                 await _check_not_revoked(tokens, caller)
             return response
@@ -309,22 +309,39 @@ class _Lost(Exception):
 class _WhileValid(Response):
     """An answer that goes on for as long as the caller's token is good, and then breaks off unfinished."""
 
-    def __init__(self, response: Response, tokens: Tokens, caller: Principal) -> None:
+    def __init__(
+        self, response: Response, tokens: Tokens, caller: Principal, check: Callable[[], Coroutine[Any, Any, None]]
+    ) -> None:
+        """`check` raises once the caller would not be let in any more."""
         self._response = response
         self._tokens = tokens
         self._caller = caller
+        self._check = check
+        self._checked_at = time.monotonic()
         self.background = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the answer on, piece by piece."""
 
         async def checked(message: Message) -> None:
-            if message.get("body") and await self._tokens.lost(self._caller) is not None:
+            if message.get("body") and await self._is_lost():
                 raise _Lost
             await send(message)
 
         with suppress(_Lost):
             await self._response(scope, receive, checked)
+
+    async def _is_lost(self) -> bool:
+        if await self._tokens.lost(self._caller) is not None:
+            return True
+        if time.monotonic() - self._checked_at > FRESH_S:
+            # The lease may have another owner by now.
+            self._checked_at = time.monotonic()
+            try:
+                await self._check()
+            except (Refused, Unauthenticated):
+                return True
+        return False
 
 
 def guarded(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 
 from argon2 import PasswordHasher
@@ -13,7 +16,7 @@ from limits.storage import MemoryStorage
 from limits.strategies import FixedWindowRateLimiter
 
 from api.auth import Principal, Tokens, new_token
-from leasehold.access import EVERYTHING, Role, Token, User
+from leasehold.access import EVERYTHING, USER_PATTERN, Role, Token, User
 from leasehold.errors import Fault, TooManyRequests, Unauthenticated
 from leasehold.ports import UserStore
 
@@ -25,6 +28,11 @@ FAILURES_FROM_AN_ADDRESS = RateLimitItemPerMinute(10)
 """For one user, from one address."""
 FAILURES_FROM_ANYWHERE = RateLimitItemPerMinute(60)
 """For one user."""
+FAILURES_OF_AN_ADDRESS = RateLimitItemPerMinute(100)
+"""For all users together, from one address."""
+MOST_WAITING = 20
+"""So many wait for their password to be looked at; the next one is sent away."""
+LONGEST_PASSWORD = 1024
 AT_ONCE = 2
 """So many passwords are hashed at the same time: each takes 64 MiB and all of a core."""
 LABEL = "login"
@@ -39,10 +47,11 @@ class Logins:
     def __init__(self, store: UserStore, tokens: Tokens) -> None:
         self.store = store
         self._tokens = tokens
-        self._hasher = PasswordHasher()
+        self._hasher = PasswordHasher(parallelism=1)
         # Of nobody: whether there is such a user must not show in the time that the answer takes.
         self._nobody = self._hasher.hash("nobody")
         self._hashing = asyncio.Semaphore(AT_ONCE)
+        self._waiting = 0
         self._failures = FixedWindowRateLimiter(MemoryStorage())
 
     async def login(self, name: str, password: str, address: str) -> tuple[Token, str]:
@@ -50,9 +59,17 @@ class Logins:
 
         `address` is where the call comes from.
         """
-        places = ((FAILURES_FROM_AN_ADDRESS, name, address), (FAILURES_FROM_ANYWHERE, name))
+        if not re.fullmatch(USER_PATTERN, name) or len(password) > LONGEST_PASSWORD:
+            raise _wrong()
+        places = (
+            (FAILURES_FROM_AN_ADDRESS, name, address),
+            (FAILURES_FROM_ANYWHERE, name),
+            (FAILURES_OF_AN_ADDRESS, address),
+        )
+        if self._waiting >= MOST_WAITING or not all(self._failures.test(limit, *place) for limit, *place in places):
+            raise TooManyRequests("too many failed logins: try again in a minute")
         known = await self.store.password(name)
-        async with self._hashing:
+        async with self._turn():
             # Here, so that many at once are not all let through before the first has failed.
             if not all(self._failures.test(limit, *place) for limit, *place in places):
                 raise TooManyRequests("too many failed logins: try again in a minute")
@@ -68,6 +85,16 @@ class Logins:
         if token is None:
             raise _wrong()
         return token, text
+
+    @asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """One of those who hash now."""
+        self._waiting += 1
+        try:
+            async with self._hashing:
+                yield
+        finally:
+            self._waiting -= 1
 
     def _is(self, known: str, password: str) -> bool:
         try:

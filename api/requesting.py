@@ -47,6 +47,9 @@ async def who(body: LeaseBody, caller: Principal, request: Request, services: Se
     address = request.client.host if request.client else ""
     if not _pace.hit(RateLimitItemPerMinute(lab.open_requests_per_minute), address):
         raise TooManyRequests(f"{lab.open_requests_per_minute} requests a minute without a token, and no more")
+    if body.priority > 0:
+        detail = "who sends no token goes before nobody"
+        raise Invalid(detail, [Fault(path="priority", code="too_high", detail=detail)])
     if body.owner is None:
         detail = "say for whom it is, or send a token"
         raise Invalid(detail, [Fault(path="owner", code="missing", detail=detail)])

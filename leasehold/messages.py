@@ -36,6 +36,8 @@ class SubmitLease:
     ticket: str | None = None
     notify: tuple[str, ...] | None = ()
     """Who is told of it beside owner and `cc`; None: no person is."""
+    call: str = ""
+    """Tells the call that started the lease from those that repeat it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,6 +214,7 @@ class Admitted:
 
     state: LeaseState | None = None
     digest: str = ""
+    call: str = ""
     refusal: Refusal | None = None
     claims: tuple[Claim, ...] = ()
     missing: int = 0
@@ -245,12 +248,14 @@ class AddResources:
     """More resources for an active lease, at once or not at all. `request` tells one addition from its repetition.
 
     `lasting`: the lease then lasts, from its delivery, at least as long as the pools of these lend by default.
+    `self_service`: asked for by one who is no operator, whoever requested the lease.
     """
 
     items: tuple[Item, ...]
     actor: str = "temporal"
     request: str = ""
     lasting: bool = False
+    self_service: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

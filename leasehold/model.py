@@ -221,6 +221,11 @@ class SelfService:
     """Whether nobody need say who they are to request a lease."""
 
     @property
+    def has_limits(self) -> bool:
+        """Whether what a user has must be counted."""
+        return self.per_lease is not None or self.per_owner != Quota()
+
+    @property
     def has_shares(self) -> bool:
         """Whether what is free must be counted."""
         return self.enabled is Opening.AUTO and (self.free > 0 or bool(self.free_by))

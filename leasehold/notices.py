@@ -35,7 +35,11 @@ def _readers(channel: Channel, lease: Lease, notify: Sequence[str] | None) -> It
     if notify is None:
         return []
     people = channel.people
-    found = [people.address(lease.owner, is_owner=not lease.unverified), *(people.address(name) for name in (*lease.cc, *notify))]
+    if lease.unverified:
+        # Who has not said who they are makes the lab write to nobody but themselves.
+        address = people.address(lease.owner)
+        return [] if address is None else [address]
+    found = [people.address(lease.owner, is_owner=True), *(people.address(name) for name in (*lease.cc, *notify))]
     return [address for address in found if address is not None]
 
 

@@ -29,7 +29,8 @@ class Weekly:
         zone = ZoneInfo(self.zone)
         local = moment.astimezone(zone)
         ahead = (DAYS.index(self.day) - local.weekday()) % 7
-        for weeks in (0, 1):
+        # The one of last week first: clocks that leap over midnight may have put it off.
+        for weeks in (-1, 0, 1):
             day = local.date() + timedelta(days=ahead + 7 * weeks)
             found = datetime.combine(day, self.at, tzinfo=zone).astimezone(UTC)
             if found > moment:

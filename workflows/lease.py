@@ -119,7 +119,7 @@ class LeaseWorkflow:
             order = AdmitLease(request=self._request, age_s=age.total_seconds(), consent=agreed)
             admitted = await steps.step(Allocation.admit, order)
         # The digest tells the API whether the request it brings is the one that is here already.
-        self._admitted = replace(admitted, digest=self._request.digest)
+        self._admitted = replace(admitted, digest=self._request.digest, call=self._request.call)
         if admitted.refusal is not None:
             self._show("refused")
             await workflow.wait_condition(workflow.all_handlers_finished)

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from temporalio import workflow
 from temporalio.common import RetryPolicy
-from temporalio.exceptions import ActivityError, ApplicationError
+from temporalio.exceptions import ActivityError, ApplicationError, is_cancelled_exception
 
 with workflow.unsafe.imports_passed_through():
     from activities.notify import Notices, Post
@@ -41,6 +41,8 @@ class NoticeWorkflow:
             try:
                 return f"{whom}: {await self._try(SendLetter(notice=notice, letter=letter, attempt=attempt), whom)}"
             except ActivityError as error:
+                if is_cancelled_exception(error):
+                    raise
                 reason, is_final = _why(error)
             if is_final or workflow.now() + pause > until:
                 await steps.step(Notices.give_up_letter, LetterLost(notice=notice, letter=letter, reason=reason))

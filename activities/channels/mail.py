@@ -10,6 +10,7 @@ import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from email.errors import HeaderParseError
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import SMTP
@@ -52,7 +53,10 @@ async def send(url: str, writing: Writing, text: Text) -> None:
     to = writing.letter.to or server.to
     if to is None or domain_of(to) is None:
         raise NotSent("the channel writes to no people, and its URL has no to=ADDRESS")
-    message = message_of(writing, text, sender=server.sender, to=to)
+    try:
+        message = message_of(writing, text, sender=server.sender, to=to)
+    except (HeaderParseError, ValueError) as error:
+        raise NotSent(f"this is no letter that can be written ({type(error).__name__})", is_final=True) from None
     try:
         await aiosmtplib.send(
             message,

@@ -29,6 +29,7 @@ from api.access import (
     guarded,
 )
 from api.names import split_resource
+from api.requesting import is_self_service
 from api.schemas import (
     AddBody,
     DeliveryAnswer,
@@ -152,6 +153,7 @@ async def request_lease(
         queue_timeout=body.queue_timeout_text,
         wait_for_supply=body.wait_for_supply,
         notify=None if body.notify is False else tuple(body.notify),
+        call=uuid.uuid4().hex,
     )
     if dry_run:
         return JSONResponse(await _tried(request, service))
@@ -183,12 +185,15 @@ async def submit(request: SubmitLease, service: Services, *, repeatable: bool) -
         return False
     admitted = await service.gateway.submit(request)
     if admitted is None:
-        await _is_answered(request, service)
-        return True
+        if await _is_answered(request, service) or not repeatable:
+            return True
+        submission = await service.gateway.submission(request.lease)
+        return submission is not None and submission.request.call == request.call
     _check_same(request, admitted.digest)
     if admitted.refusal is not None:
         raise from_code(admitted.refusal.code, admitted.refusal.detail, admitted.refusal.faults)
-    return True
+    # Another call may have started it, and waits for the same answer.
+    return admitted.call == request.call
 
 
 async def _is_answered(request: SubmitLease, service: Services) -> bool:
@@ -354,6 +359,7 @@ async def add_resources(found: Found, body: AddBody, caller: Caller, service: Se
     if found.record is None:
         raise LeaseNotActive("the lease has not been admitted yet")
     addition = AddResources(
+        self_service=caller.lease is None and is_self_service(caller, [item.pool for item in body.items]),
         items=tuple(item.item() for item in body.items),
         actor=caller.name,
         request=repetition(caller.id, key or uuid.uuid4().hex, body),

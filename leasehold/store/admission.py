@@ -95,12 +95,13 @@ def _agreed(request: SubmitLease, consent: Consent) -> SubmitLease:
 
 def _admit(tx: Tx, request: SubmitLease, submitted_at: datetime, run_id: str, *, number: int, again: bool) -> Admitted:
     duration = _duration(tx, request)
-    notices.check(tx.connection, request)
+    if not again:
+        notices.check(tx.connection, request)
     start_at = _start_at(request, submitted_at)
     me = Waiting(
         lease=request.lease,
         principal=request.principal,
-        owner=request.owner,
+        owner=holding.counted_for(request.owner, unverified=request.unverified),
         state=LeaseState.QUEUED,
         items=dict(enumerate(request.items)),
         priority=request.priority,
@@ -189,7 +190,7 @@ def _offer(tx: Tx, me: Waiting, request: SubmitLease, *, again: bool) -> Offer:
     if me.self_service and not again:
         limits = Rules(tx.connection, catalogue.current(tx.connection))
         limits.check_open(me)
-        limits.check_limits(me, unverified=request.unverified)
+        limits.check_limits(me)
     offered = matching.offer(tx, me) if me.start_at is None else None
     if offered is not None and offered.award is not None:
         return offered

@@ -178,13 +178,15 @@ class Database:
         def work() -> tuple[R, Tx]:
             with _nothing_quoted(), self.writer.connect() as connection, connection.begin():
                 tx = Tx(connection, self._begin(connection))
-                connection.info.update({_TX: tx, MEMO: {}})
+                # Taken now: it cannot be asked for once the server is gone.
+                info = connection.info
+                info.update({_TX: tx, MEMO: {}})
                 try:
                     result = what(tx, *args, **kwargs)
                     tx.finish()
                 finally:
                     for key in (_TX, MEMO):
-                        del connection.info[key]
+                        info.pop(key, None)
                 return result, tx
 
         return await asyncio.get_running_loop().run_in_executor(self._writing, work)

@@ -100,7 +100,7 @@ def _replace(tx: Tx, lease: Row[Any], places: list[int]) -> None:
     me = Waiting(
         lease=lease.id,
         principal=lease.principal,
-        owner=lease.owner,
+        owner=holding.counted_for(lease.owner, unverified=lease.unverified),
         state=LeaseState(lease.state),
         items=lanes.missing(specs.items_from_json(lease.wanted), missing),
         priority=lease.priority,

@@ -62,7 +62,8 @@ def _add(tx: Tx, lease: str, addition: AddResources) -> Refusal | None:
         _check_growing(row)
         before = specs.items_from_json(row.wanted)
         ends = _end(tx, row, addition)
-        me = _wanting(row, dict(enumerate(addition.items, start=len(before))), ends - tx.now)
+        items = dict(enumerate(addition.items, start=len(before)))
+        me = _wanting(row, items, ends - tx.now, self_service=addition.self_service)
         award = _award(tx, row, me, ends)
     except LeaseholdError as error:
         return as_refusal(error)
@@ -109,19 +110,19 @@ def _end(tx: Tx, row: Row[Any], addition: AddResources) -> datetime:
     return ends
 
 
-def _wanting(lease: Row[Any], items: dict[int, Item], left: timedelta) -> Waiting:
+def _wanting(lease: Row[Any], items: dict[int, Item], left: timedelta, *, self_service: bool) -> Waiting:
     """An active lease that wants these too, behind all who wait at its priority."""
     return Waiting(
         lease=lease.id,
         principal=lease.principal,
-        owner=lease.owner,
+        owner=holding.counted_for(lease.owner, unverified=lease.unverified),
         state=LeaseState(lease.state),
         items=items,
         priority=lease.priority,
         number=LAST,
         since=lease.created_at,
         duration=left,
-        self_service=lease.self_service,
+        self_service=lease.self_service or self_service,
     )
 
 
@@ -131,22 +132,22 @@ def _award(tx: Tx, row: Row[Any], me: Waiting, ends: datetime) -> Award:
     if me.self_service:
         limits = Rules(tx.connection, catalogue.current(tx.connection))
         limits.check_open(me)
-        limits.check_limits(me, unverified=row.unverified, is_new=False)
+        limits.check_limits(me, is_new=False)
     offered = matching.offer(tx, me)
     if offered.award is None:
         admission.check_satisfiable(tx, me.wishes, besides=row.id)
         if offered.excess is not None:
             raise QuotaExceeded(offered.excess.detail)
         raise NotFree("not all of it is free now, and an active lease does not wait")
-    _check_duration(tx, row, offered.award, ends)
+    _check_duration(tx, row, offered.award, ends, self_service=me.self_service)
     return offered.award
 
 
-def _check_duration(tx: Tx, lease: Row[Any], award: Award, ends: datetime) -> None:
+def _check_duration(tx: Tx, lease: Row[Any], award: Award, ends: datetime, *, self_service: bool) -> None:
     """Raise `DurationRefused` where a lease that ends then lasts longer than a pool allows that would give it more."""
     known = catalogue.current(tx.connection)
     pools = {c.pool for group in award.resources for c in group}
-    allowed = rules.terms((known.policies[pool] for pool in pools), known, self_service=lease.self_service)
+    allowed = rules.terms((known.policies[pool] for pool in pools), known, self_service=self_service)
     if any(deadline < ends for deadline in holding.ends(allowed, lease.active_at)):
         raise DurationRefused("the lease lasts past the weekly deadline of these pools")
     if ends - tx.now > holding.longest(allowed) or ends - lease.active_at > deadlines.longest_total(allowed):

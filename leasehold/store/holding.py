@@ -37,6 +37,11 @@ def lease_row(connection: Connection, lease: str) -> Row[Any]:
     return row
 
 
+def counted_for(owner: str, *, unverified: bool) -> str:
+    """For whom what a lease has counts, for quotas and fairness: who only says a name uses up nobody else's."""
+    return f"?{owner}"[:128] if unverified else owner
+
+
 def change(tx: Tx, lease: str, values: Mapping[str, Any]) -> None:
     """Change columns of a lease."""
     tx.write(_CHANGE, {"id_": lease, **values})

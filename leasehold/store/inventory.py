@@ -99,7 +99,10 @@ def delete_resource(tx: Tx, pool: str, name: str, actor: str) -> list[Change]:
     row = _resource(tx, pool, name)
     if row.file is not None:
         raise OwnedElsewhere(f"{pool}/{name} comes from the pools file {row.file}: take it out there")
-    return [_retire_one(tx, row, actor)]
+    changes = [_retire_one(tx, row, actor)]
+    # What was promised of it is promised of another; and of what is left a larger share may be free.
+    matching.match(tx, {pool})
+    return changes
 
 
 def offline(tx: Tx, pool: str, name: str, reason: str, actor: str) -> None:

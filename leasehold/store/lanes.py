@@ -70,7 +70,8 @@ class Waiting:
     @property
     def lane(self) -> int:
         """In which lane it waits; a reservation has one to itself."""
-        return lane(self.owner, self.wishes, self.lease if self.start_at else None)
+        alone = self.lease if self.start_at else None
+        return lane(self.owner, self.wishes, alone, promised=is_promised(self.state, self_service=self.self_service))
 
     @cached_property
     def wishes(self) -> tuple[Item, ...]:
@@ -79,9 +80,18 @@ class Waiting:
         return selfservice.narrowed(wishes) if self.self_service else wishes
 
 
-def lane(owner: str, wishes: Iterable[Item], alone: str | None = None) -> int:
-    """The lane of those who are of one owner and want the same; a negative one of a reservation `alone`."""
-    number = catalogue.digest([owner, catalogue.shape(wishes), *([alone] if alone else [])])
+def is_promised(state: str, *, self_service: bool) -> bool:
+    """Whether a lease waits for a replacement that it gets though self-service is closed by now."""
+    return self_service and state == LeaseState.PREPARING
+
+
+def lane(owner: str, wishes: Iterable[Item], alone: str | None = None, *, promised: bool = False) -> int:
+    """The lane of those who are of one owner and want the same; a negative one of a reservation `alone`.
+
+    What is `promised` to one does not wait for what the others of the lane must wait for.
+    """
+    apart = [*([alone] if alone else []), *([True] if promised else [])]
+    number = catalogue.digest([owner, catalogue.shape(wishes), *apart])
     return -1 - number if alone else number
 
 

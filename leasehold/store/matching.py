@@ -175,7 +175,7 @@ class _Round:
             else:
                 _hand_over(self._tx, award, one)
                 self._shares.granted(one.owner)
-                self._rules.granted(award)
+                self._rules.granted()
                 self.keeps_promises |= one.start_at is not None
         self._note_passes()
         return mine

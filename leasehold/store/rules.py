@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import datetime
 from functools import cached_property
 from typing import Any
@@ -12,8 +12,8 @@ from typing import Any
 from sqlalchemy import Connection, func, select
 
 from leasehold import allocation, selector, selfservice
-from leasehold.allocation import ANY_POOL, Award, Candidate
-from leasehold.errors import PoolUnknown, SelfServiceClosed
+from leasehold.allocation import ANY_POOL, Candidate
+from leasehold.errors import LimitReached, PoolUnknown, SelfServiceClosed
 from leasehold.model import Forced, Item, LeaseState, Opening, Policy, SelfService
 from leasehold.ports import SelfServiceState
 from leasehold.selfservice import FREE_TO_ALL, Capacity, Scarce
@@ -36,7 +36,6 @@ class Rules:
     def __init__(self, connection: Connection, known: Catalogue) -> None:
         self._connection = connection
         self._known = known
-        self._gone: Counter[int] = Counter()
 
     def closed(self, one: Waiting) -> str | None:
         """Why a lease is given nothing for now."""
@@ -63,7 +62,8 @@ class Rules:
         """The pools from which nothing may come that it wants of any pool."""
         if not _applies(one) or not self._has_any:
             return set()
-        return {pool for pool in pools if self.of(pool) is not None}
+        shut = {pool for pool in pools if self.of(pool) is not None}
+        return shut | {pool for pool in pools if _of_any(one) and self._reached(one, pool) is not None}
 
     def wishes(self, one: Waiting) -> tuple[Item, ...]:
         """What a lease may be given for what it wants: nothing of which too little is free."""
@@ -87,11 +87,10 @@ class Rules:
 
     # What is free
 
-    def granted(self, award: Award) -> None:
-        """Count what was given as not free."""
-        for group in award.resources:
-            self._gone.update(candidate.record.kind for candidate in group)
-        self.__dict__.pop("scarce", None)
+    def granted(self) -> None:
+        """Count anew what is free: something was given."""
+        for counted in ("_free", "scarce"):
+            self.__dict__.pop(counted, None)
 
     @cached_property
     def scarce(self) -> list[Scarce]:
@@ -113,7 +112,7 @@ class Rules:
     def _capacities(self, pool: str | None) -> Iterable[tuple[catalogue.ResourceKind, Capacity]]:
         for kind in self._known.kinds:
             if pool is None or kind.pool == pool:
-                free = 0 if kind.pool in self._known.paused else self._free.get(kind.id, 0) - self._gone[kind.id]
+                free = 0 if kind.pool in self._known.paused else self._free.get(kind.id, 0)
                 yield kind, Capacity(free=free, total=kind.total)
 
     def capacity(self, pool: str | None) -> Capacity:
@@ -131,6 +130,8 @@ class Rules:
 
     def check_open(self, one: Waiting) -> None:
         """Raise `SelfServiceClosed` where a request cannot be served for it now, and there is more than is free."""
+        # A reservation is promised only while a request would be served, and then keeps what it was promised.
+        one = replace(one, start_at=None)
         why = self.closed(one)
         if why is not None:
             raise SelfServiceClosed(why)
@@ -160,32 +161,47 @@ class Rules:
             )
         ]
 
-    def check_limits(self, one: Waiting, *, unverified: bool, is_new: bool = True) -> None:
+    def check_limits(self, one: Waiting, *, is_new: bool = True) -> None:
         """Raise `LimitReached` where a user would have more than one user may, what waits for it included."""
         if not one.self_service or not self._known.rules:
             return
-        mine = self._mine(one.owner, unverified=unverified)
-        wants = Counter[str]()
-        for item in one.items.values():
-            wants[item.pool or ANY_POOL] += item.count
-        for pool in (None, *(pool for pool in sorted(wants) if pool != ANY_POOL)):
-            rule = self._rule(pool)
-            if rule is None:
-                continue
-            had = {lease: sum(of.values()) if pool is None else of[pool] for lease, of in mine.items()}
+        named = sorted({item.pool for item in one.items.values() if item.pool is not None})
+        for pool in (None, *named):
+            if (reached := self._reached(one, pool, is_new=is_new)) is not None:
+                raise reached
+        if _of_any(one):
+            pools = sorted({kind.pool for kind in self._known.serving(one.wishes)} - set(named))
+            found = [self._reached(one, pool, is_new=is_new) for pool in pools]
+            if found and found[0] is not None and all(found):
+                raise found[0]
+
+    def _reached(self, one: Waiting, pool: str | None, *, is_new: bool = True) -> LimitReached | None:
+        """What one would have too much of, if all that it wants of any pool came of this one; None is the lab."""
+        rule = self._rule(pool)
+        if rule is None or not rule.has_limits:
+            return None
+        mine = {lease: sum(of.values()) if pool is None else of[pool] for lease, of in self._mine(one.owner).items()}
+        in_lease = mine.get(one.lease, 0)
+        if is_new:
+            mine.pop(one.lease, None)
+        try:
             selfservice.check_limits(
                 rule,
                 f"of {pool}" if pool else "in the lab",
-                who=one.owner,
-                leases=sum(many > 0 for many in had.values()),
-                resources=sum(had.values()),
-                in_lease=had.get(one.lease, 0),
-                asked=sum(wants.values()) if pool is None else wants[pool],
+                who=one.owner.removeprefix("?"),
+                leases=sum(many > 0 for many in mine.values()),
+                resources=sum(mine.values()),
+                in_lease=0 if is_new else in_lease,
+                asked=sum(i.count for i in one.items.values() if pool is None or i.pool in {None, pool}),
                 is_new=is_new,
             )
+        except LimitReached as reached:
+            return reached
+        return None
 
-    def _mine(self, owner: str, *, unverified: bool) -> dict[str, Counter[str]]:
-        """What each self-service lease of an owner has of each pool, or waits for."""
+    def _mine(self, owner: str) -> dict[str, Counter[str]]:
+        """What each self-service lease of an owner has of each pool, or waits for; see `holding.counted_for`."""
+        unverified, owner = owner.startswith("?"), owner.removeprefix("?")
         query = select(_L.id, _L.state, _L.missing, specs.ITEMS_TEXT.label("wanted")).where(
             _L.owner == owner, _L.self_service, _L.ended_at.is_(None), _L.unverified == unverified
         )
@@ -202,6 +218,11 @@ class Rules:
         for row in self._connection.execute(held.group_by(_G.lease, _G.pool)):
             found[row.lease][row.pool] += row.many
         return found
+
+
+def _of_any(one: Waiting) -> bool:
+    """Whether it wants something of any pool."""
+    return any(item.pool is None for item in one.items.values())
 
 
 def _applies(one: Waiting) -> bool:

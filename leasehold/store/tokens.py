@@ -47,8 +47,9 @@ class SqlTokens:
 def create(tx: Tx, new: NewToken) -> Token:
     """Keep a new token."""
     expires_at = tx.now + (new.lasts or DEFAULT_LIFE)
-    if new.bounded and new.made_with is not None:
-        expires_at = _bounded(tx, new.made_with, expires_at, chosen=new.lasts is not None)
+    maker = _good(tx, new.made_with) if new.made_with is not None else None
+    if new.bounded and maker is not None:
+        expires_at = _bounded(maker, expires_at, chosen=new.lasts is not None)
     scopes = _scopes_to_json(new.scopes)
     row = {
         "id": new.id,
@@ -68,12 +69,19 @@ def create(tx: Tx, new: NewToken) -> Token:
     return made
 
 
-def _bounded(tx: Tx, maker: str, wanted: datetime, *, chosen: bool) -> datetime:
-    """The end of a token that must not outlive its maker: an end that was chosen is kept or refused."""
-    row = tx.execute(_BY_ID, {"id": maker}).one_or_none()
-    # Whoever let the call in may have read this before the maker was revoked: nothing may slip away from that.
+def _good(tx: Tx, maker: str) -> Row[Any]:
+    """The token that another is made with; raise `Unauthenticated` where it is good no more.
+
+    Whoever let the call in may have read it before it was revoked: nothing may slip away from that.
+    """
+    row: Row[Any] | None = tx.execute(_BY_ID, {"id": maker}).one_or_none()
     if row is None or row.revoked_at is not None or row.expires_at <= tx.now:
         raise Unauthenticated("the token is not valid any more")
+    return row
+
+
+def _bounded(row: Row[Any], wanted: datetime, *, chosen: bool) -> datetime:
+    """The end of a token that must not outlive its maker: an end that was chosen is kept or refused."""
     if chosen and wanted > row.expires_at:
         detail = f"it must not outlive the token that it is made with, which is good until {_written(row.expires_at)}"
         raise Refused(detail, [Fault(path="expires", code="outlives", detail=detail)])
@@ -128,7 +136,8 @@ def revoke(tx: Tx, token: str, actor: str, by: str) -> list[str]:
 
 def _has_heirs(row: Row[Any]) -> bool:
     """Whether what was made with this token ends with it: what an admin makes for others outlives the admin's token."""
-    return not (row.role == Role.ADMIN and row.scopes["pools"] is None)
+    of_login = row.made_with is None and row.created_by == row.owner
+    return of_login or not (row.role == Role.ADMIN and row.scopes["pools"] is None)
 
 
 def _mark_revoked(tx: Tx, row: Row[Any], actor: str, by: str, reason: str | None) -> None:

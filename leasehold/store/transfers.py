@@ -22,13 +22,23 @@ def transfer(tx: Tx, order: Transfer) -> Transferred:
     What the owners have counts from now on for fairness and quotas. The token that the lease had is good no more.
     """
     row = holding.lease_row(tx.connection, order.lease)
-    if row.owner == order.owner:
+    if row.owner == order.owner and not row.unverified:
         return Transferred(transfers=row.transfers)
     if row.state in OVER:
         name = row.number if row.number is not None else row.id
         return Transferred(refusal=as_refusal(LeaseNotActive(f"lease {name} is over")))
     waiting = lanes.of(tx.connection, [order.lease]).get(order.lease)
-    holding.change(tx, order.lease, {"owner": order.owner, "unverified": False, "transfers": row.transfers + 1})
+    holding.change(
+        tx,
+        order.lease,
+        {
+            "owner": order.owner,
+            # Nobody who had a host before is the one who has this lease now: nothing is left unwiped for it.
+            "principal": f"transferred:{order.lease}",
+            "unverified": False,
+            "transfers": row.transfers + 1,
+        },
+    )
     tx.write(_GRANTS, {"lease_": order.lease, "to": order.owner})
     if waiting is not None:
         lanes.move(tx, waiting, order.owner)

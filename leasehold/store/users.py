@@ -95,6 +95,7 @@ def _set_password(tx: Tx, name: str, password: str, actor: str) -> list[str]:
 def _disable(tx: Tx, name: str, actor: str) -> list[str]:
     if _known(tx.connection, name).disabled_at is None:
         _change(tx, name, "user_disabled", actor, disabled_at=tx.now, disabled_by=actor)
+    _replace_lease_tokens(tx, name)
     return _revoke(tx, name, actor)
 
 
@@ -107,7 +108,14 @@ def _remove(tx: Tx, name: str, actor: str) -> list[str]:
     _known(tx.connection, name)
     tx.execute(delete(t.users).where(t.users.c.name == name))
     events.record(tx, "user_removed", actor=actor, data={"user": name})
+    _replace_lease_tokens(tx, name)
     return _revoke(tx, name, actor)
+
+
+def _replace_lease_tokens(tx: Tx, name: str) -> None:
+    """Make the tokens of a user's leases good for nothing, as if each had gone to another owner."""
+    mine = (t.leases.c.owner == name, t.leases.c.ended_at.is_(None), ~t.leases.c.unverified)
+    tx.execute(update(t.leases).where(*mine).values(transfers=t.leases.c.transfers + 1))
 
 
 def _change(tx: Tx, name: str, event: str, actor: str, **values: Any) -> None:

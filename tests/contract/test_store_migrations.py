@@ -80,6 +80,45 @@ def test_upgrading_twice_keeps_what_is_there(empty: str) -> None:
     assert look(empty, lambda c: c.execute(text("SELECT name, value FROM counters")).all()) == [("lease", 41)]
 
 
+def test_a_lab_that_lends_is_upgraded_with_all_that_it_has(empty: str) -> None:
+    """From every earlier schema that a service may have run with."""
+    for revision in ("0005", "0006", "0007"):
+        _upgrade_to(empty, revision)
+        if revision == "0005":
+            look(empty, _lend)
+    migrate.upgrade(empty, "main")
+    assert look(empty, lambda c: c.execute(text("SELECT lease, pool FROM grants")).all()) == [("a", "r640")]
+    rows = look(empty, lambda c: c.execute(text("SELECT self_service, unverified, transfers FROM leases")).all())
+    assert [tuple(map(int, row)) for row in rows] == [(0, 0, 0)]
+    assert differences(empty, metadata) == []
+    if empty.startswith("sqlite"):
+        made = look(
+            empty, lambda c: c.execute(text("SELECT sql FROM sqlite_master WHERE name = 'outbox'")).scalar_one()
+        )
+        assert "AUTOINCREMENT" in made
+
+
+def _upgrade_to(url: str, revision: str) -> None:
+    database = Database(url)
+    try:
+        with database.writer.begin() as connection:
+            command.upgrade(migrate.config("main", connection), revision)
+    finally:
+        database.close()
+
+
+def _lend(connection: Connection) -> None:
+    for statement in (
+        "INSERT INTO specs (id, pool, digest, spec) VALUES (1, 'r640', 'x', '{}')",
+        "INSERT INTO leases (id, number, state, principal, owner, cc, wanted, priority, duration_s, run_id, waiting,"
+        " replaced, warned, created_at) VALUES ('a', 1, 'active', 'p', 'alice', '[]', '[]', 0, 60, 'r', false, 0, 0,"
+        " '2026-01-05 09:00:00')",
+        "INSERT INTO grants (lease, owner, pool, resource, epoch, spec, item, due, granted_at)"
+        " VALUES ('a', 'alice', 'r640', 'h', 1, 1, 0, '[]', '2026-01-05 09:00:00')",
+    ):
+        connection.execute(text(statement))
+
+
 def test_processes_that_start_at_once_all_find_the_schema(empty: str) -> None:
     program = "import sys; from leasehold.store import migrate; migrate.upgrade(sys.argv[1], 'main')"
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from leasehold.errors import OwnedElsewhere, PoolUnknown
-from leasehold.messages import Admitted
+from leasehold.messages import AddResources, Admitted
 from leasehold.model import (
     NOT_FOR_SELF_SERVICE,
     Inventory,
@@ -23,10 +23,11 @@ from leasehold.model import (
 )
 from leasehold.ports import ResourceFilter
 from leasehold.weekly import Weekly
+from tests.contract.store_lab import NINE, spec
 from tests.contract.store_lab import Lab as StoreLab
-from tests.contract.store_lab import spec
 
 ON = SelfService(enabled=Opening.ON)
+SOON: dict[str, Any] = {"start_at": NINE + timedelta(seconds=5), "duration": "1h"}
 SUNDAY = Weekly(day="sunday", at=time(21), zone="Europe/Berlin")
 
 
@@ -50,6 +51,13 @@ async def apply(
 async def ask(lab: StoreLab, lease: str, *items: Item, **asked: Any) -> Admitted:
     """A user asks, who is no operator."""
     return await lab.submit(lease, *items, self_service=True, **asked)
+
+
+async def ask_while_open(lab: StoreLab, lease: str, *items: Item) -> None:
+    """A user asks for what is not free while an operator keeps self-service open, and waits when it is closed."""
+    await lab.store.force_self_service("r640", Opening.ON, "while it is asked", "olga")
+    assert (await ask(lab, lease, *items)).state == "queued"
+    await lab.store.force_self_service("r640", Opening.AUTO, "as always", "olga")
 
 
 def refused(admitted: Admitted) -> tuple[str, str]:
@@ -138,6 +146,43 @@ class TestWhileEnoughIsFree:
         await lab.store.pause("r640", "move", "operator")
         assert "0 of 10 free" in refused(await ask(lab, "b"))[1]
 
+    async def test_what_somebody_else_is_served_in_the_same_round_is_counted_once(self, lab: StoreLab) -> None:
+        await apply(lab, *TEN, pool=SelfService(free=0.3))
+        await lab.take("all", Item(pool="r640", count=10))
+        await lab.submit("theirs", Item(pool="r640", count=4), priority=1)
+        await ask_while_open(lab, "mine", Item(pool="r640", count=4))
+        await lab.close("all")
+        assert [len(await lab.held("theirs")), len(await lab.held("mine"))] == [4, 4]
+
+    async def test_it_opens_when_what_is_broken_is_taken_out(self, lab: StoreLab) -> None:
+        await apply(lab, pool=SelfService(free=0.6))
+        for name in ("a", "b"):
+            await lab.store.put_resource("r640", host(name), "operator")
+            await lab.take(f"has {name}", Item(pool="r640", names=(name,)))
+        await ask_while_open(lab, "mine")
+        await lab.close("has a", broken="fan")
+        await lab.close("has b")
+        assert await lab.state("mine") == "queued"
+        await lab.store.delete_resource("r640", "a", "olga")
+        assert await lab.held("mine") == ["b"]
+
+
+class TestReservations:
+    async def test_none_is_promised_while_it_is_closed(self, lab: StoreLab) -> None:
+        await apply(lab, *TEN, pool=SelfService(free=0.5))
+        await lab.store.force_self_service(None, Opening.OFF, "audit", "olga")
+        assert refused(await ask(lab, "a", **SOON))[0] == "self_service_closed"
+        await lab.store.force_self_service(None, Opening.AUTO, "done", "olga")
+        await lab.take("big", Item(pool="r640", count=6))
+        assert refused(await ask(lab, "b", **SOON))[0] == "self_service_closed"
+
+    async def test_one_that_was_promised_is_granted_though_it_is_closed_by_then(self, lab: StoreLab) -> None:
+        await apply(lab, *TEN)
+        assert (await ask(lab, "a", **SOON)).state == "queued"
+        await lab.store.force_self_service(None, Opening.OFF, "audit", "olga")
+        lab.clock.forward(seconds=5)
+        assert (await lab.store.wake("a")).state == "active"
+
 
 class TestSwitchedByHand:
     async def test_an_operator_closes_the_lab_and_leaves_it_to_its_rules_again(self, lab: StoreLab) -> None:
@@ -162,6 +207,18 @@ class TestSwitchedByHand:
         await lab.store.force_self_service(None, Opening.OFF, "audit", "olga")
         assert await lab.state("a") == "active"
         assert (await lab.extend("a", "1h")).refusal is None
+
+    async def test_a_host_that_fails_is_replaced_whoever_heads_its_line(self, lab: StoreLab) -> None:
+        made = spec("r640", "wipe")
+        await lab.store.apply(Inventory(name="lab", pools=((made, TEN[:3]),)), "operator")
+        admitted = await ask(lab, "l2", Item(pool="r640", count=2))
+        await lab.take("other", Item(pool="r640"), owner="bob")
+        assert (await ask(lab, "l1", Item(pool="r640"), priority=9)).state == "queued"
+        await lab.store.force_self_service(None, Opening.OFF, "audit", "olga")
+        await lab.report("l2", admitted.claims[0])
+        await lab.close("other")
+        assert len(await lab.held("l2")) == 2
+        assert await lab.state("l1") == "queued"
 
     async def test_who_waits_is_served_as_soon_as_it_opens(self, lab: StoreLab) -> None:
         await apply(lab, *TEN)
@@ -271,6 +328,21 @@ class TestLimitsForEachUser:
         await ask(lab, "a", unverified=True)
         assert (await ask(lab, "b")).claims
         assert refused(await ask(lab, "c", unverified=True))[0] == "limit_reached"
+
+    async def test_naming_no_pool_is_no_way_around_them(self, lab: StoreLab) -> None:
+        await apply(lab, *TEN, pool=SelfService(per_lease=2, per_owner=Quota(leases=1)))
+        assert refused(await ask(lab, "a", Item(count=5)))[0] == "limit_reached"
+        assert (await ask(lab, "b", Item(count=2))).claims
+        assert refused(await ask(lab, "c", Item(count=1)))[1] == "alice has 1 of 1 leases of r640"
+        await lab.store.put_pool(spec("other"), (host("x"),), "operator")
+        assert [claim.pool for claim in (await ask(lab, "d", Item(count=1))).claims] == ["other"]
+
+    async def test_what_a_user_adds_to_an_operators_lease_is_bound_by_them(self, lab: StoreLab) -> None:
+        await apply(lab, host("mine", **NOT_FOR_SELF_SERVICE), host("b"), pool=SelfService(per_lease=1))
+        await lab.take("a", Item(pool="r640", names=("b",)))
+        theirs = AddResources(items=(Item(pool="r640"),), actor="alice", request="1", self_service=True)
+        assert refused(await lab.store.add("a", theirs))[0] in {"limit_reached", "unsatisfiable", "not_free"}
+        assert (await lab.add("a")).refusal is None
 
     async def test_of_many_at_once_exactly_as_many_as_allowed(self, lab: StoreLab) -> None:
         await apply(lab, *TEN, all_pools=SelfService(per_owner=Quota(leases=2)))

@@ -65,3 +65,22 @@ async def test_who_says_no_more_than_a_name_has_it_wiped(lab: Lab) -> None:
     await lab.close("a")
 
     assert await is_wiped(lab, "b", "anonymous:alice", unverified=True)
+
+
+async def test_who_is_given_a_lease_that_waits_gets_nothing_that_its_giver_left(lab: Lab) -> None:
+    await lab.pool("r640", 1, "wipe", "validate")
+    await lab.take("a")
+    await lab.submit("b", AGAIN)
+    await lab.store.transfer(Transfer(lease="b", owner="bob", actor="operator"))
+    await lab.close("a")
+
+    (claim,) = (await lab.store.standing("b")).claims
+    assert "wipe" in [planned.stage for planned in claim.stages]
+
+
+async def test_who_only_said_a_name_and_is_confirmed_gets_another_token(lab: Lab) -> None:
+    await lab.pool("r640", 1)
+    await lab.take("a", unverified=True)
+    confirmed = await lab.store.transfer(Transfer(lease="a", owner="alice", actor="operator"))
+    assert confirmed.transfers == 1
+    assert not (await lab.lease("a")).unverified

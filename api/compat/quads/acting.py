@@ -207,6 +207,7 @@ async def add_host(
     if mine.lease.self_service and NOT_FOR_SELF_SERVICE.items() <= host.properties.items():
         raise NotFree(f"Host {host.name} is not allowed to self-schedule")
     addition = AddResources(
+        self_service=is_self_service(caller, [host.pool]),
         items=(_item(host, mine),),
         actor=caller.name,
         request=repetition(caller.id, key or uuid.uuid4().hex, body),

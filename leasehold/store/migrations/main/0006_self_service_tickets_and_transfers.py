@@ -12,7 +12,8 @@ TAKEN = "self_service AND ended_at IS NULL"
 
 
 def upgrade() -> None:
-    with op.batch_alter_table("leases") as batch_op:
+    # SQLite must not make the table anew: others refer to its rows.
+    with op.batch_alter_table("leases", recreate="never") as batch_op:
         batch_op.add_column(sa.Column("ticket", sa.Text(), nullable=True, comment="A URL that an admit hook gave it"))
         for name, comment in (
             ("self_service", "Requested by one who is no operator: the rules for self-service hold"),

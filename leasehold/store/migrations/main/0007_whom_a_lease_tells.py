@@ -11,10 +11,12 @@ depends_on = None
 
 def upgrade() -> None:
     comment = "Whom its request wants told beside owner and cc; false: no person"
-    with op.batch_alter_table("leases") as batch_op:
+    with op.batch_alter_table("leases", recreate="never") as batch_op:
         batch_op.add_column(sa.Column("notify", sa.JSON(none_as_null=True), nullable=True, comment=comment))
-    with op.batch_alter_table("outbox") as batch_op:
-        batch_op.alter_column(
+    # SQLite keeps no comments, and would make the table anew, without its promise to use no number twice.
+    if op.get_bind().dialect.name == "postgresql":
+        op.alter_column(
+            "outbox",
             "kind",
             existing_type=sa.String(length=16),
             existing_nullable=False,
