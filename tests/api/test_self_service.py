@@ -45,6 +45,23 @@ def refusal(answer: httpx.Response, status: int = 403) -> Json:
     return told
 
 
+Asking = Callable[..., Awaitable[str]]
+
+
+@pytest_asyncio.fixture(loop_scope="package")
+async def asking(stack: Stack) -> AsyncIterator[Asking]:
+    """Makes a pool with an `admit` hook, which is asked nothing more once the test is over."""
+    made: list[str] = []
+
+    async def make(admit: Json, **settings: Any) -> str:
+        made.append(await stack.pool(1, admit=admit, **settings))
+        return made[-1]
+
+    yield make
+    for pool in made:
+        await stack.http.put(f"/v1/pools/{pool}", json={"name": pool})
+
+
 class TestRules:
     async def test_a_user_is_bound_and_an_operator_is_not(self, stack: Stack) -> None:
         pool = await stack.pool(2, policy={"self_service": {"enabled": False}})
@@ -123,6 +140,30 @@ class TestWithoutAToken:
         assert (first.json()["id"], again.status_code) == (again.json()["id"], 200)
         assert first.json()["token"] is not None
         assert again.json()["token"] is None
+
+    async def test_who_repeats_a_request_before_it_is_admitted_gets_no_token(
+        self, stack: Stack, asking: Asking
+    ) -> None:
+        gate = stack.gate()
+        pool = await asking(gate.hook, policy={"self_service": {"open_requests": True}})
+        body = {"items": [{"pool": pool}], "owner": "eve3"}
+
+        async def ask() -> httpx.Response:
+            async with nobody(stack) as http:
+                return await http.post("/v1/leases", json=body, headers={"Idempotency-Key": "once"})
+
+        first, again = asyncio.create_task(ask()), asyncio.create_task(ask())
+        answers = await asyncio.gather(first, again)
+        gate.open()
+        assert [answer.json()["id"] for answer in answers] == [answers[0].json()["id"]] * 2
+        assert [answer.json()["token"] is None for answer in sorted(answers, key=lambda a: not a.json()["token"])] == [
+            False,
+            True,
+        ]
+
+    async def test_nobody_without_a_token_goes_before_others(self, stack: Stack) -> None:
+        async with open_pool(stack) as pool, nobody(stack) as http:
+            assert refusal(await request(http, pool, owner="eve", priority=1), 422)["errors"][0]["path"] == "priority"
 
     async def test_a_name_is_needed(self, stack: Stack) -> None:
         async with open_pool(stack) as pool, nobody(stack) as http:
@@ -219,23 +260,6 @@ class TestTransfer:
         await stack.http.post(f"/v1/leases/{lease['id']}/release")
         given = await stack.http.post(f"/v1/leases/{lease['id']}/transfer", json={"owner": "tom"})
         assert refusal(given, 409)["code"] == "lease_not_active"
-
-
-Asking = Callable[..., Awaitable[str]]
-
-
-@pytest_asyncio.fixture(loop_scope="package")
-async def asking(stack: Stack) -> AsyncIterator[Asking]:
-    """Makes a pool with an `admit` hook, which is asked nothing more once the test is over."""
-    made: list[str] = []
-
-    async def make(admit: Json, **settings: Any) -> str:
-        made.append(await stack.pool(1, admit=admit, **settings))
-        return made[-1]
-
-    yield make
-    for pool in made:
-        await stack.http.put(f"/v1/pools/{pool}", json={"name": pool})
 
 
 class TestAdmitHook:

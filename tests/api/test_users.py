@@ -10,6 +10,7 @@ from base64 import b64encode
 
 import httpx
 import pytest
+from limits import RateLimitItemPerMinute
 
 from api import logins
 from api.logins import FAILURES_FROM_AN_ADDRESS
@@ -250,3 +251,26 @@ async def test_what_was_leased_stays_the_users_whoever_the_session(stack: Stack)
     async with caller(stack.app, await opened(stack, name)) as second:
         answer = await second.post(f"/v1/leases/{lease['id']}/release")
         assert answer.status_code == 200, fail(answer)
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "no\nname", "nul\0", ""])
+async def test_what_cannot_be_a_name_is_looked_up_nowhere(stack: Stack, name: str) -> None:
+    answer = await login(stack, name, "a" * 20)
+    assert answer.status_code == 401, fail(answer)
+
+
+async def test_one_address_cannot_try_one_password_on_everybody(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logins, "FAILURES_OF_AN_ADDRESS", RateLimitItemPerMinute(3))
+    answers = [await login(stack, f"{uuid.uuid4().hex[:8]}@example.com", "Winter2026!") for _ in range(5)]
+    assert [answer.status_code for answer in answers[:1]] == [401]
+    assert answers[-1].status_code == 429
+
+
+async def test_a_user_who_is_disabled_holds_leases_by_no_token(stack: Stack) -> None:
+    name = await new_user(stack)
+    async with caller(stack.app, await opened(stack, name)) as http:
+        pool = await stack.pool(1)
+        lease = (await http.post("/v1/leases", json={"items": [{"pool": pool}]}, params={"wait": "active"})).json()
+    assert await status(stack, lease["token"], f"/v1/leases/{lease['id']}") == 200
+    assert (await stack.http.post(f"/v1/users/{name}/disable")).status_code == 200
+    assert await status(stack, lease["token"], f"/v1/leases/{lease['id']}") == 401

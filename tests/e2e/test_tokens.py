@@ -141,6 +141,29 @@ def test_a_log_that_is_followed_breaks_off_when_its_token_is_revoked(stack: Stac
     assert lab.look(lease)["state"] == "preparing"
 
 
+def test_a_log_that_is_followed_breaks_off_when_the_lease_goes_to_another_owner(stack: Stack, lab: Lab) -> None:
+    pool = lab.pool(validate="while :; do echo tick; sleep 0.2; done")
+    token, _, _ = new_token(stack, "--user", "olga", "--role", "user")
+    with stack.client(token) as olga:
+        lease = olga.submit([{"pool": pool}])
+    pieces: dict[str, list[bytes]] = {token: [], str(lease["token"]): []}
+
+    def follow(bearer: str) -> None:
+        with stack.client(bearer) as client:
+            for piece in client.log(lease["id"], follow=True):
+                pieces[bearer].append(piece)
+
+    with ThreadPoolExecutor(2) as pool_of_two:
+        following = [pool_of_two.submit(follow, bearer) for bearer in pieces]
+        until(lambda: all(b"tick" in b"".join(seen) for seen in pieces.values()), "the log is followed")
+        lab.client.transfer(lease["id"], "tom")
+        for one in following:
+            with pytest.raises(LeaseholdError):
+                one.result(timeout=COMMAND_WITHIN_S)
+    assert lab.look(lease)["state"] == "preparing"
+    lab.client.cancel(lease["id"])
+
+
 def test_the_secret_of_a_token_is_nowhere_but_with_its_bearer(stack: Stack, lab: Lab) -> None:
     token, token_id, secret = new_token(stack, "--user", f"ci-{uuid.uuid4().hex[:8]}")
     pool = lab.pool(validate="env", release="true")
