@@ -88,7 +88,8 @@ async def test_no_two_tokens_share_an_id(tokens: SqlTokens) -> None:
 
 
 async def test_revoking_is_for_good_and_is_told_once(lab: Lab, tokens: SqlTokens) -> None:
-    made = await make(tokens, created_by="boss", made_with="token-of-boss")
+    boss = await make(tokens, user="boss", role=Role.ADMIN)
+    made = await make(tokens, created_by="boss", made_with=boss.id)
     lab.clock.forward(minutes=5)
     for _ in range(2):
         assert await tokens.revoke(made.id, actor="otto", by="token:abc") == [made.id]
@@ -99,14 +100,14 @@ async def test_revoking_is_for_good_and_is_told_once(lab: Lab, tokens: SqlTokens
     assert credential is not None
     assert credential.token == revoked
 
-    created, ended = await happened(lab)
+    _, created, ended = await happened(lab)
     assert (created.kind, created.actor, created.at) == ("token_created", "boss", NINE)
     assert created.data == {
         "token": made.id,
         "user": "alice",
         "role": "user",
         "scopes": {"pools": None, "read": False},
-        "made_with": "token-of-boss",
+        "made_with": boss.id,
         "expires_at": "2026-04-05T09:00:00Z",
     }
     assert (ended.kind, ended.actor, ended.reason) == ("token_revoked", "otto", None)
@@ -237,3 +238,16 @@ async def test_ids_of_pages_are_never_given_out_again(lab: Lab, tokens: SqlToken
 
     number, _ = await lab.store.database.write(again)
     assert number == first.number + 1
+
+
+async def test_an_admins_token_that_was_revoked_meanwhile_makes_no_other(tokens: SqlTokens) -> None:
+    boss = await make(tokens, user="boss", role=Role.ADMIN)
+    await tokens.revoke(boss.id, actor="otto", by="token:abc")
+    with pytest.raises(Unauthenticated):
+        await make(tokens, created_by="boss", made_with=boss.id)
+
+
+async def test_what_a_login_made_ends_with_it_that_of_an_admin_too(tokens: SqlTokens) -> None:
+    login = await make(tokens, user="anna", role=Role.ADMIN, created_by="anna")
+    made = await make(tokens, user="ci", created_by="anna", made_with=login.id)
+    assert await tokens.revoke(login.id, actor="otto", by="token:abc") == [login.id, made.id]
