@@ -27,7 +27,6 @@ from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 from leasehold.store.lanes import LAST, Waiting
 from leasehold.store.matching import Offer
-from leasehold.store.rules import Rules
 
 _OPENING = (
     select(t.counters.c.value.label("last"), t.requests.c.lease, t.requests.c.refusal)
@@ -187,10 +186,8 @@ def _record(tx: Tx, request: SubmitLease, lease: Mapping[str, Any]) -> None:
 
 def _offer(tx: Tx, me: Waiting, request: SubmitLease, *, again: bool) -> Offer:
     """What a request gets, or is promised; raise what refuses it."""
-    if me.self_service and not again:
-        limits = Rules(tx.connection, catalogue.current(tx.connection))
-        limits.check_open(me)
-        limits.check_limits(me)
+    if not again:
+        rules.check(tx.connection, me)
     offered = matching.offer(tx, me) if me.start_at is None else None
     if offered is not None and offered.award is not None:
         return offered

@@ -39,7 +39,6 @@ from leasehold.store import tables as t
 from leasehold.store.answers import as_refusal
 from leasehold.store.engine import Tx
 from leasehold.store.lanes import LAST, Waiting
-from leasehold.store.rules import Rules
 
 
 def add(tx: Tx, lease: str, addition: AddResources) -> Admitted:
@@ -129,10 +128,7 @@ def _wanting(lease: Row[Any], items: dict[int, Item], left: timedelta, *, self_s
 def _award(tx: Tx, row: Row[Any], me: Waiting, ends: datetime) -> Award:
     """What a lease gets that lasts until then; raise what refuses it."""
     admission.wanted_specs(tx, me.wishes)
-    if me.self_service:
-        limits = Rules(tx.connection, catalogue.current(tx.connection))
-        limits.check_open(me)
-        limits.check_limits(me, is_new=False)
+    rules.check(tx.connection, me, is_new=False)
     offered = matching.offer(tx, me)
     if offered.award is None:
         admission.check_satisfiable(tx, me.wishes, besides=row.id)

@@ -163,8 +163,6 @@ class Rules:
 
     def check_limits(self, one: Waiting, *, is_new: bool = True) -> None:
         """Raise `LimitReached` where a user would have more than one user may, what waits for it included."""
-        if not one.self_service or not self._known.rules:
-            return
         named = sorted({item.pool for item in one.items.values() if item.pool is not None})
         for pool in (None, *named):
             if (reached := self._reached(one, pool, is_new=is_new)) is not None:
@@ -218,6 +216,16 @@ class Rules:
         for row in self._connection.execute(held.group_by(_G.lease, _G.pool)):
             found[row.lease][row.pool] += row.many
         return found
+
+
+def check(connection: Connection, one: Waiting, *, is_new: bool = True) -> None:
+    """Raise `SelfServiceClosed` or `LimitReached` where the rules do not let a lease have what it asks for."""
+    known = catalogue.current(connection)
+    if one.self_service:
+        rules = Rules(connection, known)
+        rules.check_open(one)
+        if known.rules:
+            rules.check_limits(one, is_new=is_new)
 
 
 def _of_any(one: Waiting) -> bool:
