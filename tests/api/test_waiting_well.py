@@ -70,7 +70,7 @@ class TestReservations:
 
     @pytest.mark.parametrize("start_at", ["tomorrow", "2026-01-05T10:00:00", 5])
     async def test_a_time_that_is_none_is_refused_with_its_place(self, stack: Stack, start_at: object) -> None:
-        answer = await stack.post({"items": [{}], "start_at": start_at})
+        answer = await stack.post({"items": [{"pool": await stack.pool(1)}], "start_at": start_at})
         assert (answer.status_code, answer.json()["errors"][0]["path"]) == (422, "start_at")
 
     async def test_a_repetition_is_answered_alike_though_its_time_has_come(self, stack: Stack) -> None:
