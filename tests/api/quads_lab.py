@@ -96,5 +96,9 @@ async def quads_lab(
     await put(stack.http, {"name": naming.clouds, "resources": names, "policy": policy, **hooks})
     await put(stack.http, {"name": naming.vlans, "resources": [vlan(620), vlan(621)]})
     app = create_app(replace(stack.services, quads=naming, gateway=gateway or stack.services.gateway))
-    async with caller(app) as http:
-        yield QuadsLab(stack, app, naming, http)
+    try:
+        async with caller(app) as http:
+            yield QuadsLab(stack, app, naming, http)
+    finally:
+        # Whoever asks for anything of any pool must not wait for this one's hook.
+        await put(stack.http, {"name": naming.clouds})
