@@ -22,11 +22,12 @@ from typing import Any, NoReturn
 
 import temporalio.worker
 
-import activities.stages
+import activities.heartbeat
 import api.__main__
 import leasehold.store.__main__
 import worker.__main__
 import worker.wiring
+import workflows.admitting
 import workflows.hooks
 from leasehold import process
 from leasehold.store import heartbeats
@@ -63,10 +64,11 @@ def run(name: str) -> NoReturn:
 
 
 def _notice_dead_workers_sooner() -> None:
-    _replace(workflows.hooks, "_HEARTBEAT_TIMEOUT", HEARTBEAT_TIMEOUT)
+    for module in (workflows.admitting, workflows.hooks):
+        _replace(module, "HEARTBEAT_TIMEOUT", HEARTBEAT_TIMEOUT)
     _replace(workflows.hooks, "TAKEN_UP_WITHIN", TAKEN_UP_WITHIN)
     _replace(heartbeats, "TELL_AGAIN", TELL_AGAIN)
-    for module in (activities.stages, worker.wiring):
+    for module in (activities.heartbeat, worker.wiring):
         _replace(module, "HEARTBEAT", HEARTBEAT)
     hasty = functools.partial(temporalio.worker.Worker, sticky_queue_schedule_to_start_timeout=STICKY)
     _replace(worker.wiring, "Worker", hasty)

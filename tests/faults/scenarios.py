@@ -227,6 +227,21 @@ def inventory(scene: Scene) -> None:
     assert (left["name"], left["tags"], left["offline"]) == ("r1", ["new"], None)
 
 
+def handed_on(scene: Scene) -> None:
+    """A lease goes to another owner while it is held, and self-service is closed and opened beside it."""
+    pool, client = scene.pool(stages=STAGES), scene.client
+    lease = scene.take(pool, "one")
+    scene.comes_to(lease, "active")
+    again(lambda: client.force_self_service("off", "moved", pool))
+    again(lambda: client.transfer(lease, "tom"))
+    again(lambda: client.force_self_service("auto", "moved", pool))
+    assert client.lease(lease)["owner"] == "tom"
+    _is_delivered(scene, lease)
+    client.release(lease)
+    scene.ends(lease, "released")
+    scene.all_free(pool)
+
+
 SCENARIOS = (
     handed_over,
     reminded,
@@ -240,6 +255,7 @@ SCENARIOS = (
     as_a_whole,
     ahead,
     unserved,
+    handed_on,
     inventory,
 )
 ALL: Mapping[str, Callable[[Scene], None]] = {s.__name__: s for s in SCENARIOS}
