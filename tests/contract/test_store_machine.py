@@ -363,7 +363,7 @@ def new_url(request: pytest.FixtureRequest, tmp_path: Path, _sqlite_templates: C
     return sqlite if request.param == "sqlite" else postgresql
 
 
-@pytest.mark.timeout(900 * max(1, RUNS // 200))
+@pytest.mark.timeout(1800 * max(1, RUNS // 200))
 def test_whatever_happens_in_whatever_order(new_url: NewUrl) -> None:
     machine = type("Machine", (Anything,), {"new_url": staticmethod(new_url)})
     run_state_machine_as_test(
