@@ -173,8 +173,9 @@ def new_token(**about: Any) -> tuple[NewToken, str]:
 async def _anonymous(request: Request) -> Principal:
     """A caller who says nothing of who they are, where that is enough; raise `Unauthenticated`."""
     store: Store = request.app.state.services.store
-    lab = await store.lab()
-    if not lab.open_reading and not any(rule.open_requests for rule in await store.rules()):
+    lab, policies = await store.lab(), await store.policies()
+    rules = (lab.self_service, *(policy.self_service for policy in policies.values()))
+    if not lab.open_reading and not any(rule.open_requests for rule in rules if rule is not None):
         raise missing()
     return Principal(id="anonymous", name="", role=Role.VIEWER if lab.open_reading else None, anonymous=True)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from datetime import timedelta
+from typing import Any
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
@@ -66,13 +67,13 @@ class Logins:
             (FAILURES_FROM_ANYWHERE, name),
             (FAILURES_OF_AN_ADDRESS, address),
         )
-        if self._waiting >= MOST_WAITING or not all(self._failures.test(limit, *place) for limit, *place in places):
-            raise TooManyRequests("too many failed logins: try again in a minute")
+        if self._waiting >= MOST_WAITING:
+            raise _too_many()
+        self._check(places)
         known = await self.store.password(name)
         async with self._turn():
             # Here, so that many at once are not all let through before the first has failed.
-            if not all(self._failures.test(limit, *place) for limit, *place in places):
-                raise TooManyRequests("too many failed logins: try again in a minute")
+            self._check(places)
             good = await asyncio.to_thread(self._is, known or self._nobody, password)
             if known is None or not good:
                 for limit, *place in places:
@@ -85,6 +86,11 @@ class Logins:
         if token is None:
             raise _wrong()
         return token, text
+
+    def _check(self, places: Iterable[tuple[Any, ...]]) -> None:
+        """Raise `TooManyRequests` where one of these limits is reached."""
+        if not all(self._failures.test(limit, *place) for limit, *place in places):
+            raise _too_many()
 
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
@@ -131,6 +137,10 @@ class Logins:
         user = await self.store.user(name)
         self._tokens.revoked(await self.store.remove(name, actor=caller.name))
         return user
+
+
+def _too_many() -> TooManyRequests:
+    return TooManyRequests("too many failed logins: try again in a minute")
 
 
 def _wrong() -> Unauthenticated:

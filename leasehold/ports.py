@@ -58,7 +58,6 @@ from leasehold.model import (
     Resource,
     ResourceSpec,
     Run,
-    SelfService,
 )
 from leasehold.rebuilding import Books, Census, Holding, Rebuilt, Suspension
 from leasehold.selector import Condition
@@ -621,10 +620,6 @@ class Store(Protocol):
 
     async def policies(self) -> Mapping[str, Policy]:
         """The policies in force, by pool."""
-        ...
-
-    async def rules(self) -> list[SelfService]:
-        """All rules for self-service, of the lab and of pools."""
         ...
 
     async def transfer(self, order: Transfer) -> Transferred:

@@ -91,6 +91,20 @@ def narrowed(items: Iterable[Item], scarce: Sequence[Scarce] = ()) -> tuple[Item
     return tuple(map(one, items))
 
 
+_ONLY_SAID = "?"
+"""Begins no name of a user."""
+
+
+def counted_for(owner: str, *, unverified: bool) -> str:
+    """For whom what a lease has counts, for quotas and fairness: who only says a name uses up nobody else's."""
+    return f"{_ONLY_SAID}{owner}"[:128] if unverified else owner
+
+
+def owner_of(counted_for: str) -> tuple[str, bool]:
+    """The owner for whom something counts, and whether that is only what somebody said."""
+    return counted_for.removeprefix(_ONLY_SAID), counted_for.startswith(_ONLY_SAID)
+
+
 def terms(policy: Policy, rules: Iterable[SelfService]) -> Policy:
     """A pool's policy as it is for those who are no operators: the strictest of it and of these rules."""
     for rule in rules:

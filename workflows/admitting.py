@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from datetime import timedelta
 
 from temporalio import workflow
 
 with workflow.unsafe.imports_passed_through():
     from activities.admitting import Admitting
     from leasehold.messages import AskHook, Consent, HookConsent, PlannedHook, PlannedQuestion, Refusal, SubmitLease
-    from leasehold.temporal_names import site_queue
-    from workflows.hooks import HEARTBEAT_TIMEOUT, HOOK_SLACK
-    from workflows.steps import FOR_EVER
+    from workflows.hooks import as_hook
 
 _CANCELLED = Refusal(code="cancelled", detail="cancelled before it was admitted")
 
@@ -52,11 +49,7 @@ async def _ask_hook(request: SubmitLease, question: PlannedQuestion, hook: Plann
         answered = await workflow.execute_activity_method(
             Admitting.ask,
             order,
-            task_queue=site_queue(question.site) if question.site else None,
-            start_to_close_timeout=timedelta(seconds=hook.timeout_s) + HOOK_SLACK,
-            heartbeat_timeout=HEARTBEAT_TIMEOUT,
-            retry_policy=FOR_EVER,
-            cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+            **as_hook(hook.timeout_s, question.site),
             summary=f"{question.pool}, attempt {attempt} of {hook.attempts}",
         )
         if answered.trouble is None:

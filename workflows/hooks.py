@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, TimeoutError, TimeoutType
@@ -29,9 +30,21 @@ with workflow.unsafe.imports_passed_through():
 
 TAKEN_UP_WITHIN = timedelta(minutes=1)
 """A hook that no worker has begun by then says so, and goes on waiting."""
-HEARTBEAT_TIMEOUT = timedelta(seconds=10)
-HOOK_SLACK = timedelta(minutes=10)
+_HEARTBEAT_TIMEOUT = timedelta(seconds=10)
+_HOOK_SLACK = timedelta(minutes=10)
 """What a hook's activity may take beyond the hook's own timeout: waiting for an earlier run's end, and killing."""
+
+
+def as_hook(timeout_s: float, site: str | None) -> dict[str, Any]:
+    """How the activity that runs a hook is run: where, for how long, and until it has run."""
+    return {
+        "task_queue": site_queue(site) if site else None,
+        "start_to_close_timeout": timedelta(seconds=timeout_s) + _HOOK_SLACK,
+        "heartbeat_timeout": _HEARTBEAT_TIMEOUT,
+        "retry_policy": FOR_EVER,
+        "cancellation_type": workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+    }
+
 
 OnAttempt = Callable[[str, int], None]
 
@@ -143,14 +156,10 @@ class Hooks:
                 report: HookReport = await workflow.execute_activity(
                     order.stage,
                     order,
-                    task_queue=site_queue(target.site) if target.site else None,
+                    **as_hook(order.timeout_s, target.site),
                     result_type=HookReport,
                     # Once it is said nothing more is learned from waiting in pieces, each of which takes its events.
                     schedule_to_start_timeout=None if told else TAKEN_UP_WITHIN,
-                    start_to_close_timeout=timedelta(seconds=order.timeout_s) + HOOK_SLACK,
-                    heartbeat_timeout=HEARTBEAT_TIMEOUT,
-                    retry_policy=FOR_EVER,
-                    cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
                     summary=summary,
                 )
             except ActivityError as error:

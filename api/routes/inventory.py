@@ -11,6 +11,7 @@ from fastapi.responses import JSONResponse
 from api import filters, render
 from api.access import ADMINISTER, CONFIGURE, OPERATE, OPERATE_ALL, READ, Caller, allow, guarded
 from api.auth import Principal
+from api.requesting import is_self_service
 from api.schemas import (
     AvailableAnswer,
     ChangesAnswer,
@@ -24,7 +25,6 @@ from api.schemas import (
 )
 from api.services import Services, services
 from leasehold import config, durations
-from leasehold.access import Role
 from leasehold.config import PoolFile, PoolsFile
 from leasehold.errors import Fault, Invalid, Malformed
 from leasehold.model import NAME_PATTERN, Change, ResourceSpec, ResourceState
@@ -210,8 +210,7 @@ async def show_available(
     conditions = filters.conditions(request, "duration")
     wanted = ResourceFilter(pool=pool, tags=filters.tags(tags), conditions=conditions, limit=limit)
     lasts = None if duration is None else durations.parse(duration)
-    role = caller.role_in(None if pool is None else {pool})
-    bound = role is None or not role.reaches(Role.OPERATOR)
+    bound = is_self_service(caller, [pool])
     return JSONResponse(render.available(await service.store.available(wanted, lasts, self_service=bound), count))
 
 

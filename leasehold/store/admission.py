@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy import bindparam, insert, select, update
 
-from leasehold import allocation, durations, model, reasons
+from leasehold import allocation, durations, model, reasons, selfservice
 from leasehold.channels import NoticeKind
 from leasehold.errors import (
     DurationRefused,
@@ -100,7 +100,7 @@ def _admit(tx: Tx, request: SubmitLease, submitted_at: datetime, run_id: str, *,
     me = Waiting(
         lease=request.lease,
         principal=request.principal,
-        owner=holding.counted_for(request.owner, unverified=request.unverified),
+        owner=selfservice.counted_for(request.owner, unverified=request.unverified),
         state=LeaseState.QUEUED,
         items=dict(enumerate(request.items)),
         priority=request.priority,

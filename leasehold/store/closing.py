@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import Row, bindparam, exists, select
 
 from leasehold import model
-from leasehold.errors import IllegalTransition, LeaseUnknown
+from leasehold.errors import IllegalTransition
 from leasehold.messages import Closed, CloseLease
 from leasehold.model import OVER, LeaseState, Outcome
 from leasehold.store import (
@@ -24,6 +24,7 @@ from leasehold.store import (
 )
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
+from leasehold.store.holding import lease_row
 
 _LEASE = select(
     t.leases,
@@ -34,7 +35,7 @@ _LEASE = select(
 
 def close(tx: Tx, order: CloseLease) -> Closed:
     """Close a lease's grants or withdraw it from the queue, and serve those who wait for what it had."""
-    row = _row(tx, order.lease)
+    row = lease_row(tx.connection, order.lease, _LEASE)
     state = LeaseState(row.state)
     if state in OVER:
         heartbeats.end(tx, order.lease)
@@ -99,21 +100,13 @@ def forget(tx: Tx, workflow: str) -> None:
 
 def end(tx: Tx, lease: str) -> Closed:
     """End a closed lease once its hooks have stopped."""
-    row = _row(tx, lease)
+    row = lease_row(tx.connection, lease, _LEASE)
     if row.state not in OVER:
         # Only a database that was restored from an older copy is behind the lease's workflow.
         raise IllegalTransition("lease", row.state, LeaseState.ENDED)
     if row.state != LeaseState.ENDED:
         _end(tx, row, LeaseState(row.state), {"outcome": row.outcome}, actor=None, reason=None)
     return Closed(state=LeaseState.ENDED, outcome=Outcome(row.outcome))
-
-
-def _row(tx: Tx, lease: str) -> Row[Any]:
-    """A lease's row, and whether it `has_slots`, or a heartbeat; raise `LeaseUnknown`."""
-    row: Row[Any] | None = tx.execute(_LEASE, {"lease": lease}).one_or_none()
-    if row is None:
-        raise LeaseUnknown(f"there is no lease {lease}")
-    return row
 
 
 def _end(

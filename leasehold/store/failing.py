@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Row, update
 
+from leasehold import selfservice
 from leasehold.channels import NoticeKind
 from leasehold.errors import LeaseholdError
 from leasehold.messages import Admitted, Blocked, BrokenInLease, BrokenResource, CloseLease, Refusal
@@ -100,7 +101,7 @@ def _replace(tx: Tx, lease: Row[Any], places: list[int]) -> None:
     me = Waiting(
         lease=lease.id,
         principal=lease.principal,
-        owner=holding.counted_for(lease.owner, unverified=lease.unverified),
+        owner=selfservice.counted_for(lease.owner, unverified=lease.unverified),
         state=LeaseState(lease.state),
         items=lanes.missing(specs.items_from_json(lease.wanted), missing),
         priority=lease.priority,

@@ -7,6 +7,7 @@ from typing import Any
 
 from sqlalchemy import Row, select, update
 
+from leasehold import selfservice
 from leasehold.allocation import Award
 from leasehold.errors import (
     DurationRefused,
@@ -114,7 +115,7 @@ def _wanting(lease: Row[Any], items: dict[int, Item], left: timedelta, *, self_s
     return Waiting(
         lease=lease.id,
         principal=lease.principal,
-        owner=holding.counted_for(lease.owner, unverified=lease.unverified),
+        owner=selfservice.counted_for(lease.owner, unverified=lease.unverified),
         state=LeaseState(lease.state),
         items=items,
         priority=lease.priority,

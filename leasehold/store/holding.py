@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, select, update
 
 from leasehold import model
 from leasehold.channels import NoticeKind
@@ -29,17 +29,12 @@ _HELD_SPECS = (
 )
 
 
-def lease_row(connection: Connection, lease: str) -> Row[Any]:
-    """A lease's row; raise `LeaseUnknown`."""
-    row: Row[Any] | None = connection.execute(_LEASE, {"lease": lease}).one_or_none()
+def lease_row(connection: Connection, lease: str, query: Select[Any] = _LEASE) -> Row[Any]:
+    """A lease's row, or what a query tells of the one `:lease`; raise `LeaseUnknown`."""
+    row: Row[Any] | None = connection.execute(query, {"lease": lease}).one_or_none()
     if row is None:
         raise LeaseUnknown(f"there is no lease {lease}")
     return row
-
-
-def counted_for(owner: str, *, unverified: bool) -> str:
-    """For whom what a lease has counts, for quotas and fairness: who only says a name uses up nobody else's."""
-    return f"?{owner}"[:128] if unverified else owner
 
 
 def change(tx: Tx, lease: str, values: Mapping[str, Any]) -> None:

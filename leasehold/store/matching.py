@@ -175,7 +175,8 @@ class _Round:
             else:
                 _hand_over(self._tx, award, one)
                 self._shares.granted(one.owner)
-                self._rules.granted()
+                # Less is free by now.
+                self._rules = Rules(self._tx.connection, self._catalogue)
                 self.keeps_promises |= one.start_at is not None
         self._note_passes()
         return mine

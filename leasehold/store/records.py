@@ -275,7 +275,8 @@ def available(
     `duration`, is left out, and so is what is held for others. With `self_service` it is what the rules leave to those
     who are no operators.
     """
-    rules = Rules(connection, catalogue.current(connection)) if self_service else None
+    there = catalogue.current(connection)
+    rules = Rules(connection, there) if self_service else None
     if rules is not None:
         wanted = replace(wanted, conditions=(*wanted.conditions, selector.parse(FOR_SELF_SERVICE)))
     query, suits = _LISTED.where(~t.resources.c.draining), _Suits(wanted)
@@ -284,7 +285,7 @@ def available(
         query = query.where(t.resources.c.pool == wanted.pool)
     suitable = [row for row in connection.execute(query) if suits(row)]
     free = [row for row in suitable if row.state == ResourceState.FREE and row.offline_since is None]
-    if paused := catalogue.current(connection).paused:
+    if paused := there.paused:
         paused = {row.pool: paused[row.pool] for row in suitable if row.pool in paused}
         free = [row for row in free if row.pool not in paused]
     closed: tuple[str, ...] = ()

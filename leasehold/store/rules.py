@@ -31,18 +31,18 @@ _L, _G = t.leases.c, t.grants.c
 
 
 class Rules:
-    """What holds for those who are no operators, as one reader sees it; `granted` says that less is free by now."""
+    """What holds for those who are no operators, as one reader sees it until something is granted."""
 
     def __init__(self, connection: Connection, known: Catalogue) -> None:
         self._connection = connection
         self._known = known
+        self._had: dict[str, dict[str, Counter[str]]] = {}
 
     def closed(self, one: Waiting) -> str | None:
         """Why a lease is given nothing for now."""
         if not _applies(one):
             return None
-        named = sorted({item.pool for item in one.items.values() if item.pool is not None})
-        return next((why for pool in (None, *named) if (why := self.of(pool)) is not None), None)
+        return next((why for pool in (None, *_named(one)) if (why := self.of(pool)) is not None), None)
 
     def of(self, pool: str | None) -> str | None:
         """Why self-service of a pool, or of the lab, is closed."""
@@ -60,10 +60,9 @@ class Rules:
 
     def barred(self, one: Waiting, pools: Iterable[str]) -> set[str]:
         """The pools from which nothing may come that it wants of any pool."""
-        if not _applies(one) or not self._has_any:
+        if not (_applies(one) and _of_any(one)):
             return set()
-        shut = {pool for pool in pools if self.of(pool) is not None}
-        return shut | {pool for pool in pools if _of_any(one) and self._reached(one, pool) is not None}
+        return {pool for pool in pools if self.of(pool) is not None or self._reached(one, pool) is not None}
 
     def wishes(self, one: Waiting) -> tuple[Item, ...]:
         """What a lease may be given for what it wants: nothing of which too little is free."""
@@ -75,10 +74,6 @@ class Rules:
     def _forced(self) -> Mapping[str | None, Forced]:
         return {one.pool: one for one in forced(self._connection)}
 
-    @property
-    def _has_any(self) -> bool:
-        return bool(self._forced or self._known.rules)
-
     def _rule(self, pool: str | None) -> SelfService | None:
         if pool is None:
             return self._known.lab.self_service if self._known.lab else None
@@ -86,11 +81,6 @@ class Rules:
         return policy.self_service if policy else None
 
     # What is free
-
-    def granted(self) -> None:
-        """Count anew what is free: something was given."""
-        for counted in ("_free", "scarce"):
-            self.__dict__.pop(counted, None)
 
     @cached_property
     def scarce(self) -> list[Scarce]:
@@ -163,7 +153,7 @@ class Rules:
 
     def check_limits(self, one: Waiting, *, is_new: bool = True) -> None:
         """Raise `LimitReached` where a user would have more than one user may, what waits for it included."""
-        named = sorted({item.pool for item in one.items.values() if item.pool is not None})
+        named = _named(one)
         for pool in (None, *named):
             if (reached := self._reached(one, pool, is_new=is_new)) is not None:
                 raise reached
@@ -186,7 +176,7 @@ class Rules:
             selfservice.check_limits(
                 rule,
                 f"of {pool}" if pool else "in the lab",
-                who=one.owner.removeprefix("?"),
+                who=selfservice.owner_of(one.owner)[0],
                 leases=sum(many > 0 for many in mine.values()),
                 resources=sum(mine.values()),
                 in_lease=0 if is_new else in_lease,
@@ -198,8 +188,12 @@ class Rules:
         return None
 
     def _mine(self, owner: str) -> dict[str, Counter[str]]:
-        """What each self-service lease of an owner has of each pool, or waits for; see `holding.counted_for`."""
-        unverified, owner = owner.startswith("?"), owner.removeprefix("?")
+        """What each self-service lease of an owner has of each pool, or waits for."""
+        if owner not in self._had:
+            self._had[owner] = self._read(*selfservice.owner_of(owner))
+        return self._had[owner]
+
+    def _read(self, owner: str, unverified: bool) -> dict[str, Counter[str]]:
         query = select(_L.id, _L.state, _L.missing, specs.ITEMS_TEXT.label("wanted")).where(
             _L.owner == owner, _L.self_service, _L.ended_at.is_(None), _L.unverified == unverified
         )
@@ -224,8 +218,12 @@ def check(connection: Connection, one: Waiting, *, is_new: bool = True) -> None:
     if one.self_service:
         rules = Rules(connection, known)
         rules.check_open(one)
-        if known.rules:
-            rules.check_limits(one, is_new=is_new)
+        rules.check_limits(one, is_new=is_new)
+
+
+def _named(one: Waiting) -> list[str]:
+    """The pools that it names."""
+    return sorted({item.pool for item in one.items.values() if item.pool is not None})
 
 
 def _of_any(one: Waiting) -> bool:

@@ -52,7 +52,6 @@ from leasehold.model import (
     Resource,
     ResourceSpec,
     Run,
-    SelfService,
 )
 from leasehold.ports import (
     Answer,
@@ -333,9 +332,6 @@ class SqlStore:
 
     async def policies(self) -> Mapping[str, Policy]:
         return await self.database.read(lambda c: catalogue.current(c).policies)
-
-    async def rules(self) -> list[SelfService]:
-        return await self.database.read(lambda c: catalogue.current(c).rules)
 
     async def pools(self, name: str | None = None) -> list[Pool]:
         return await self.database.read(records.pools, name)

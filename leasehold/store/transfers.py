@@ -25,8 +25,7 @@ def transfer(tx: Tx, order: Transfer) -> Transferred:
     if row.owner == order.owner and not row.unverified:
         return Transferred(transfers=row.transfers)
     if row.state in OVER:
-        name = row.number if row.number is not None else row.id
-        return Transferred(refusal=as_refusal(LeaseNotActive(f"lease {name} is over")))
+        return Transferred(refusal=as_refusal(LeaseNotActive(f"lease {row.number} is over")))
     waiting = lanes.of(tx.connection, [order.lease]).get(order.lease)
     holding.change(
         tx,

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Row, select
 from leasehold import allocation, selfservice
 from leasehold.allocation import Candidate, Key, Want
 from leasehold.model import Item, Policy
-from leasehold.store import catalogue, holding, lanes, matching, rules, specs, stock
+from leasehold.store import catalogue, lanes, matching, rules, specs, stock
 from leasehold.store import tables as t
 from leasehold.store.history import History
 from leasehold.store.store import SqlStore
@@ -106,7 +106,7 @@ def _of_waiters(connection: Connection, now: datetime) -> list[str]:
     free = [candidate for candidate in free if candidate.pool not in paused]
     for row in rows:
         items = _awaited(row)
-        owner = holding.counted_for(row.owner, unverified=row.unverified)
+        owner = selfservice.counted_for(row.owner, unverified=row.unverified)
         promised = lanes.is_promised(row.state, self_service=row.self_service)
         if row.lane != lanes.lane(owner, items, row.id if row.reserved_from else None, promised=promised):
             found.append(f"{row.id} is in the wrong lane")

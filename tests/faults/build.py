@@ -27,7 +27,6 @@ import api.__main__
 import leasehold.store.__main__
 import worker.__main__
 import worker.wiring
-import workflows.admitting
 import workflows.hooks
 from leasehold import process
 from leasehold.store import heartbeats
@@ -64,8 +63,7 @@ def run(name: str) -> NoReturn:
 
 
 def _notice_dead_workers_sooner() -> None:
-    for module in (workflows.admitting, workflows.hooks):
-        _replace(module, "HEARTBEAT_TIMEOUT", HEARTBEAT_TIMEOUT)
+    _replace(workflows.hooks, "_HEARTBEAT_TIMEOUT", HEARTBEAT_TIMEOUT)
     _replace(workflows.hooks, "TAKEN_UP_WITHIN", TAKEN_UP_WITHIN)
     _replace(heartbeats, "TELL_AGAIN", TELL_AGAIN)
     for module in (activities.heartbeat, worker.wiring):
