@@ -147,6 +147,9 @@ class LeaseBody(Strict):
     wait_for_supply: Annotated[bool, Field(strict=True)] = Field(
         default=False, description="Wait for more than there is, until somebody registers it"
     )
+    share_key: Tag | None = Field(
+        default=None, description="What was given back under this key is kept for its owner's next lease with it"
+    )
     owner: UserName | None = Field(
         default=None, description="Only without a token, where that is allowed: who it is for. A token says it itself"
     )

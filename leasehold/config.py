@@ -11,16 +11,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import time, timedelta
-from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal, Self
 from zoneinfo import available_timezones
 
-import pydantic
-from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
+from leasehold import naming
 from leasehold.errors import Fault, Invalid, Malformed
 from leasehold.fields import Duration as Duration
 from leasehold.fields import Json as Json
@@ -30,17 +29,18 @@ from leasehold.fields import Tag as Tag
 from leasehold.fields import Text as Text
 from leasehold.fields import Word
 from leasehold.fields import storable as storable
-from leasehold.http_hook import HttpFile
+from leasehold.hook_file import HookFile, ListFile, LivecheckFile, Stage
 from leasehold.model import (
     ADMIT,
+    DEFAULT_NAME_PATTERN,
     KEEP_LOGS,
     NOT_FOR_SELF_SERVICE,
     PREPARE,
     CcMay,
     Extend,
-    Hook,
     Inventory,
     Lab,
+    OnDegraded,
     OnFailure,
     Opening,
     OverQuota,
@@ -49,19 +49,14 @@ from leasehold.model import (
     Prepare,
     Quota,
     ResourceSpec,
+    Reuse,
     Scope,
     SelfService,
+    Size,
     StageName,
 )
 from leasehold.notice_file import ChannelFile, ChannelName
-from leasehold.redfish_hook import RedfishFile
 from leasehold.weekly import Weekly
-
-Command = Annotated[
-    Annotated[Word, Field(min_length=1), pydantic.Tag("line")]
-    | Annotated[list[Word], Field(min_length=1), pydantic.Tag("arguments")],
-    pydantic.Discriminator(lambda value: "arguments" if isinstance(value, list) else "line"),
-]
 
 _MOST_VALUES, _DEEPEST = 2_000_000, 100
 _LONGEST_REASON = 500
@@ -72,63 +67,8 @@ _LEASE_WIDE = frozenset(PREPARE) - {StageName.WIPE}
 """Stages that can be run once for a whole lease."""
 
 
-_DRIVERS = ("run", "http", "redfish")
-"""The keys that say what a hook does, and how."""
-
-
-class HookFile(Strict):
-    """A hook: a command on the worker (`run`), a request over HTTP (`http`), or steps of a BMC (`redfish`)."""
-
-    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": [driver]} for driver in _DRIVERS]})
-
-    run: Command | None = Field(
-        default=None, description="A line for /bin/sh, or a list of arguments that no shell sees"
-    )
-    http: HttpFile | None = Field(default=None, description="A request to a server")
-    redfish: RedfishFile | None = Field(default=None, description="What a BMC does with its machine")
-    timeout: Duration = Field(
-        default=timedelta(minutes=30), description="Then the whole process group is killed, or the request given up"
-    )
-    attempts: int = Field(default=1, ge=1, le=100, description="How often the hook may end without success")
-    scope: Scope = Field(
-        default=Scope.RESOURCE, description="Run once for each resource, or once for a lease when all of them are ready"
-    )
-    limit: Name | None = Field(default=None, description="The limiter of which each run needs a slot")
-
-    @model_validator(mode="after")
-    def _one_driver(self) -> Self:
-        if sum(getattr(self, driver) is not None for driver in _DRIVERS) != 1:
-            raise PydanticCustomError("one_driver", "a hook needs run, http or redfish, and only one of them")
-        return self
-
-    def hook(self) -> Hook:
-        """The hook it describes."""
-        common = Hook(timeout=self.timeout, attempts=self.attempts, scope=self.scope, limit=self.limit)
-        if self.http is not None:
-            return replace(common, driver="http", settings=self.http.settings())
-        if self.redfish is not None:
-            return replace(common, driver="redfish", settings=self.redfish.settings())
-        return replace(common, run=tuple(self.run) if isinstance(self.run, list) else self.run or "")
-
-    @property
-    def relative(self) -> bool:
-        """Whether it names a program or a file by a path that depends on the folder."""
-        elsewhere = self.http or self.redfish
-        if elsewhere is not None:
-            return elsewhere.relative
-        assert self.run is not None
-        words = self.run.split() if isinstance(self.run, str) else self.run
-        return bool(words) and "/" in words[0] and not PurePosixPath(words[0]).is_absolute()
-
-
-Stage = Annotated[
-    list[HookFile],
-    Field(min_length=1, max_length=20),
-    BeforeValidator(
-        lambda value: [value] if isinstance(value, Mapping) else value,
-        json_schema_input_type=HookFile | list[HookFile],
-    ),
-]
+CounterName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
+"""A part of the name of an environment variable."""
 
 
 class QuotaFile(Strict):
@@ -246,6 +186,22 @@ class PolicyFile(Strict):
     grace: Duration | None = Field(default=None, description="How long an expired lease can still be revived")
     on_failure: OnFailure = Field(default=OnFailure.REPLACE, description="When a resource fails its stages")
     replacements: int = Field(default=3, ge=0, le=1000, description="How many failed resources a lease has replaced")
+    on_degraded: OnDegraded = Field(
+        default=OnDegraded.TELL,
+        description="Where a leased resource fails its livechecks",
+    )
+    reuse: Reuse = Field(
+        default=Reuse.SAME_KEY, description="Who may have what the pool has made after its first holder"
+    )
+    reuse_window: Duration | None = Field(
+        default=None, description="How long what is given back is kept for a lease with the same share_key"
+    )
+    reuse_count: int | None = Field(
+        default=None, ge=0, le=1_000_000, description="How many more leases what the pool has made may serve"
+    )
+    reuse_time: Duration | None = Field(
+        default=timedelta(hours=1), description="How long after its first grant it may be granted again; null: for ever"
+    )
     prepare: Prepare = Field(default=Prepare.ON_DEMAND, description="When resources go through their stages")
     prepare_timeout: Duration = Field(
         default=timedelta(hours=2), description="From the first grant to delivery; then everything is given back"
@@ -278,6 +234,14 @@ class PolicyFile(Strict):
         default=None, description="What those who are no operators may take by themselves"
     )
 
+    @field_validator("on_release")
+    @classmethod
+    def _after_lease(cls, value: list[StageName] | None) -> list[StageName] | None:
+        for stage in value or ():
+            if stage not in PREPARE and stage is not StageName.RELEASE:
+                raise PydanticCustomError("stage", "{stage} is no stage after a lease", {"stage": str(stage)})
+        return value
+
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         for limit, name in ((self.max_duration, "max_duration"), (self.max_total, "max_total")):
@@ -294,6 +258,51 @@ class PolicyFile(Strict):
         plain["cc_may"] = tuple(self.cc_may)
         plain["self_service"] = self.self_service.self_service() if self.self_service else None
         return Policy(**plain)
+
+
+class TagFile(Strict):
+    """A tag with its priority."""
+
+    name: Tag
+    priority: int = Field(default=0, ge=-1_000_000, le=1_000_000, description="Higher is preferred")
+
+
+def _tags(value: object) -> object:
+    """Tags as people write them, each with its priority."""
+    return [{"name": tag} if isinstance(tag, str) else tag for tag in value] if isinstance(value, list) else value
+
+
+PoolTags = Annotated[
+    list[TagFile], Field(max_length=100), BeforeValidator(_tags, json_schema_input_type=list[Tag | TagFile])
+]
+
+
+def _name_pattern(value: str) -> str:
+    """A pattern whose names are names; any other raises pydantic's error."""
+    try:
+        naming.check(value)
+    except ValueError as error:
+        raise PydanticCustomError("name_pattern", "{reason}", {"reason": str(error)}) from None
+    return value
+
+
+class SizeFile(Strict):
+    """How many resources a dynamic pool has."""
+
+    max: int = Field(default=4, ge=0, le=100_000, description="So many exist at most, whatever their state")
+    max_creating: int = Field(default=1, ge=1, le=10_000, description="So many are being created at once")
+    min_free: int = Field(default=0, ge=0, le=100_000, description="So many are kept free for whoever comes")
+    create_delay: Duration | None = Field(default=None, description="At least so long from one creation to the next")
+    idle: Duration | None = Field(
+        default=None, description="How long one beyond min_free may stay free; then, or at once, it is deleted"
+    )
+    age: Duration | None = Field(default=None, description="One that is older is granted no more, and deleted")
+    keep_broken: int = Field(default=0, ge=0, le=100_000, description="So many that failed are kept to be looked at")
+    keep_broken_for: Duration = Field(default=timedelta(days=1), description="And for so long")
+
+    def size(self) -> Size:
+        """The size it describes."""
+        return Size(**{name: getattr(self, name) for name in type(self).model_fields})
 
 
 class ResourceFile(Strict):
@@ -327,6 +336,23 @@ class PoolFile(Strict):
     validate_: Stage | None = Field(default=None, alias="validate")
     deliver: Stage | None = None
     release: Stage | None = None
+    create: Stage | None = Field(default=None, description="Makes a resource: the pool is a dynamic one")
+    delete: Stage | None = Field(default=None, description="Deletes one; tried again until it works")
+    livecheck: LivecheckFile | None = None
+    list_: ListFile | None = Field(default=None, alias="list")
+    size: SizeFile | None = Field(default=None, description="Of a dynamic pool")
+    tags: PoolTags = Field(default=[], description="Of all of its resources, with priorities")
+    tags_on_demand: PoolTags = Field(
+        default=[], description="Of a dynamic pool that creates only for requests with one of these tags"
+    )
+    properties: Json = Field(default={}, description="Of all resources of a dynamic pool")
+    name_pattern: Annotated[str, Field(max_length=200), AfterValidator(_name_pattern)] = Field(
+        default=DEFAULT_NAME_PATTERN, description="Of resources that the pool makes"
+    )
+    named_counters: list[CounterName] = Field(
+        default=[], max_length=20, description="Of which each resource gets the lowest free number, across pools"
+    )
+    cost_per_hour: float | None = Field(default=None, ge=0, le=1e9, description="Of one resource, in any currency")
     priority: int = Field(default=0, ge=-(2**31), lt=2**31, description="Lower is cheaper, and goes first")
     policy: PolicyFile = PolicyFile()
     notices: dict[ChannelName, ChannelFile | None] = Field(
@@ -341,15 +367,28 @@ class PoolFile(Strict):
                 raise PydanticCustomError("scope", "{stage} has no scope lease", {"stage": str(stage)})
         if any(hook.scope is Scope.LEASE or hook.limit for hook in self.admit or ()):
             raise PydanticCustomError("scope", "admit has neither scope nor limit: it is asked once for each request")
+        _check_distinct([tag.name for tag in (*self.tags, *self.tags_on_demand)], "tag")
+        _check_distinct(list(self.named_counters), "counter")
+        return self
+
+    @model_validator(mode="after")
+    def _of_one_sort(self) -> Self:
+        """A pool makes its resources, or it is told them."""
+        if self.create is None:
+            for name, key in _DYNAMIC.items():
+                if name in self.model_fields_set:
+                    raise PydanticCustomError("not_dynamic", "{key} needs create", {"key": key})
+        elif self.resources:
+            raise PydanticCustomError("dynamic", "a pool with create has no resources of its own")
         return self
 
     def stages(self) -> Mapping[StageName, tuple[HookFile, ...]]:
         """The hooks of each stage that the pool has."""
         found: dict[StageName, tuple[HookFile, ...]] = {}
         for name in StageName:
-            hooks: list[HookFile] | None = getattr(self, "validate_" if name == "validate" else name)
+            hooks: list[HookFile] | HookFile | None = getattr(self, _FIELDS.get(name, name))
             if hooks is not None:
-                found[name] = tuple(hooks)
+                found[name] = (hooks,) if isinstance(hooks, HookFile) else tuple(hooks)
         return found
 
     def spec(self, folder: str | None, notices: Mapping[str, ChannelFile]) -> PoolSpec:
@@ -365,7 +404,38 @@ class PoolFile(Strict):
             policy=self.policy.policy(),
             admit=tuple(h.hook() for h in self.admit or ()),
             notices={name: one.channel(folder) for name, one in channels.items() if one is not None},
+            tags={tag.name: tag.priority for tag in self.tags},
+            tags_on_demand={tag.name: tag.priority for tag in self.tags_on_demand},
+            properties=self.properties,
+            size=(self.size or SizeFile()).size(),
+            name_pattern=self.name_pattern,
+            named_counters=tuple(self.named_counters),
+            livecheck=self.livecheck.cadence() if self.livecheck else None,
+            list=self.list_.cadence() if self.list_ else None,
+            cost_per_hour=self.cost_per_hour,
         )
+
+    def resource_specs(self) -> tuple[ResourceSpec, ...]:
+        """The resources that it has of its own, with the tags of all."""
+        own = [resource.spec() for resource in self.resources]
+        common = [tag.name for tag in self.tags]
+        return tuple(replace(one, tags=tuple(dict.fromkeys((*common, *one.tags)))) for one in own)
+
+
+_FIELDS = {StageName.VALIDATE: "validate_", StageName.LIST: "list_"}
+"""Of stages whose own names would hide something."""
+
+_DYNAMIC = {
+    "delete": "delete",
+    "list_": "list",
+    "size": "size",
+    "tags_on_demand": "tags_on_demand",
+    "properties": "properties",
+    "name_pattern": "name_pattern",
+    "named_counters": "named_counters",
+    "cost_per_hour": "cost_per_hour",
+}
+"""What only a dynamic pool has, by its fields."""
 
 
 class PoolsFile(Strict):
@@ -449,7 +519,7 @@ def inventory(file: PoolsFile, folder: str | None = None) -> Inventory:
     folder = file.folder or folder
     if folder is None:
         _check_no_relative(file)
-    pools = tuple((p.spec(folder, file.notices), tuple(r.spec() for r in p.resources)) for p in file.pools)
+    pools = tuple((p.spec(folder, file.notices), p.resource_specs()) for p in file.pools)
     lab = file.lab.lab() if file.lab else None
     return Inventory(name=file.name, limits=file.limits, lab=lab, pools=pools)
 

@@ -36,6 +36,8 @@ class SubmitLease:
     ticket: str | None = None
     notify: tuple[str, ...] | None = ()
     """Who is told of it beside owner and `cc`; None: no person is."""
+    share_key: str | None = None
+    """Who may have again what was given back under the same key, see `Policy.reuse_window`."""
     call: str = ""
     """Tells the call that started the lease from those that repeat it."""
 

@@ -51,21 +51,27 @@ class Outcome(StrEnum):
 class ResourceState(StrEnum):
     """Where a resource is in its life; being offline is marked apart from it."""
 
+    CREATING = "creating"
     FREE = "free"
     LEASED = "leased"
     RECYCLING = "recycling"
     BROKEN = "broken"
+    DELETING = "deleting"
 
 
 class StageName(StrEnum):
     """The named steps of a resource's life."""
 
+    CREATE = "create"
     WIPE = "wipe"
     PROVISION = "provision"
     CONFIGURE = "configure"
     VALIDATE = "validate"
     DELIVER = "deliver"
     RELEASE = "release"
+    LIVECHECK = "livecheck"
+    DELETE = "delete"
+    LIST = "list"
 
 
 ADMIT = "admit"
@@ -77,7 +83,7 @@ PREPARE = (StageName.WIPE, StageName.PROVISION, StageName.CONFIGURE, StageName.V
 PREPARE_AHEAD = (StageName.WIPE, StageName.PROVISION, StageName.CONFIGURE, StageName.VALIDATE)
 """The stages that can be run before anybody has asked for the resource."""
 
-SECRET_STAGES = frozenset({StageName.DELIVER})
+SECRET_STAGES = frozenset({StageName.CREATE, StageName.DELIVER})
 """Stages whose standard output is for the holder's eyes alone: kept in the database, never logged."""
 
 _LEASE_TRANSITIONS: Mapping[LeaseState | None, frozenset[LeaseState]] = {
@@ -90,13 +96,25 @@ _LEASE_TRANSITIONS: Mapping[LeaseState | None, frozenset[LeaseState]] = {
 }
 
 _RESOURCE_TRANSITIONS: Mapping[ResourceState | None, frozenset[ResourceState]] = {
-    None: frozenset({ResourceState.FREE}),
-    ResourceState.FREE: frozenset({ResourceState.LEASED, ResourceState.RECYCLING}),
-    ResourceState.LEASED: frozenset({ResourceState.FREE, ResourceState.RECYCLING, ResourceState.BROKEN}),
+    # Deleting: it was found by a listing, and nobody knows it.
+    None: frozenset({ResourceState.FREE, ResourceState.CREATING, ResourceState.DELETING}),
+    ResourceState.CREATING: frozenset({ResourceState.FREE, ResourceState.BROKEN, ResourceState.DELETING}),
+    ResourceState.FREE: frozenset(
+        {ResourceState.LEASED, ResourceState.RECYCLING, ResourceState.BROKEN, ResourceState.DELETING}
+    ),
+    ResourceState.LEASED: frozenset(
+        {ResourceState.FREE, ResourceState.RECYCLING, ResourceState.BROKEN, ResourceState.DELETING}
+    ),
     # Again, where the workflow of the first recycling is gone.
-    ResourceState.RECYCLING: frozenset({ResourceState.FREE, ResourceState.BROKEN, ResourceState.RECYCLING}),
+    ResourceState.RECYCLING: frozenset(
+        {ResourceState.FREE, ResourceState.BROKEN, ResourceState.RECYCLING, ResourceState.DELETING}
+    ),
     # Leased again: its lease has waited for the repair.
-    ResourceState.BROKEN: frozenset({ResourceState.FREE, ResourceState.RECYCLING, ResourceState.LEASED}),
+    ResourceState.BROKEN: frozenset(
+        {ResourceState.FREE, ResourceState.RECYCLING, ResourceState.LEASED, ResourceState.DELETING}
+    ),
+    # Again, where the workflow of the first deletion is gone. After it there is nothing any more.
+    ResourceState.DELETING: frozenset({ResourceState.DELETING}),
 }
 
 
@@ -149,6 +167,21 @@ class Prepare(StrEnum):
     AHEAD = "ahead"
 
 
+class Reuse(StrEnum):
+    """Who may have a resource after its holder that a pool has made: nobody but who has the same key, or anyone."""
+
+    SAME_KEY = "same_key"
+    ANYONE = "anyone"
+
+
+class OnDegraded(StrEnum):
+    """What becomes of a lease when one of its resources is found dead: its holder is told, or more than that."""
+
+    TELL = "tell"
+    REPLACE = "replace"
+    END = "end"
+
+
 class Extend(StrEnum):
     """When a holder may extend a lease."""
 
@@ -173,6 +206,15 @@ class Hook:
     attempts: int = 1
     scope: Scope = Scope.RESOURCE
     limit: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cadence:
+    """How often a hook is run again, and how many of these runs may fail in a row; `parallel` for so many at once."""
+
+    every: timedelta
+    attempts: int = 1
+    parallel: int = 10
 
 
 class OverQuota(StrEnum):
@@ -254,6 +296,14 @@ class Policy:
     grace: timedelta | None = None
     on_failure: OnFailure = OnFailure.REPLACE
     replacements: int = 3
+    on_degraded: OnDegraded = OnDegraded.TELL
+    reuse: Reuse = Reuse.SAME_KEY
+    reuse_window: timedelta | None = None
+    """How long what is given back is kept for the next lease with the same key; None is not at all."""
+    reuse_count: int | None = None
+    """How many more leases a resource that the pool has made may serve after its first."""
+    reuse_time: timedelta | None = timedelta(hours=1)
+    """How long after its first grant a resource that the pool has made may still be granted again."""
     prepare: Prepare = Prepare.ON_DEMAND
     prepare_timeout: timedelta = timedelta(hours=2)
     on_release: tuple[StageName, ...] | None = None
@@ -293,6 +343,29 @@ class Policy:
         return self.prepare is Prepare.AHEAD and set(PREPARE_AHEAD) <= {*self.after_release}
 
 
+DEFAULT_NAME_PATTERN = "{pool_name}_{id}_{datetime}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """How many resources a dynamic pool has.
+
+    Never more than `max` exist, never more than `max_creating` are being created, and a creation begins `create_delay`
+    after the last one at the soonest. `min_free` are kept free; what is free beyond that is deleted once it was so for
+    `idle` (None: at once), and whatever is free once it is older than `age`. At most `keep_broken` that failed are kept
+    for whoever wants to look at them, for `keep_broken_for`.
+    """
+
+    max: int = 4
+    max_creating: int = 1
+    min_free: int = 0
+    create_delay: timedelta | None = None
+    idle: timedelta | None = None
+    age: timedelta | None = None
+    keep_broken: int = 0
+    keep_broken_for: timedelta = timedelta(days=1)
+
+
 @dataclass(frozen=True, kw_only=True)
 class PoolSpec:
     """A pool as its file describes it, without its resources. A lease keeps the spec of its grant."""
@@ -309,6 +382,34 @@ class PoolSpec:
     """Asked about each request that may be served from it, before it is admitted."""
     notices: Mapping[str, Channel] = field(default_factory=dict)
     """Over what people are told of leases of it, by the names of the channels."""
+    tags: Mapping[str, int] = field(default_factory=dict)
+    """The tags that all of its resources have, with their priorities: who asks for tags gets the highest sum first."""
+    tags_on_demand: Mapping[str, int] = field(default_factory=dict)
+    """More such tags, of a dynamic pool: it creates nothing but for requests that ask for one of them."""
+    properties: Mapping[str, Any] = field(default_factory=dict)
+    """Of all resources that a dynamic pool makes."""
+    size: Size = Size()
+    name_pattern: str = DEFAULT_NAME_PATTERN
+    named_counters: tuple[str, ...] = ()
+    """Counters, shared with all pools that name them, of which each resource has the lowest free number."""
+    livecheck: Cadence | None = None
+    list: Cadence | None = None
+    cost_per_hour: float | None = None
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether the pool makes its resources itself."""
+        return StageName.CREATE in self.stages
+
+    @property
+    def is_tended(self) -> bool:
+        """Whether there is something to be done in it that no lease asks for."""
+        return self.dynamic or self.livecheck is not None or self.policy.reuse_window is not None
+
+    @property
+    def all_tags(self) -> Mapping[str, int]:
+        """The tags of what the pool makes, with their priorities."""
+        return {**self.tags, **self.tags_on_demand}
 
 
 @dataclass(frozen=True, kw_only=True)

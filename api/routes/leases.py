@@ -153,6 +153,7 @@ async def request_lease(
         queue_timeout=body.queue_timeout_text,
         wait_for_supply=body.wait_for_supply,
         notify=None if body.notify is False else tuple(body.notify),
+        share_key=body.share_key,
         call=uuid.uuid4().hex,
     )
     if dry_run:

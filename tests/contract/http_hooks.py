@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from leasehold.config import HookFile
+from leasehold.hook_file import HookFile
 from leasehold.ports import Driver, HookCall, HookResult, LogSink
 from tests.contract.command_hooks import Log, agreed, unheard
 

@@ -15,8 +15,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from leasehold import config
-from leasehold.config import HookFile
 from leasehold.errors import Invalid, LeaseholdError, Malformed
+from leasehold.hook_file import HookFile
 from leasehold.http_hook import HttpFile
 from leasehold.model import Hook, Policy, PoolSpec, ResourceSpec, StageName
 from leasehold.store import specs
