@@ -11,8 +11,8 @@ from typing import Protocol, TypeVar
 from temporalio import activity
 
 from leasehold.healing import Identity
+from leasehold.holdings import Holding
 from leasehold.messages import LeaseView, Steer, SubmitLease
-from leasehold.rebuilding import Holding
 
 In = TypeVar("In")
 Out = TypeVar("Out")

@@ -13,10 +13,11 @@ from activities.asking import COMPLETED, Fate, Workflows, bounded
 from leasehold import rebuilding
 from leasehold.errors import TemporalChanged
 from leasehold.healing import DeadRecycling, Reconciled, ReconcileOrder, ReportedStep
+from leasehold.holdings import RECYCLE, Holding
 from leasehold.messages import Steer
 from leasehold.model import LeaseState, Outcome
 from leasehold.ports import Store
-from leasehold.rebuilding import Action, Books, Census, Holding, Rebuilt, Step, Told
+from leasehold.rebuilding import Action, Books, Census, Rebuilt, Step, Told
 
 MOST_REPORTED = 1000
 """How many steps a report names."""
@@ -70,7 +71,8 @@ class Reconcile:
         if suspension is not None:
             # What ended after the copy was made is recorded as it was before, or not at all.
             closed = {lease async for page in self._workflows.closed_leases(suspension.copied_at) for lease in page}
-        recyclings = {one async for page in self._workflows.running_recyclings() for one in page}
+        running_errands = {one async for page in self._workflows.running_recyclings() for one in page}
+        recyclings = {one for one in running_errands if one.errand == RECYCLE}
         seen, now = await self._healing.books(running | closed)
         recorded = {lease for lease, record in seen.records.items() if record.state is not LeaseState.ENDED}
         wanted = running | closed | recorded
@@ -106,7 +108,8 @@ class Reconcile:
         )
 
     async def _dead_recyclings(self, running: Collection[Holding]) -> tuple[DeadRecycling, ...]:
-        recorded = [one for one in await self._healing.recyclings() if one not in running]
+        # What is being created or deleted the sweep sees to.
+        recorded = [one for one in await self._healing.recyclings() if one.errand == RECYCLE and one not in running]
         fates = await bounded(recorded, self._workflows.recycling)
         still = set(await self._healing.recyclings())
         return tuple(

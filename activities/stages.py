@@ -37,7 +37,26 @@ class Stages:
     @property
     def all(self) -> list[Callable[[RunHook], Awaitable[HookReport]]]:
         """The activities."""
-        return [self.wipe, self.provision, self.configure, self.validate, self.deliver, self.release]
+        return [
+            self.create,
+            self.wipe,
+            self.provision,
+            self.configure,
+            self.validate,
+            self.deliver,
+            self.release,
+            self.delete,
+        ]
+
+    @activity.defn
+    async def create(self, order: RunHook) -> HookReport:
+        """Make a resource, and print what its holder needs to connect."""
+        return await self._run(order)
+
+    @activity.defn
+    async def delete(self, order: RunHook) -> HookReport:
+        """Delete a resource that the pool has made."""
+        return await self._run(order)
 
     @activity.defn
     async def wipe(self, order: RunHook) -> HookReport:

@@ -22,11 +22,11 @@ from leasehold.healing import (
     PassReport,
     Survey,
 )
+from leasehold.holdings import RECYCLE, Holding
 from leasehold.messages import BrokenResource, CloseLease, Refusal, Steer
 from leasehold.model import LeaseState, Outcome
 from leasehold.ports import LogStore, OpenLease, Store
 from leasehold.pruning import prune
-from leasehold.rebuilding import Holding
 
 log = logging.getLogger(__name__)
 
@@ -235,11 +235,13 @@ class _Survey:
                 self._note_dead_recycling(one, fate)
 
     def _note_dead_recycling(self, one: Holding, fate: Fate | None) -> None:
-        if fate is not None and fate.how == COMPLETED:
+        if fate is not None and fate.how == COMPLETED and one.errand == RECYCLE:
             self._older.append(f"{one} is recorded as recycling, and its recycling has completed")
         elif fate is None or fate.closed_at is None or self._is_past(fate.closed_at, self._order.grace_s):
             how = fate.how if fate else None
-            self._recyclings.append(DeadRecycling(pool=one.pool, resource=one.resource, epoch=one.epoch, how=how))
+            self._recyclings.append(
+                DeadRecycling(pool=one.pool, resource=one.resource, epoch=one.epoch, how=how, errand=one.errand)
+            )
 
     def _is_past(self, since: datetime, span_s: float) -> bool:
         return self._now - since >= timedelta(seconds=span_s)

@@ -47,6 +47,8 @@ class Candidate:
     properties: Mapping[str, Any]
     record: Any = field(default=None, compare=False, repr=False)
     """What the store has read of it, for itself."""
+    kept_for: str | None = None
+    """The key of those for whom alone it is kept."""
 
     @property
     def key(self) -> Key:
@@ -69,13 +71,15 @@ class Waiter:
     """Pools from which nothing may come that it wants of any pool."""
     promised: Collection[Key] = ()
     """Resources that are promised to others before it would have given them back."""
+    share: str | None = None
+    """The key for which something may be kept for it."""
     award: Award | None = None
 
     @cached_property
     def wants(self) -> list[Want]:
         """Its items, each with what may not serve it."""
         return [
-            Want(item=item, barred=self.promised if item.pool else {*self.barred, *self.promised})
+            Want(item=item, barred=self.promised if item.pool else {*self.barred, *self.promised}, share=self.share)
             for item in self.items
         ]
 
@@ -86,6 +90,8 @@ class Want:
 
     item: Item
     barred: Barred = ()
+    share: str | None = None
+    """The key for which something may be kept for it."""
 
     @property
     def by_name(self) -> bool:
@@ -184,7 +190,7 @@ def _passed(blocked: list[Waiter], taken: Sequence[Candidate]) -> list[Waiter]:
     Return those who let nobody pass any more.
     """
     # Those that are alike share their properties: one of them tells it for all, unless it is asked for by its name.
-    unlike = list({(candidate.pool, id(candidate.properties)): candidate for candidate in taken}.values())
+    unlike = list({(one.pool, id(one.properties), one.kept_for): one for one in taken}.values())
     for waiter in blocked:
         waiter.passes -= any(
             _serves(candidate, want) for want in waiter.wants for candidate in (taken if want.by_name else unlike)
@@ -197,7 +203,8 @@ def _passed(blocked: list[Waiter], taken: Sequence[Candidate]) -> list[Waiter]:
 
 def _serves(candidate: Candidate, want: Want, conditions: Sequence[Condition] | None = None) -> bool:
     return (
-        candidate.pool not in want.barred
+        candidate.kept_for in {None, want.share}
+        and candidate.pool not in want.barred
         and candidate.key not in want.barred
         and suits(want.item, candidate, conditions)
     )

@@ -20,6 +20,7 @@ class NoticeKind(StrEnum):
     REQUESTED = "requested"
     DELIVERED = "delivered"
     REPLACED = "replaced"
+    DEGRADED = "degraded"
     HELD = "held"
     EXPIRING = "expiring"
     GRACE = "grace"

@@ -87,6 +87,7 @@ class Client:
         queue_timeout: str | None = None,
         wait_for_supply: bool = False,
         notify: Sequence[str] | Literal[False] = (),
+        share_key: str | None = None,
         idempotency_key: str | None = None,
         wait: str | None = None,
         timeout: timedelta | None = None,
@@ -96,7 +97,8 @@ class Client:
         The same `idempotency_key` never makes a second lease; without one, each call has its own. With `heartbeat` (a
         duration) the lease is lost when no `heartbeat` comes for so long, beginning with this call. With `start_at` (a
         time) it is a reservation; with `queue_timeout` (a duration) it fails when it has waited so long. `notify` names
-        who else is told what happens to it; False: no person is.
+        who else is told what happens to it; False: no person is. What the caller gave back under the same `share_key`
+        it may be given again.
         """
         body = _request(
             items,
@@ -109,6 +111,7 @@ class Client:
             queue_timeout=queue_timeout,
             wait_for_supply=wait_for_supply or None,
             notify=_notify(notify),
+            share_key=share_key,
         )
         return cast(
             Lease,

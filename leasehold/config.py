@@ -411,7 +411,7 @@ class PoolFile(Strict):
             name_pattern=self.name_pattern,
             named_counters=tuple(self.named_counters),
             livecheck=self.livecheck.cadence() if self.livecheck else None,
-            list=self.list_.cadence() if self.list_ else None,
+            listing=self.list_.cadence() if self.list_ else None,
             cost_per_hour=self.cost_per_hour,
         )
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from leasehold.holdings import RECYCLE, Holding
+
 MOST_LOST = 5
 """How many workflows Temporal may not know in one pass; with more of them it is Temporal that is lost, not they."""
 
@@ -117,12 +119,21 @@ class DeadLease:
 
 @dataclass(frozen=True, kw_only=True)
 class DeadRecycling:
-    """A resource whose recycling is closed without having freed it, or which Temporal does not know."""
+    """A resource whose recycling is closed without having freed it, or which Temporal does not know.
+
+    Or whose creation or deletion, as `errand` says.
+    """
 
     pool: str
     resource: str
     epoch: int
     how: str | None = None
+    errand: str = RECYCLE
+
+    @property
+    def holding(self) -> Holding:
+        """In whose hands it was."""
+        return Holding(pool=self.pool, resource=self.resource, epoch=self.epoch, errand=self.errand)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -65,6 +65,11 @@ _FORMS: Mapping[NoticeKind, _Form] = {
         lead="Lease {{ number }} of {{ owner }} goes on, with others in the place of what failed: {{ reason }}",
         then=(_SHOW, _LOG),
     ),
+    NoticeKind.DEGRADED: _Form(
+        subject="Something of lease {{ number }} is dead",
+        lead="Of what lease {{ number }} of {{ owner }} has something fails its livechecks: {{ reason }}",
+        then=(_SHOW, _RELEASE),
+    ),
     NoticeKind.HELD: _Form(
         subject="Lease {{ number }} waits for a repair",
         lead="Lease {{ number }} of {{ owner }} waits: {{ reason }}",

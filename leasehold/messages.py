@@ -179,6 +179,10 @@ class RunHook:
     holds: tuple[HeldResource, ...] = ()
 
 
+LOST = "lost"
+"""How a run ended that went with its worker."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class HookReport:
     """How a run of a hook ended, without what it printed."""
@@ -361,6 +365,8 @@ class BrokenResource:
     resource: str
     epoch: int
     reason: str
+    lost: bool = False
+    """Nothing failed: the worker that ran a hook for it went away, and that hook is not run again."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -417,6 +423,119 @@ class Recycled:
     lease: str
     claim: Claim
     broken: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CreateResource:
+    """A resource that its pool makes: the stages of the claim make it, and prepare it ahead where the pool does."""
+
+    claim: Claim
+
+
+def create_id(pool: str, resource: str, epoch: int) -> str:
+    """The id of a creation's workflow: one for each claim."""
+    return f"create:{pool}:{resource}:{epoch}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Created:
+    """The creation of a claim is over; `failed` says why there is nothing that could be lent.
+
+    `lost`: the worker that ran its hook went away, which says nothing of the pool.
+    """
+
+    claim: Claim
+    failed: str | None = None
+    lost: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeleteResource:
+    """A resource to be deleted, which was tried `tries` times, the last time `pause_s` before the next."""
+
+    claim: Claim
+    tries: int = 0
+    pause_s: float = 0.0
+
+
+def delete_id(pool: str, resource: str, epoch: int) -> str:
+    """The id of a deletion's workflow: one for each claim."""
+    return f"delete:{pool}:{resource}:{epoch}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deleted:
+    """One more try to delete a claim's resource is over; `failed` says why it is still there."""
+
+    claim: Claim
+    tries: int
+    failed: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TendPool:
+    """A pool to be tended: how many resources it has, whether they live, what was forgotten in it."""
+
+    pool: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tended:
+    """What was decided for a pool; in how long something is due, if it is. `over`: nothing in it needs tending."""
+
+    over: bool = False
+    left_s: float | None = None
+    summary: str = ""
+
+
+def pool_id(pool: str) -> str:
+    """The id of a pool's workflow."""
+    return f"pool:{pool}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckRound:
+    """Livechecks of some resources of a pool, `parallel` of them at once; each has `timeout_s`."""
+
+    id: str
+    pool: str
+    spec: int
+    site: str | None
+    timeout_s: float
+    parallel: int
+    resources: tuple[HeldResource, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListPool:
+    """Have a pool listed: what is there, whether anybody knows it or not."""
+
+    id: str
+    pool: str
+    spec: int
+    site: str | None
+    timeout_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checked:
+    """How a livecheck ended; `failed` says why the resource is taken to be dead."""
+
+    pool: str
+    resource: str
+    epoch: int
+    failed: str | None = None
+
+
+Errand = RecycleResource | CreateResource | DeleteResource
+"""What a resource goes through while nobody has it, in a workflow of its own."""
+
+
+def errand_id(errand: Errand) -> str:
+    """The id of an errand's workflow."""
+    held = errand.claim
+    named = {RecycleResource: recycle_id, CreateResource: create_id, DeleteResource: delete_id}[type(errand)]
+    return named(held.pool, held.resource, held.epoch)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -393,7 +393,7 @@ class PoolSpec:
     named_counters: tuple[str, ...] = ()
     """Counters, shared with all pools that name them, of which each resource has the lowest free number."""
     livecheck: Cadence | None = None
-    list: Cadence | None = None
+    listing: Cadence | None = None
     cost_per_hour: float | None = None
 
     @property

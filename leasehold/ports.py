@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from leasehold.access import Credential, NewToken, Role, Token, TokenPage, User, UserPage
 from leasehold.channels import Channel
 from leasehold.healing import ClosePass, DeadRecycling, Identity, Mark, Opened, PassReport
+from leasehold.holdings import Holding
 from leasehold.messages import (
     AddResources,
     AdmitLease,
@@ -18,8 +19,13 @@ from leasehold.messages import (
     AskHook,
     Blocked,
     BrokenInLease,
+    Checked,
+    CheckRound,
     Closed,
     CloseLease,
+    Created,
+    Deleted,
+    Errand,
     ExtendLease,
     GiveBack,
     Held,
@@ -27,14 +33,16 @@ from leasehold.messages import (
     HookReport,
     Letter,
     LetterLost,
+    ListPool,
     Notice,
     Recycled,
-    RecycleResource,
     Refusal,
     RunHook,
     SendLetter,
     Slot,
     TakeSlot,
+    Tended,
+    TendPool,
     Tick,
     Transfer,
     Transferred,
@@ -59,7 +67,7 @@ from leasehold.model import (
     ResourceSpec,
     Run,
 )
-from leasehold.rebuilding import Books, Census, Holding, Rebuilt, Suspension
+from leasehold.rebuilding import Books, Census, Rebuilt, Suspension
 from leasehold.selector import Condition
 
 Clock = Callable[[], datetime]
@@ -291,12 +299,11 @@ class Begun:
 
 @dataclass(frozen=True, kw_only=True)
 class Posted:
-    """One undelivered message: it starts the recycling or the notice that is set; otherwise it signals the lease."""
+    """One undelivered message: it starts what is set, a pool's tending anew if it is over; or signals the lease."""
 
     id: int
     lease: str
-    recycle: RecycleResource | None = None
-    notice: Notice | None = None
+    start: Errand | CheckRound | ListPool | TendPool | Notice | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -396,8 +403,45 @@ class Healing(Protocol):
         ...
 
 
+class Tending(Protocol):
+    """What pools ask of the database whose resources need tending. Each call is one transaction, safe to repeat."""
+
+    async def tend(self, order: TendPool) -> Tended:
+        """Begin what is due in a pool: creations, deletions, livechecks, a listing."""
+        ...
+
+    async def created(self, done: Created) -> None:
+        """Let a resource be granted that was created, or delete what is left of one that was not."""
+        ...
+
+    async def deleted(self, done: Deleted) -> bool:
+        """Forget a resource that is gone, or say why it is not; whether that is all, and nothing is left to delete."""
+        ...
+
+    async def brief_check(self, spec: int, held: HeldResource) -> Briefing | None:
+        """What a livecheck is told; None if the resource has gone to other hands."""
+        ...
+
+    async def checked(self, results: Sequence[Checked]) -> None:
+        """Record how livechecks ended, and do what is due for what is dead."""
+        ...
+
+    async def brief_listing(self, order: ListPool) -> Briefing:
+        """What a listing is told."""
+        ...
+
+    async def listed(self, order: ListPool, names: Sequence[str], trouble: str | None = None) -> None:
+        """Take note of what a listing has found, and delete what nobody knew twice running."""
+        ...
+
+
 class Store(Protocol):
     """What the database remembers. Each call is one transaction, and can be made twice."""
+
+    @property
+    def tending(self) -> Tending:
+        """The part of it for pools that make their resources, or check them."""
+        ...
 
     @property
     def healing(self) -> Healing:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from typing import Any
 
 from leasehold.errors import Fault, Invalid
 from leasehold.model import NAME_PATTERN, NOT_FOR_SELF_SERVICE
+from leasehold.yaml_text import quoted
 
 PARTS: Mapping[str, tuple[str, ...]] = {
     "interfaces": (
@@ -41,9 +41,6 @@ _NOT_PROPERTIES = frozenset(
     }
 )  # fmt: skip
 _NUMBERS = frozenset({"id", "host_id"})
-
-# JSON is YAML, but for these characters.
-_UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ud800-\udfff\ufffe\uffff]")
 
 Json = dict[str, Any]
 
@@ -169,15 +166,10 @@ def to_yaml(pools: Sequence[Json]) -> str:
     """A pools file, a line for each property, so that people can go on with it."""
     lines = [f"name: {FILE}", "pools:"]
     for pool in pools:
-        lines += [f"- name: {_value(pool['name'])}", f"  description: {_value(pool['description'])}", "  resources:"]
+        lines += [f"- name: {quoted(pool['name'])}", f"  description: {quoted(pool['description'])}", "  resources:"]
         for resource in pool["resources"]:
-            lines.append(f"  - name: {_value(resource['name'])}")
+            lines.append(f"  - name: {quoted(resource['name'])}")
             if resource.get("properties"):
                 lines.append("    properties:")
-                lines += [f"      {_value(key)}: {_value(value)}" for key, value in resource["properties"].items()]
+                lines += [f"      {quoted(key)}: {quoted(value)}" for key, value in resource["properties"].items()]
     return "\n".join([*lines, ""]) if pools else f"name: {FILE}\npools: []\n"
-
-
-def _value(value: object) -> str:
-    written = json.dumps(value, ensure_ascii=False)
-    return _UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", written)

@@ -14,33 +14,15 @@ from enum import StrEnum
 
 from leasehold import healing
 from leasehold.healing import DeadRecycling
+from leasehold.holdings import Holding, Key
 from leasehold.messages import LeaseView, SubmitLease
 from leasehold.model import OVER, LeaseState, Outcome, ResourceState
-
-Key = tuple[str, str]
-"""A resource: its pool and its name."""
 
 SETTLED = timedelta(minutes=1)
 """How old a grant must be before its workflow's not naming it means anything."""
 
 _HOLDING = frozenset({LeaseState.PREPARING, LeaseState.ACTIVE})
 _ADMITTED = frozenset({LeaseState.QUEUED, *_HOLDING, LeaseState.RELEASING})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Holding:
-    """A resource in somebody's hands, at one epoch."""
-
-    pool: str
-    resource: str
-    epoch: int
-
-    @property
-    def key(self) -> Key:
-        return (self.pool, self.resource)
-
-    def __str__(self) -> str:
-        return f"{self.pool}/{self.resource}"
 
 
 @dataclass(frozen=True, kw_only=True)

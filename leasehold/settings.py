@@ -54,6 +54,9 @@ class Settings(BaseSettings):
     quads_clouds: str = CLOUDS
     quads_vlans: str = VLANS
     quads_spare: str = SPARE
+    resalloc_port: int | None = Field(default=None, ge=1, le=65535)
+    resalloc_lifetime: Span | None = None
+    resalloc_heartbeat: Span | None = None
     temporal_ui_port: int = Field(default=8233, ge=1, le=65535)
 
     @property

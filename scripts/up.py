@@ -212,7 +212,10 @@ def port_is_free(variable: str) -> bool:
 def wait_for_ports(stack: Stack) -> None:
     """Waits for what is left of a stack that was killed; a port that somebody else uses is an error."""
     until = time.monotonic() + PORTS_WAIT
-    for variable in ("LEASEHOLD_TEMPORAL_PORT", "LEASEHOLD_TEMPORAL_UI_PORT", "LEASEHOLD_API_PORT"):
+    ports = ["LEASEHOLD_TEMPORAL_PORT", "LEASEHOLD_TEMPORAL_UI_PORT", "LEASEHOLD_API_PORT"]
+    if "LEASEHOLD_RESALLOC_PORT" in os.environ:
+        ports.append("LEASEHOLD_RESALLOC_PORT")
+    for variable in ports:
         if not port_is_free(variable):
             stack.say("up", f"port {os.environ[variable]} is in use: waiting for it".encode())
         while not port_is_free(variable) and stack.reason is None:
@@ -240,6 +243,8 @@ def run(stack: Stack) -> int:
     env = os.environ
     stack.say("up", f"API      http://127.0.0.1:{env['LEASEHOLD_API_PORT']}".encode())
     stack.say("up", f"Temporal http://127.0.0.1:{env['LEASEHOLD_TEMPORAL_UI_PORT']}".encode())
+    if "LEASEHOLD_RESALLOC_PORT" in env:
+        stack.say("up", f"resalloc http://127.0.0.1:{env['LEASEHOLD_RESALLOC_PORT']}".encode())
     stack.run_until(lambda: any(child.process.poll() is not None for child in running))
     for child in running:
         if child.process.poll() is not None:

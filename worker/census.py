@@ -19,8 +19,8 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from activities.asking import Fate, RunningLease
 from leasehold.healing import Identity
-from leasehold.messages import LeaseView, Steer, SubmitLease, recycle_id
-from leasehold.rebuilding import Holding
+from leasehold.holdings import RECYCLE, Holding
+from leasehold.messages import LeaseView, Steer, SubmitLease
 from leasehold.temporal import submitted
 from workflows.lease import LEASE_STATE, LeaseWorkflow
 
@@ -30,7 +30,7 @@ PAGE = 500
 _WITHIN = timedelta(seconds=10)
 _VIEW_WITHIN = timedelta(seconds=4)
 _VIEW_TRIES = 3
-_RECYCLING = "recycle"
+_ERRANDS = (RECYCLE, "create", "delete")
 
 
 async def identity(client: Client) -> Identity:
@@ -75,8 +75,9 @@ class TemporalWorkflows:
             ]
 
     async def running_recyclings(self) -> AsyncIterator[list[Holding]]:
-        async for page in self._list(_RECYCLING, "ExecutionStatus = 'Running'"):
-            yield [_holding(one.id) for one in page]
+        for errand in _ERRANDS:
+            async for page in self._list(errand, "ExecutionStatus = 'Running'"):
+                yield [_holding(one.id) for one in page]
 
     async def closed_leases(self, since: datetime | None) -> AsyncIterator[list[str]]:
         closed = "ExecutionStatus != 'Running'"
@@ -89,7 +90,7 @@ class TemporalWorkflows:
         return await self._fate(lease)
 
     async def recycling(self, holding: Holding) -> Fate | None:
-        return await self._fate(recycle_id(holding.pool, holding.resource, holding.epoch))
+        return await self._fate(holding.id)
 
     async def view(self, lease: str) -> LeaseView | None:
         handle = self._client.get_workflow_handle_for(LeaseWorkflow.run, lease)
@@ -149,9 +150,9 @@ class TemporalWorkflows:
 
 
 def _holding(workflow: str) -> Holding:
-    """Whose recycling a workflow is; names of pools and resources have no colon."""
-    _, pool, resource, epoch = workflow.split(":")
-    return Holding(pool=pool, resource=resource, epoch=int(epoch))
+    """Whose recycling, creation or deletion a workflow is; names of pools and resources have no colon."""
+    errand, pool, resource, epoch = workflow.split(":")
+    return Holding(pool=pool, resource=resource, epoch=int(epoch), errand=errand)
 
 
 async def _known(call: Callable[[], Awaitable[T]]) -> T | None:

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
 
 from temporalio.client import Client, WorkflowHandle
 from temporalio.common import SearchAttributePair, TypedSearchAttributes, WorkflowIDReusePolicy
@@ -16,11 +19,25 @@ from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
 from leasehold.errors import LeaseUnknown
-from leasehold.messages import CloseLease, Notice, RecycleResource, Refusal, recycle_id
+from leasehold.messages import (
+    CheckRound,
+    CloseLease,
+    CreateResource,
+    DeleteResource,
+    Errand,
+    ListPool,
+    Notice,
+    RecycleResource,
+    Refusal,
+    TendPool,
+    errand_id,
+    pool_id,
+)
 from leasehold.model import OVER, Outcome
 from leasehold.ports import Posted, Store
 from workflows.lease import LEASE_POOL, LeaseWorkflow
 from workflows.notice import NoticeWorkflow
+from workflows.pool import CheckWorkflow, CreateWorkflow, DeleteWorkflow, ListWorkflow, PoolWorkflow
 from workflows.recycle import RecycleWorkflow
 
 log = logging.getLogger(__name__)
@@ -91,12 +108,9 @@ class Relay:
     async def _deliver(self, posted: Posted) -> str | None:
         """Deliver a message; return why it could not be."""
         try:
-            if posted.recycle is not None:
-                await self._recycle(posted.recycle)
-            elif posted.notice is not None:
-                await self._tell(posted.notice)
-            else:
+            if posted.start is None:
                 return await self._signal(posted.lease)
+            await self._start(posted.start)
         except RPCError as error:
             log.warning("lease %s: not delivered yet: %s", posted.lease, error)
             return f"Temporal does not answer ({error.status.name.lower()}: {error.message})"
@@ -138,26 +152,60 @@ class Relay:
         except LeaseUnknown:
             await self._store.forget(order.lease)
 
-    async def _recycle(self, order: RecycleResource) -> None:
-        claim = order.claim
+    async def _start(self, message: Errand | CheckRound | ListPool | TendPool | Notice) -> None:
+        """Start a workflow, unless it was started before; a pool's is told to look, and started if it is over."""
+        begins = _begins(message)
+        options: dict[str, Any] = {
+            "id": begins.id,
+            "task_queue": self._task_queue,
+            "static_summary": begins.summary[:200],
+            "search_attributes": TypedSearchAttributes([SearchAttributePair(LEASE_POOL, begins.pool)]),
+        }
+        if isinstance(message, TendPool):
+            await self._client.start_workflow(begins.workflow, message, start_signal="stir", **options)
+            return
         with suppress(WorkflowAlreadyStartedError):
             await self._client.start_workflow(
-                RecycleWorkflow.run,
-                order,
-                id=recycle_id(claim.pool, claim.resource, claim.epoch),
-                task_queue=self._task_queue,
-                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-                search_attributes=TypedSearchAttributes([SearchAttributePair(LEASE_POOL, claim.pool)]),
-                static_summary=f"Recycle {claim.pool}/{claim.resource} after lease {order.lease}",
+                begins.workflow, message, id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE, **options
             )
 
-    async def _tell(self, notice: Notice) -> None:
-        with suppress(WorkflowAlreadyStartedError):
-            await self._client.start_workflow(
-                NoticeWorkflow.run,
-                notice,
-                id=notice.id,
-                task_queue=self._task_queue,
-                id_reuse_policy=WorkflowIDReusePolicy.REJECT_DUPLICATE,
-                static_summary=f"Tell that lease {notice.lease} is {notice.kind}",
-            )
+
+@dataclass(frozen=True, kw_only=True)
+class _Begins:
+    """How a workflow is started; of which pool it is, if of one."""
+
+    workflow: Callable[..., Awaitable[Any]]
+    id: str
+    summary: str
+    pool: str = ""
+
+
+def _begins(message: Errand | CheckRound | ListPool | TendPool | Notice) -> _Begins:
+    match message:
+        case Notice():
+            summary = f"Tell that lease {message.lease} is {message.kind}"
+            return _Begins(workflow=NoticeWorkflow.run, id=message.id, summary=summary)
+        case TendPool():
+            summary = f"Keep {message.pool} as large as it is wanted, and alive"
+            return _Begins(workflow=PoolWorkflow.run, id=pool_id(message.pool), summary=summary, pool=message.pool)
+        case CheckRound():
+            summary = f"Check {len(message.resources)} of {message.pool}"
+            return _Begins(workflow=CheckWorkflow.run, id=message.id, summary=summary, pool=message.pool)
+        case ListPool():
+            summary = f"List what there is in {message.pool}"
+            return _Begins(workflow=ListWorkflow.run, id=message.id, summary=summary, pool=message.pool)
+        case _:
+            return _errand(message)
+
+
+def _errand(errand: Errand) -> _Begins:
+    held, about = errand.claim, f"{errand.claim.pool}/{errand.claim.resource}"
+    run: Callable[..., Awaitable[Any]]
+    match errand:
+        case CreateResource():
+            run, summary = CreateWorkflow.run, f"Create {about}"
+        case DeleteResource():
+            run, summary = DeleteWorkflow.run, f"Delete {about}"
+        case RecycleResource():
+            run, summary = RecycleWorkflow.run, f"Recycle {about} after lease {errand.lease}"
+    return _Begins(workflow=run, id=errand_id(errand), summary=summary, pool=held.pool)

@@ -22,11 +22,13 @@ from activities.notify import Notices, Post
 from activities.reconcile import Reconcile
 from activities.stages import Stages
 from activities.sweep import Sweep
+from activities.tending import Checks, Tending
 from leasehold.ports import Driver, LogStore, Place, Sender, Store
 from leasehold.temporal import DEPLOYMENT, TASK_QUEUE, notice_queue, site_queue
 from worker.census import TemporalWorkflows
 from workflows.lease import LeaseWorkflow
 from workflows.notice import NoticeWorkflow
+from workflows.pool import CheckWorkflow, CreateWorkflow, DeleteWorkflow, ListWorkflow, PoolWorkflow
 from workflows.recycle import RecycleWorkflow
 from workflows.sweep import ReconcileWorkflow, SweepWorkflow
 
@@ -64,11 +66,23 @@ def build_worker(
     known = TemporalWorkflows(client, task_queue)
     admitting = Admitting(store, logs, drivers)
     notices = Notices(store)
+    tending, checks = Tending(store), Checks(store, logs, drivers)
     sweep, reconcile = Sweep(store, logs, known), Reconcile(store, known)
     return Worker(
         client,
         task_queue=task_queue,
-        workflows=[LeaseWorkflow, RecycleWorkflow, NoticeWorkflow, SweepWorkflow, ReconcileWorkflow],
+        workflows=[
+            LeaseWorkflow,
+            RecycleWorkflow,
+            PoolWorkflow,
+            CreateWorkflow,
+            DeleteWorkflow,
+            CheckWorkflow,
+            ListWorkflow,
+            NoticeWorkflow,
+            SweepWorkflow,
+            ReconcileWorkflow,
+        ],
         activities=[
             allocation.admit,
             allocation.read_grants,
@@ -88,6 +102,10 @@ def build_worker(
             allocation.end_lease,
             allocation.finish_recycling,
             *stages.all,
+            tending.tend,
+            tending.finish_creating,
+            tending.finish_deleting,
+            *checks.all,
             admitting.ask,
             notices.address_notice,
             notices.give_up_letter,
@@ -164,7 +182,11 @@ def build_site_worker(
     return Worker(
         client,
         task_queue=site_queue(site),
-        activities=[*Stages(store, logs, drivers, place).all, Admitting(store, logs, drivers).ask],
+        activities=[
+            *Stages(store, logs, drivers, place).all,
+            *Checks(store, logs, drivers).all,
+            Admitting(store, logs, drivers).ask,
+        ],
         max_concurrent_activity_task_polls=POLLS,
         max_concurrent_activities=MOST_HOOKS,
         max_heartbeat_throttle_interval=HEARTBEAT,

@@ -14,6 +14,7 @@ from temporalio.exceptions import ActivityError, TimeoutError, TimeoutType
 with workflow.unsafe.imports_passed_through():
     from activities.allocate import Allocation
     from leasehold.messages import (
+        LOST,
         Blocked,
         BrokenResource,
         Claim,
@@ -82,20 +83,28 @@ class Hooks:
         self._signals += 1
 
     async def for_resource(
-        self, claim: Claim, stages: Iterable[PlannedStage], on_attempt: OnAttempt
+        self, claim: Claim, stages: Iterable[PlannedStage], on_attempt: OnAttempt, *, tries: int = 0
     ) -> BrokenResource | None:
-        """Take a resource through stages in order; return why it is broken if one fails all its attempts."""
+        """Take a resource through stages in order; return why it is broken if one fails all its attempts.
+
+        Attempts are counted on from `tries`.
+        """
         target = _Target(pool=claim.pool, resource=claim.resource, epoch=claim.epoch, spec=claim.spec, site=claim.site)
         final = claim.stages[-1] if claim.stages else None
         for planned in stages:
             for hook in planned.hooks:
                 last = planned == final and hook == planned.hooks[-1]
-                report = await self._run(target, planned.stage, hook, last, on_attempt)
+                report = await self._run(target, planned.stage, hook, last, on_attempt, tries)
                 if self.stopping:
                     return None
                 if not report.ok:
-                    reason = f"{planned.stage}: {report.detail}"
-                    return BrokenResource(pool=claim.pool, resource=claim.resource, epoch=claim.epoch, reason=reason)
+                    return BrokenResource(
+                        pool=claim.pool,
+                        resource=claim.resource,
+                        epoch=claim.epoch,
+                        reason=f"{planned.stage}: {report.detail}",
+                        lost=report.ending == LOST,
+                    )
         return None
 
     async def for_lease(
@@ -120,11 +129,14 @@ class Hooks:
         return None
 
     async def _run(
-        self, target: _Target, stage: str, hook: PlannedHook, last: bool, on_attempt: OnAttempt
+        self, target: _Target, stage: str, hook: PlannedHook, last: bool, on_attempt: OnAttempt, tries: int = 0
     ) -> HookReport:
-        """Run a hook up to its attempts. An attempt is a result of the hook: a dead worker consumes none."""
+        """Run a hook up to its attempts. An attempt is a result of the hook: a dead worker consumes none.
+
+        But what must not be run again after its worker went away is lost with it.
+        """
         report = HookReport(ending="not_started", code=None, detail="no attempt is allowed", ok=False)
-        for attempt in range(1, hook.attempts + 1):
+        for attempt in range(tries + 1, tries + hook.attempts + 1):
             on_attempt(stage, attempt)
             order = RunHook(
                 lease=self._lease,
@@ -143,8 +155,10 @@ class Hooks:
             async with self._slot(hook.limit, run):
                 if self.stopping:
                     break
-                report = await self._execute(order, target, f"{target.name} attempt {attempt} of {hook.attempts}")
-            if report.ok or self.stopping:
+                report = await self._execute(
+                    order, target, f"{target.name} attempt {attempt} of {tries + hook.attempts}"
+                )
+            if report.ok or self.stopping or report.ending == LOST:
                 break
         return report
 

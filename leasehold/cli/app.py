@@ -9,6 +9,7 @@ from typer.core import TyperGroup
 
 from leasehold import __version__
 from leasehold.cli import growth, healing, importing, inventory, leases, pools, selfservice, tokens, users
+from leasehold.cli.compat import resalloc
 from leasehold.cli.exits import SIGNALLED, of_error
 from leasehold.cli.options import wants_json
 from leasehold.cli.output import print_error, say
@@ -120,4 +121,10 @@ app.add_typer(
     ),
     name="user",
 )
-app.add_typer(_group("Take a lab over from another system.", quads=importing.from_quads), name="import")
+app.add_typer(
+    _group("Take a lab over from another system.", quads=importing.from_quads, resalloc=importing.from_resalloc),
+    name="import",
+)
+_compat = _group("The commands of other systems, for scripts that have them.")
+_compat.add_typer(resalloc.app, name="resalloc")
+app.add_typer(_compat, name="compat")

@@ -11,15 +11,17 @@ if TYPE_CHECKING:
     from leasehold.client import Client
 
 
-def connect(patience: timedelta = timedelta(seconds=3), timeout: timedelta = timedelta(seconds=30)) -> Client:
-    """Return a client for the API that the environment names.
+def connect(
+    patience: timedelta = timedelta(seconds=3), timeout: timedelta = timedelta(seconds=30), url: str | None = None
+) -> Client:
+    """Return a client for the API at `url`, or for the one that the environment names.
 
     `patience` bounds the repetitions of a call, `timeout` the time that one answer may take.
     """
     # Imported here: it takes most of the start-up time, and neither --help nor completion needs it.
     from leasehold.client import Client
 
-    url = api_url()
+    url = url or api_url()
     return Client(url, _token(url), patience=patience, timeout=timeout)
 
 

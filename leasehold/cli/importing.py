@@ -1,23 +1,37 @@
-"""Commands that take a lab over from another system: `import quads`."""
+"""Commands that take a lab over from another system: `import quads`, `import resalloc`."""
 
 from __future__ import annotations
 
+import importlib
+import io
 import json
+import os
 import sys
+import warnings
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from leasehold import quads
+from leasehold import quads, resalloc
 from leasehold.cli import options
 from leasehold.cli.connect import connect
+from leasehold.cli.exits import Exit
 from leasehold.cli.output import note, one_line
 from leasehold.cli.pools import print_applied
+from leasehold.errors import Malformed
 from leasehold.quads import Imported
 
 _TIMEOUT = timedelta(minutes=2)
 _BROKEN = "broken in QUADS"
+_LARGEST = 4 * 2**20
+"""Of a file of resalloc's configuration, in bytes."""
+_LONGEST_REASON = 500
+
+Output = Annotated[
+    str | None, typer.Option("--output", "-o", metavar="FILE", help="Where the pools file goes, if not to stdout.")
+]
 
 
 def from_quads(
@@ -29,9 +43,7 @@ def from_quads(
             show_default=False,
         ),
     ],
-    output: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="FILE", help="Where the pools file goes, if not to stdout.")
-    ] = None,
+    output: Output = None,
     apply: Annotated[
         bool, typer.Option("--apply", help="Apply the pools file, and mark broken hosts offline.")
     ] = False,
@@ -48,15 +60,44 @@ def from_quads(
     for line in found.left_out:
         note(one_line(f"left out: {line}"))
     text = quads.to_yaml(found.pools)
-    if output is not None:
-        _write(output, text)
-    elif not apply:
-        typer.echo(text, nl=False)
+    _put(text, output, apply)
     if apply:
         _apply(text, found, as_json)
     else:
         for pool, host in found.broken:
             note(one_line(f"broken: once it is applied, leasehold resource offline {pool}/{host} --reason '{_BROKEN}'"))
+
+
+def from_resalloc(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="CONFIG_DIR|FILE",
+            help="The folder of resalloc's pools.yaml, /etc/resallocserver say, or that file.",
+            show_default=False,
+        ),
+    ],
+    output: Output = None,
+    apply: Annotated[bool, typer.Option("--apply", help="Apply the pools file.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Take all pools over from resalloc's configuration, with their commands, sizes, tags and reuse, as a pools file.
+
+    What is changed or left out is said, and why.
+    """
+    pools = Path(source, "pools.yaml") if os.path.isdir(source) else Path(source)
+    server = pools.with_name("server.yaml")
+    found = resalloc.read(_yaml(pools), (_yaml(server) or {}) if server.exists() else None)
+    if output is not None and os.path.exists(output) and os.path.samefile(pools, output):
+        raise typer.BadParameter(f"{output} is resalloc's own: the pools file goes somewhere else")
+    for line in found.notes:
+        note(one_line(line))
+    text = resalloc.to_yaml(found.pools)
+    _put(text, output, apply)
+    if apply:
+        with connect() as client:
+            applied = client.apply(text)
+        print_applied(applied, as_json)
 
 
 def _answers(source: str) -> Any:
@@ -77,6 +118,45 @@ def _answers(source: str) -> Any:
         raise typer.BadParameter(f"{source} cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise typer.BadParameter(f"{source} has no JSON: {error}") from error
+
+
+def _yaml(path: Path) -> Any:
+    """What a YAML file says, as resalloc reads it."""
+    try:
+        with open(path, "rb") as file:
+            content = file.read(_LARGEST + 1)
+    except OSError as error:
+        raise typer.BadParameter(f"{path} cannot be read: {error.strerror}") from error
+    if len(content) > _LARGEST:
+        raise typer.BadParameter(f"{path} is larger than {_LARGEST // 2**20} MiB")
+    try:
+        # By its name: no other command needs it, and so it is none of the client's packages.
+        yaml = importlib.import_module("ruamel.yaml")
+    except ModuleNotFoundError as error:
+        note("To read YAML this command needs a package of the service: pip install 'leasehold[service]'")
+        raise typer.Exit(Exit.ERROR) from error
+    reader = yaml.YAML(typ="safe", pure=True)
+    # resalloc's library knows no other: `yes` is true, 010 is 8.
+    reader.version = "1.1"
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            return reader.load(io.BytesIO(content))
+    except (yaml.error.YAMLError, ValueError, RecursionError) as error:
+        # ValueError: bytes that are no text, and words that look like a date or number and are none.
+        raise Malformed(f"{path}: {_yaml_reason(error)}"[:_LONGEST_REASON]) from None
+
+
+def _yaml_reason(error: Any) -> str:
+    mark = getattr(error, "problem_mark", None)
+    return f"line {mark.line + 1}, column {mark.column + 1}: {error.problem}" if mark else f"this is no YAML: {error}"
+
+
+def _put(text: str, output: str | None, apply: bool) -> None:
+    """Write a pools file where it is wanted; to standard output, if it is not applied."""
+    if output is not None:
+        _write(output, text)
+    elif not apply:
+        typer.echo(text, nl=False)
 
 
 def _write(path: str, text: str) -> None:

@@ -22,7 +22,18 @@ from leasehold.errors import (
 )
 from leasehold.messages import AdmitLease, Admitted, Consent, PlannedQuestion, Refusal, SubmitLease
 from leasehold.model import LONGEST, Item, LeaseState, PoolSpec
-from leasehold.store import catalogue, events, granting, heartbeats, holding, matching, notices, refused, rules, specs
+from leasehold.store import (
+    catalogue,
+    events,
+    granting,
+    heartbeats,
+    holding,
+    matching,
+    notices,
+    refused,
+    rules,
+    specs,
+)
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 from leasehold.store.lanes import LAST, Waiting
@@ -109,6 +120,7 @@ def _admit(tx: Tx, request: SubmitLease, submitted_at: datetime, run_id: str, *,
         duration=duration,
         start_at=start_at if start_at is not None and start_at > tx.now else None,
         self_service=request.self_service,
+        share_key=request.share_key,
     )
     offered = _offer(tx, me, request, again=again)
     award = offered.award
@@ -179,6 +191,7 @@ def _record(tx: Tx, request: SubmitLease, lease: Mapping[str, Any]) -> None:
             "replaced": 0,
             "warned": 0,
             "notify": notices.plain(request.notify),
+            "share_key": request.share_key,
             **lease,
         },
     )

@@ -10,10 +10,10 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, null, select
 
 from leasehold.errors import LeaseUnknown
-from leasehold.messages import AskHook, RunHook
+from leasehold.messages import AskHook, HeldResource, ListPool, RunHook
 from leasehold.model import ADMIT, StageName
 from leasehold.ports import Briefing
-from leasehold.store import specs
+from leasehold.store import instances, specs
 from leasehold.store import tables as t
 
 _LEASE = select(t.leases).where(t.leases.c.id == bindparam("lease"))
@@ -39,11 +39,54 @@ def of(connection: Connection, order: RunHook) -> Briefing:
         raise LeaseUnknown(f"the database knows no lease {order.lease} of {order.pool}/{order.resource}")
     spec = specs.load(connection, {order.spec})[order.spec]
     about = _about(connection, grants, order)
+    instance = instances.of(connection, order.pool, order.resource) if order.resource else None
     return Briefing(
         hook=spec.stages[StageName(order.stage)][order.hook],
         folder=spec.folder,
-        env=_environment(lease, about, order),
+        env={**_environment(lease, about, order), **_numbers(instance, about)},
         lease_file=_json(_document(lease, _still_its_own(grants, about)) if lease else {}).encode(),
+    )
+
+
+def of_check(connection: Connection, spec_id: int, held: HeldResource) -> Briefing | None:
+    """Put together what a livecheck is told; None if the resource has gone to other hands meanwhile."""
+    epoch = select(t.resources.c.epoch).where(t.resources.c.pool == held.pool, t.resources.c.name == held.resource)
+    if connection.execute(epoch).scalar() != held.epoch:
+        return None
+    holder = select(t.grants.c.lease).where(
+        t.grants.c.pool == held.pool, t.grants.c.resource == held.resource, t.grants.c.closed_at.is_(None)
+    )
+    order = RunHook(
+        lease=connection.execute(holder).scalar() or "",
+        pool=held.pool,
+        resource=held.resource,
+        epoch=held.epoch,
+        spec=spec_id,
+        stage=StageName.LIVECHECK,
+        hook=0,
+        attempt=1,
+        timeout_s=0,
+        last=False,
+    )
+    return of(connection, order)
+
+
+def of_listing(connection: Connection, order: ListPool) -> Briefing:
+    """Put together what a listing is told: it is about no resource."""
+    spec = specs.load(connection, {order.spec})[order.spec]
+    env = {
+        **dict.fromkeys(("LEASE", "NUMBER", "OWNER", "RESOURCE", "ROLE", "EPOCH", "RESOURCE_DATA"), ""),
+        "POOL": order.pool,
+        "STAGE": str(StageName.LIST),
+        "ATTEMPT": "1",
+        "PROPERTIES": "{}",
+        "PARAMS": "{}",
+    }
+    return Briefing(
+        hook=spec.stages[StageName.LIST][0],
+        folder=spec.folder,
+        env={**{f"LEASEHOLD_{name}": value for name, value in env.items()}, "RESALLOC_POOL_ID": order.pool},
+        lease_file=b"{}",
     )
 
 
@@ -126,6 +169,22 @@ def _environment(lease: Row[Any] | None, about: Row[Any] | None, order: RunHook)
         "RESALLOC_NAME": order.resource,
         "RESALLOC_POOL_ID": order.pool,
         "RESALLOC_RESOURCE_DATA": _base64(data),
+    }
+
+
+def _numbers(instance: Row[Any] | None, about: Row[Any] | None) -> dict[str, str]:
+    """What a hook is told of a resource that its pool has made; by the names of resalloc, whose hooks run unchanged."""
+    if instance is None:
+        return {}
+    data = instance.data if about is None or about.data is None else about.data
+    counters = {f"RESALLOC_NAMED_COUNTER_{name}": str(value) for name, value in instance.counters.items()}
+    return {
+        "LEASEHOLD_RESOURCE_DATA": _base64(data),
+        "RESALLOC_RESOURCE_DATA": _base64(instance.data),
+        # One that was found by a listing has none, and resalloc says so in these words.
+        "RESALLOC_ID": str(instance.number or 0),
+        "RESALLOC_ID_IN_POOL": str(instance.place),
+        **counters,
     }
 
 

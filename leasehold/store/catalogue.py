@@ -101,6 +101,7 @@ class Catalogue:
         in_force: Mapping[str, tuple[int, PoolSpec]],
         paused: Mapping[str, str],
         lab: Lab | None = None,
+        draining: Collection[str] = (),
     ) -> None:
         self.in_force = in_force
         """The settings of each pool, with their id."""
@@ -119,6 +120,12 @@ class Catalogue:
         self.rules = [rule for rule in (lab.self_service if lab else None, *of_pools) if rule is not None]
         """All rules for self-service."""
         self.has_shares = any(rule.has_shares for rule in self.rules)
+        self.making = {pool: spec for pool, spec in self.specs.items() if spec.dynamic and pool not in draining}
+        """The pools that make their resources."""
+        self.made = {pool: made_kind(spec) for pool, spec in self.making.items()}
+        """The kinds of what they make."""
+        self._has_priorities = any(any(spec.all_tags.values()) for spec in self.specs.values())
+        kinds = _with_made(kinds, self.making.values())
         self.kinds = sorted(kinds, key=lambda k: (k.cost, allocation.capability(k.candidate("")), k.pool, k.id))
         self._serving: OrderedDict[Shape, tuple[ResourceKind, ...]] = OrderedDict()
         self._numbers: OrderedDict[Shape, frozenset[int]] = OrderedDict()
@@ -130,11 +137,23 @@ class Catalogue:
         if found is None:
             # A name, or an identifier, says nothing of a kind.
             general = [_general(item) for item in items]
-            found = tuple(k for k in self.kinds if any(allocation.suits(i, k.candidate("")) for i in general))
-            self._serving[wanted] = found
+            kinds = [k for k in self.kinds if any(allocation.suits(i, k.candidate("")) for i in general)]
+            if self._has_priorities:
+                # What the tags that are asked for make dear goes before what is cheap.
+                kinds.sort(key=lambda k: -max(self.score(i, k.pool) for i in items))
+            found = self._serving[wanted] = tuple(kinds)
             if len(self._serving) > _SERVING_KEPT:
                 self._serving.popitem(last=False)
         return found
+
+    def score(self, item: Item, pool: str) -> int:
+        """How much a pool is preferred for an item: the priorities there of the tags that it asks for, together."""
+        priorities = self.specs[pool].all_tags if pool in self.specs else {}
+        return sum(priorities.get(tag, 0) for tag in item.tags)
+
+    def making_for(self, items: Sequence[Item]) -> set[str]:
+        """The pools that could make something that suits one of these."""
+        return {kind.pool for kind in self.serving(items) if kind.pool in self.making} if self.making else set()
 
     def kinds_of(self, items: Sequence[Item]) -> frozenset[int]:
         """The numbers of the kinds of which something may suit an item."""
@@ -168,6 +187,28 @@ def _general(item: Item) -> Item:
     return Item(pool=item.pool, count=item.count, match=kept, tags=item.tags)
 
 
+def made_kind(spec: PoolSpec) -> int:
+    """The kind of what a pool makes."""
+    return kind_of(spec.name, spec.all_tags, spec.properties)
+
+
+def _with_made(kinds: Iterable[ResourceKind], making: Iterable[PoolSpec]) -> list[ResourceKind]:
+    """These kinds, and as many of what pools make as they may make, whether they are there or not."""
+    known = {kind.id: kind for kind in kinds}
+    for spec in making:
+        number = made_kind(spec)
+        there = known[number].total if number in known else 0
+        known[number] = ResourceKind(
+            id=number,
+            pool=spec.name,
+            cost=spec.priority,
+            tags=frozenset(spec.all_tags),
+            properties=alike(spec.properties),
+            total=max(there, spec.size.max),
+        )
+    return list(known.values())
+
+
 _catalogues: OrderedDict[str, Catalogue] = OrderedDict()
 
 
@@ -177,12 +218,24 @@ def current(connection: Connection) -> Catalogue:
     stamp = facts.get(connection, STAMP)
     found = _catalogues.get(stamp) if stamp is not None else None
     if found is None:
-        found = Catalogue(_kinds(connection), specs.all_in_force(connection), _paused(connection), _lab(connection))
+        found = Catalogue(
+            _kinds(connection),
+            specs.all_in_force(connection),
+            _paused(connection),
+            _lab(connection),
+            _draining(connection),
+        )
         if stamp is not None:
             _catalogues[stamp] = found
             while len(_catalogues) > _KEPT:
                 _catalogues.popitem(last=False)
     return found
+
+
+def made_kinds(connection: Connection, pool: str) -> Collection[int]:
+    """The kind of what a pool makes, if it makes anything."""
+    made = current(connection).made
+    return {made[pool]} if pool in made else set()
 
 
 def changed(tx: Tx) -> None:
@@ -249,6 +302,10 @@ def _kinds(connection: Connection) -> list[ResourceKind]:
         )
         for row in connection.execute(query)
     ]
+
+
+def _draining(connection: Connection) -> set[str]:
+    return set(connection.execute(select(t.pools.c.name).where(t.pools.c.draining)).scalars())
 
 
 def _paused(connection: Connection) -> dict[str, str]:

@@ -11,6 +11,7 @@ from leasehold.errors import IllegalTransition
 from leasehold.messages import Closed, CloseLease
 from leasehold.model import OVER, LeaseState, Outcome
 from leasehold.store import (
+    demand,
     events,
     granting,
     heartbeats,
@@ -52,6 +53,7 @@ def close(tx: Tx, order: CloseLease) -> Closed:
     notices.tell_end(tx, order.lease, row.owner, outcome, order.actor, why)
     if row.waiting:
         lanes.leave(tx, order.lease)
+        demand.stir(tx, specs.items_from_json(row.wanted))
         if row.start_at is not None:
             reservations.drop(tx, order.lease)
     if state is LeaseState.QUEUED:

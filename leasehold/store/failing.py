@@ -12,7 +12,18 @@ from leasehold.channels import NoticeKind
 from leasehold.errors import LeaseholdError
 from leasehold.messages import Admitted, Blocked, BrokenInLease, BrokenResource, CloseLease, Refusal
 from leasehold.model import OVER, LeaseState, OnFailure, Outcome, Policy, ResourceState
-from leasehold.store import admission, closing, events, granting, holding, lanes, matching, moves, notices, specs
+from leasehold.store import (
+    admission,
+    closing,
+    events,
+    granting,
+    holding,
+    lanes,
+    matching,
+    moves,
+    notices,
+    specs,
+)
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 from leasehold.store.lanes import Waiting
@@ -109,6 +120,7 @@ def _replace(tx: Tx, lease: Row[Any], places: list[int]) -> None:
         since=tx.now,
         duration=timedelta(seconds=lease.duration_s),
         self_service=lease.self_service,
+        share_key=lease.share_key,
     )
     try:
         admission.check_satisfiable(tx, me.wishes, besides=lease.id)

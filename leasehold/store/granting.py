@@ -11,7 +11,7 @@ from sqlalchemy import Row, bindparam, insert, select, update
 from leasehold.allocation import Award, Candidate
 from leasehold.messages import Claim
 from leasehold.model import PREPARE, Item, PoolSpec, ResourceState, StageName
-from leasehold.store import catalogue, moves, specs
+from leasehold.store import catalogue, growth, instances, moves, reuse, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 from leasehold.store.lanes import Waiting
@@ -63,6 +63,10 @@ def grant(tx: Tx, to: Waiting, award: Award) -> Grant:
     # As long as no hook has touched it, it stays as it was prepared.
     leased = [(resource, {"prepared": resource.prepared}) for resource in resources]
     epochs = moves.set_states(tx, leased, ResourceState.LEASED, lease=to.lease)
+    made = [(resource.pool, resource.name) for resource in resources if resource.spec is not None]
+    known = instances.of_all(tx.connection, made)
+    growth.granted(tx, known.values())
+    instances.granted(tx, made)
     granted, claims = [], []
     for (index, item, _), resource, epoch in zip(given, resources, epochs, strict=True):
         spec_id, spec = in_force[resource.pool]
@@ -79,6 +83,8 @@ def grant(tx: Tx, to: Waiting, award: Award) -> Grant:
                 "role": item.role,
                 "due": due,
                 "granted_at": tx.now,
+                # What `create` printed; what `deliver` prints takes its place.
+                "data": instance.data if (instance := known.get((resource.pool, resource.name))) else None,
             }
         )
         stages = specs.plan(spec, due)
@@ -151,7 +157,9 @@ def close(
     touched = _touched(tx, lease) if not was_active else set()
     all_used = was_active or any(name == LEASE_WIDE for _, name in touched)
     kinds: set[int] = set()
-    freed: list[tuple[Standing, str | None]] = []
+    freed: list[moves.Freed] = []
+    left: list[reuse.Left] = []
+    untouched: list[reuse.Left] = []
     for row in rows:
         key, spec = (row.pool, row.resource), loaded[row.spec]
         resource, reason = _resource(row), broken.get(key)
@@ -163,9 +171,14 @@ def close(
             moves.quarantine(tx, resource, reason, lease=lease)
         elif was_used and specs.plan(spec, spec.policy.after_release):
             moves.recycle(tx, resource, row.spec, spec, lease=lease)
+        elif was_used:
+            left.append((resource, row.spec, None))
+        elif resource.spec is not None:
+            untouched.append((resource, row.spec, resource.prepared))
         else:
-            freed.append((resource, None if was_used else resource.prepared))
+            freed.append((resource, resource.prepared, None))
     moves.free_all(tx, freed, lease=lease)
+    reuse.settle(tx, [*left, *reuse.used_before(tx, untouched)], lease=lease)
     return {row.pool for row in rows}, kinds
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -9,6 +10,7 @@ from sqlalchemy import Row, select, update
 
 from leasehold import selfservice
 from leasehold.allocation import Award
+from leasehold.channels import NoticeKind
 from leasehold.errors import (
     DurationRefused,
     KeyReused,
@@ -31,6 +33,7 @@ from leasehold.store import (
     granting,
     holding,
     matching,
+    notices,
     outbox,
     reservations,
     rules,
@@ -123,7 +126,33 @@ def _wanting(lease: Row[Any], items: dict[int, Item], left: timedelta, *, self_s
         since=lease.created_at,
         duration=left,
         self_service=lease.self_service or self_service,
+        share_key=lease.share_key,
     )
+
+
+def replace(tx: Tx, lease: str, grant: Row[Any], why: str) -> None:
+    """Give an active lease another resource in the stead of one of its own, which goes into quarantine.
+
+    Raises why there is none, and changes nothing then.
+    """
+    row = holding.lease_row(tx.connection, lease)
+    _check_growing(row)
+    item = dataclasses.replace(specs.items_from_json(row.wanted)[grant.item], count=1, names=())
+    with tx.savepoint():
+        mine = [one for one in granting.open_rows(tx, lease) if one.id == grant.id]
+        granting.close(tx, mine, {(grant.pool, grant.resource): why}, was_active=True)
+        me = _wanting(row, {grant.item: item}, row.expires_at - tx.now, self_service=False)
+        award = _award(tx, row, me, row.expires_at)
+        given = granting.grant(tx, me, award)
+        granting.record(tx, given)
+        about = {"pool": grant.pool, "resource": grant.resource, "reason": why}
+        events.record(tx, "lease_replaced", lease=lease, data=granting.granted_data(award.resources), **about)
+        others = [one for one in row.degraded or () if (one["pool"], one["name"]) != (grant.pool, grant.resource)]
+        holding.change(tx, lease, {"degraded": others or None})
+        outbox.signal(tx, lease)
+        if not any(claim.stages for claim in given.claims) and not claims.wide(tx.connection, given.claims):
+            holding.activate(tx, lease, [claim.held for claim in given.claims])
+    notices.tell(tx, NoticeKind.REPLACED, lease, reason=f"{grant.pool}/{grant.resource}: {why}")
 
 
 def _award(tx: Tx, row: Row[Any], me: Waiting, ends: datetime) -> Award:

@@ -11,10 +11,11 @@ from sqlalchemy import Connection, func, select, update
 
 from leasehold import healing
 from leasehold.healing import AlertKey, ClosePass, DeadRecycling, Identity, Mark, Opened, PassReport
-from leasehold.messages import recycle_id
+from leasehold.holdings import RECYCLE, Holding
+from leasehold.messages import Errand, recycle_id
 from leasehold.model import OVER, PREPARE_AHEAD, Alert, LeaseState, ResourceState
 from leasehold.ports import OpenLease
-from leasehold.rebuilding import Books, Census, Holding, Rebuilt, Suspension
+from leasehold.rebuilding import Books, Census, Rebuilt, Suspension
 from leasehold.store import alerts, events, facts, limiters, matching, moves, outbox, rebuilding, runs, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Database, Tx, Undone
@@ -209,19 +210,27 @@ def holdings(connection: Connection, lease: str) -> set[Holding]:
 
 
 def recyclings(connection: Connection) -> list[Holding]:
-    """The resources in recycling whose workflow must have been started."""
+    """The resources in recycling, or being created or deleted, whose workflow must have been started."""
     waiting = {
-        (posted.recycle.claim.pool, posted.recycle.claim.resource, posted.recycle.claim.epoch)
+        (posted.start.claim.pool, posted.start.claim.resource, posted.start.claim.epoch)
         for posted in outbox.due(connection, limit=100_000)
-        if posted.recycle is not None
+        if isinstance(posted.start, Errand)
     }
-    query = select(t.resources).where(t.resources.c.state == ResourceState.RECYCLING)
+    query = select(t.resources).where(t.resources.c.state.in_(_ERRANDS))
     rows = connection.execute(query.order_by(t.resources.c.pool, t.resources.c.name))
     return [
-        Holding(pool=row.pool, resource=row.name, epoch=row.epoch)
+        Holding(pool=row.pool, resource=row.name, epoch=row.epoch, errand=_ERRANDS[row.state])
         for row in rows
         if (row.pool, row.name, row.epoch) not in waiting
     ]
+
+
+_ERRANDS = {
+    ResourceState.RECYCLING: RECYCLE,
+    ResourceState.CREATING: "create",
+    ResourceState.DELETING: "delete",
+}
+"""What workflow a resource in each of these states is in."""
 
 
 def epochs(connection: Connection, of: Collection[Holding]) -> dict[tuple[str, str], int]:
@@ -242,7 +251,14 @@ def recycle_again(tx: Tx, dead: DeadRecycling) -> None:
     One that never comes to an end, or that Temporal does not know, is quarantined.
     """
     resource = moves.row_of(tx, dead.pool, dead.resource)
-    if resource is None or resource.epoch != dead.epoch or resource.state != ResourceState.RECYCLING:
+    if resource is None or resource.epoch != dead.epoch:
+        return
+    if resource.state in (ResourceState.CREATING, ResourceState.DELETING):
+        # What it may have made goes, by its name; another is made where one is wanted.
+        limiters.give_all(tx, dead.holding.id)
+        moves.delete(tx, resource, lease=None, reason=f"its workflow was {dead.how or 'lost'}")
+        return
+    if resource.state != ResourceState.RECYCLING:
         return
     if dead.how is None:
         moves.quarantine(tx, resource, "Temporal does not know its recycling", lease=None)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Row, delete, func, insert, select, update
+from sqlalchemy import Row, delete, insert, select, update
 
 from leasehold.allocation import ANY_POOL
 from leasehold.errors import Conflict, Fault, Invalid, OwnedElsewhere, PoolUnknown, ResourceUnknown
@@ -55,6 +55,7 @@ def apply(tx: Tx, file: Inventory, actor: str) -> list[Change]:
     for spec, _ in file.pools:
         _check_limiters(tx, spec)
         _prepare_ahead(tx, spec.name)
+        _tend(tx, spec)
     matching.match(tx, wanted)
     return changes
 
@@ -81,6 +82,7 @@ def put_pool(tx: Tx, spec: PoolSpec, resources: tuple[ResourceSpec, ...], actor:
         changes += _put_resource(tx, spec.name, resource, None, actor)
     _check_limiters(tx, spec)
     _prepare_ahead(tx, spec.name)
+    _tend(tx, spec)
     matching.match(tx, {spec.name})
     return changes
 
@@ -203,6 +205,13 @@ def _prepare_ahead(tx: Tx, pool: str) -> None:
         moves.recycle(tx, row, spec_id, spec, lease=None, stages=PREPARE_AHEAD)
 
 
+def _tend(tx: Tx, spec: PoolSpec) -> None:
+    """Have a pool looked after that makes its resources, or made them once, or checks them."""
+    made = select(t.resources.c.name).where(t.resources.c.pool == spec.name, t.resources.c.spec.is_not(None))
+    if spec.is_tended or tx.execute(made.limit(1)).first() is not None:
+        outbox.tend(tx, spec.name)
+
+
 def _resource(tx: Tx, pool: str, name: str) -> Row[Any]:
     row = moves.row_of(tx, pool, name)
     if row is None:
@@ -249,7 +258,7 @@ def _put_resource(tx: Tx, pool: str, spec: ResourceSpec, file: str | None, actor
                 name=spec.name,
                 file=file,
                 state=ResourceState.FREE,
-                epoch=moves.epoch(tx, _last_epoch(tx, pool, spec.name)),
+                epoch=moves.epoch(tx, moves.last_epoch(tx, pool, spec.name)),
                 draining=False,
                 kind=kind,
                 **described,
@@ -264,13 +273,6 @@ def _put_resource(tx: Tx, pool: str, spec: ResourceSpec, file: str | None, actor
     return [_change(tx, "change", "resource", pool, spec.name, _diff(before, described), actor)]
 
 
-def _last_epoch(tx: Tx, pool: str, name: str) -> int:
-    """The last epoch of a resource of this name that was there before, or 0."""
-    granted = select(func.max(t.grants.c.epoch)).where(t.grants.c.pool == pool, t.grants.c.resource == name)
-    ran = select(func.max(t.runs.c.epoch)).where(t.runs.c.pool == pool, t.runs.c.resource == name)
-    return max(tx.execute(granted).scalar() or 0, tx.execute(ran).scalar() or 0)
-
-
 def _retire(tx: Tx, pool: str, file: str, kept: set[str], actor: str) -> list[Change]:
     """Drain or delete the resources of this file that it has no more."""
     rows = tx.execute(
@@ -280,6 +282,9 @@ def _retire(tx: Tx, pool: str, file: str, kept: set[str], actor: str) -> list[Ch
 
 
 def _retire_one(tx: Tx, row: Row[Any], actor: str) -> Change:
+    if row.state in _IDLE and not _is_awaited(tx, row) and row.spec is not None:
+        moves.delete(tx, row, lease=None, reason="somebody asked for it", actor=actor)
+        return _change(tx, "delete", "resource", row.pool, row.name, {}, actor)
     if row.state in _IDLE and not _is_awaited(tx, row):
         moves.remove(tx, row.pool, row.name, actor=actor)
         return Change(action="remove", kind="resource", pool=row.pool, name=row.name, diff={})
@@ -298,6 +303,7 @@ def _is_awaited(tx: Tx, resource: Row[Any]) -> bool:
 def _drain_pool(tx: Tx, pool: str, file: str, actor: str) -> list[Change]:
     tx.execute(update(t.pools).where(t.pools.c.name == pool).values(draining=True))
     changes = _retire(tx, pool, file, set(), actor)
+    outbox.tend(tx, pool)
     moves.remove_if_empty(tx, pool)
     gone = tx.execute(select(t.pools.c.name).where(t.pools.c.name == pool)).first() is None
     if gone:
@@ -305,7 +311,7 @@ def _drain_pool(tx: Tx, pool: str, file: str, actor: str) -> list[Change]:
     return [*changes, _change(tx, "drain", "pool", pool, pool, {}, actor)]
 
 
-_PAST = {"add": "added", "change": "changed", "drain": "draining"}
+_PAST = {"add": "added", "change": "changed", "drain": "draining", "delete": "deleting"}
 
 
 def _change(tx: Tx, action: str, kind: str, pool: str, name: str, diff: dict[str, Any], actor: str) -> Change:

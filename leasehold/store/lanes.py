@@ -33,7 +33,7 @@ from sqlalchemy import (
     update,
 )
 
-from leasehold import selfservice
+from leasehold import selfservice, sharing
 from leasehold.allocation import ANY_POOL
 from leasehold.model import Item, LeaseState
 from leasehold.store import catalogue, specs
@@ -66,12 +66,20 @@ class Waiting:
     start_at: datetime | None = None
     passed: int = 0
     self_service: bool = False
+    share_key: str | None = None
+    """With it comes who may have again what was given back under the same one."""
 
     @property
     def lane(self) -> int:
         """In which lane it waits; a reservation has one to itself."""
         alone = self.lease if self.start_at else None
-        return lane(self.owner, self.wishes, alone, promised=is_promised(self.state, self_service=self.self_service))
+        promised = is_promised(self.state, self_service=self.self_service)
+        return lane(self.owner, self.wishes, alone, promised=promised, share=self.share)
+
+    @property
+    def share(self) -> str | None:
+        """The key for which something may be kept for it."""
+        return sharing.key_of(self.owner, self.share_key)
 
     @cached_property
     def wishes(self) -> tuple[Item, ...]:
@@ -85,12 +93,19 @@ def is_promised(state: str, *, self_service: bool) -> bool:
     return self_service and state == LeaseState.PREPARING
 
 
-def lane(owner: str, wishes: Iterable[Item], alone: str | None = None, *, promised: bool = False) -> int:
+def lane(
+    owner: str,
+    wishes: Iterable[Item],
+    alone: str | None = None,
+    *,
+    promised: bool = False,
+    share: str | None = None,
+) -> int:
     """The lane of those who are of one owner and want the same; a negative one of a reservation `alone`.
 
-    What is `promised` to one does not wait for what the others of the lane must wait for.
+    What is `promised` to one does not wait for what the others of the lane must wait for, nor does who may `share`.
     """
-    apart = [*([alone] if alone else []), *([True] if promised else [])]
+    apart = [*([alone] if alone else []), *([True] if promised else []), *([{"share": share}] if share else [])]
     number = catalogue.digest([owner, catalogue.shape(wishes), *apart])
     return -1 - number if alone else number
 
@@ -153,6 +168,7 @@ _WAITING: Any = select(
     t.leases.c.state,
     t.leases.c.missing,
     t.leases.c.self_service,
+    t.leases.c.share_key,
     specs.ITEMS_TEXT.label("wanted"),
 ).join(t.leases, t.leases.c.id == _Q.lease)
 
@@ -317,4 +333,5 @@ def _waiting(row: Row[Any]) -> Waiting:
         start_at=row.start_at,
         passed=row.passed,
         self_service=row.self_service,
+        share_key=row.share_key,
     )

@@ -16,7 +16,19 @@ from leasehold.errors import NotReservable
 from leasehold.forecast import Forecast
 from leasehold.model import Item, LeaseState, ResourceState
 from leasehold.ports import Promise
-from leasehold.store import catalogue, events, facts, granting, holding, lanes, order, outbox, reservations, stock
+from leasehold.store import (
+    catalogue,
+    demand,
+    events,
+    facts,
+    granting,
+    holding,
+    lanes,
+    order,
+    outbox,
+    reservations,
+    stock,
+)
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 from leasehold.store.lanes import Waiting
@@ -253,6 +265,7 @@ class _Round:
             is_blocked=self._newcomer is not None and one is not self._newcomer,
             barred=self._shares.barred(one, pools) | self._rules.barred(one, pools),
             promised=self.promises.barring(one),
+            share=one.share,
         )
         self._seen[one.lease] = (one, waiter, passes)
         return waiter
@@ -288,6 +301,7 @@ def wait(tx: Tx, one: Waiting, promise: Forecast | None = None) -> None:
 
     To a reservation keep what is promised.
     """
+    demand.stir(tx, one.wishes)
     tx.write(_WAIT, [{"lease": one.lease, "pool": pool} for pool in sorted(wanted_pools(one.wishes))])
     lanes.enter(tx, one)
     if promise is not None:
@@ -342,6 +356,7 @@ def _hand_over(tx: Tx, award: Award, to: Waiting) -> None:
     else:
         events.record(tx, "lease_replaced", lease=award.lease, data=granting.granted_data(award.resources))
     leave(tx, award.lease, reserved=to.start_at is not None)
+    demand.stir(tx, to.wishes)
     grant = granting.grant(tx, to, award)
     activation = None
     if to.state is LeaseState.QUEUED:

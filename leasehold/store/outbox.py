@@ -5,19 +5,40 @@ Delivering one twice does no harm: a signal carries no data, and starting a work
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from pydantic import TypeAdapter
 from pydantic_core import to_jsonable_python
 from sqlalchemy import Connection, insert, select, update
 
-from leasehold.messages import Notice, RecycleResource
+from leasehold.messages import (
+    CheckRound,
+    CreateResource,
+    DeleteResource,
+    ListPool,
+    Notice,
+    RecycleResource,
+    TendPool,
+    pool_id,
+)
 from leasehold.ports import Posted
 from leasehold.store import tables as t
-from leasehold.store.engine import Tx
+from leasehold.store.engine import MEMO, Tx
 
-_RECYCLE, _NOTICE = TypeAdapter(RecycleResource), TypeAdapter(Notice)
+_KINDS = {
+    "recycle": RecycleResource,
+    "create": CreateResource,
+    "delete": DeleteResource,
+    "checks": CheckRound,
+    "list": ListPool,
+    "notice": Notice,
+    "tend": TendPool,
+}
+"""What is started, by the kind of its message."""
+_READERS: dict[str, TypeAdapter[Any]] = {kind: TypeAdapter(of) for kind, of in _KINDS.items()}
+_TOLD = "tended"
+"""In a transaction's memo: the pools that are told of it already."""
 _INSERT = insert(t.outbox).inline()
 
 
@@ -28,16 +49,45 @@ def signal(tx: Tx, workflow: str) -> None:
 
 def recycle(tx: Tx, message: RecycleResource) -> None:
     """Have a recycling started."""
-    _post(tx, "recycle", message.lease, asdict(message))
+    _post(tx, "recycle", message.lease, message)
+
+
+def create(tx: Tx, message: CreateResource) -> None:
+    """Have a creation started."""
+    _post(tx, "create", "", message)
+
+
+def delete(tx: Tx, message: DeleteResource) -> None:
+    """Have a deletion started."""
+    _post(tx, "delete", "", message)
+
+
+def check(tx: Tx, message: CheckRound) -> None:
+    """Have livechecks started."""
+    _post(tx, "checks", message.id, message)
+
+
+def list_pool(tx: Tx, message: ListPool) -> None:
+    """Have a pool listed."""
+    _post(tx, "list", message.id, message)
+
+
+def tend(tx: Tx, pool: str) -> None:
+    """Have a pool looked after, once for a transaction."""
+    told: set[str] = tx.connection.info[MEMO].setdefault(_TOLD, set())
+    if pool not in told:
+        told.add(pool)
+        _post(tx, "tend", pool_id(pool), TendPool(pool=pool))
 
 
 def notice(tx: Tx, message: Notice) -> None:
     """Have people told of something."""
-    _post(tx, "notice", message.lease, to_jsonable_python(message))
+    _post(tx, "notice", message.lease, message)
 
 
-def _post(tx: Tx, kind: str, lease: str, message: dict[str, Any] | None) -> None:
-    tx.later(_INSERT, {"kind": kind, "lease": lease, "message": message, "at": tx.now})
+def _post(tx: Tx, kind: str, lease: str, message: object) -> None:
+    plain = None if message is None else to_jsonable_python(message)
+    tx.later(_INSERT, {"kind": kind, "lease": lease, "message": plain, "at": tx.now})
     tx.posted = True
 
 
@@ -53,10 +103,9 @@ def due(connection: Connection, limit: int) -> list[Posted]:
 
 
 def _posted(row: Any) -> Posted:
-    starts = Posted(id=row.id, lease=row.lease)
-    if row.kind == "recycle":
-        return replace(starts, recycle=_RECYCLE.validate_python(row.message))
-    return replace(starts, notice=_NOTICE.validate_python(row.message)) if row.kind == "notice" else starts
+    posted = Posted(id=row.id, lease=row.lease)
+    reader = _READERS.get(row.kind)
+    return posted if reader is None else replace(posted, start=reader.validate_python(row.message))
 
 
 def failed(tx: Tx, message: int, why: str) -> None:

@@ -16,9 +16,10 @@ from leasehold import allocation, rebuilding
 from leasehold.allocation import Candidate
 from leasehold.errors import LeaseholdError, from_code
 from leasehold.healing import AlertKey
+from leasehold.holdings import Holding, Key
 from leasehold.messages import AdmitLease, CloseLease, Refusal
 from leasehold.model import PREPARE, Item, LeaseState, ResourceState, StageName
-from leasehold.rebuilding import Action, Books, Census, Grant, Holding, Place, Rebuilt, Record, Step, Suspension, Told
+from leasehold.rebuilding import Action, Books, Census, Grant, Place, Rebuilt, Record, Step, Suspension, Told
 from leasehold.store import admission, alerts, closing, events, facts, holding, matching, moves, outbox, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
@@ -34,7 +35,7 @@ def books(connection: Connection, leases: Collection[str] = ()) -> Books:
     for at in range(0, len(wanted), _CHUNK):
         rows += connection.execute(query.where(t.leases.c.id.in_(wanted[at : at + _CHUNK]))).all()
     grants = connection.execute(select(t.grants).where(t.grants.c.closed_at.is_(None)).order_by(t.grants.c.id))
-    used: dict[rebuilding.Key, int] = {}
+    used: dict[Key, int] = {}
     for table in (t.grants, t.runs):
         newest = select(table.c.pool, table.c.resource, func.max(table.c.epoch).label("epoch"))
         for row in connection.execute(newest.group_by(table.c.pool, table.c.resource)):

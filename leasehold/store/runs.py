@@ -9,10 +9,10 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, delete, exists, insert, select, update
 
 from leasehold.errors import StaleEpoch, Unavailable
-from leasehold.messages import Claim, HeldResource, HookReport, Recycled, RunHook, recycle_id
-from leasehold.model import LeaseState, ResourceState, Run
+from leasehold.messages import LOST, Claim, HeldResource, HookReport, Recycled, RunHook, recycle_id
+from leasehold.model import LeaseState, ResourceState, Run, StageName
 from leasehold.ports import Begun, Place, RunFilter
-from leasehold.store import events, limiters, matching, moves, specs
+from leasehold.store import events, instances, limiters, matching, moves, reuse, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 from leasehold.store.tables import LEASE_WIDE
@@ -24,8 +24,10 @@ _TOLD_WITHIN = timedelta(minutes=10)
 """How long after its deadline a run's end may still be recorded by its worker: a database may have been away."""
 _MOST_ABANDONED = 100
 
-LOST, STOPPED = "lost", "stopped"
-"""How a run ended without a result of the hook: with its worker, or because it was asked to. It consumes no attempt."""
+STOPPED = "stopped"
+"""How a run ended that was asked to. Like one that is `LOST` it has no result of the hook, and consumes no attempt."""
+
+_WENT_AWAY = "its worker went away"
 
 _RESOURCE_OF = (
     t.resources.c.pool == bindparam("pool_"),
@@ -113,6 +115,9 @@ def begin(tx: Tx, order: RunHook, place: Place) -> Begun:
         return Begun(run=known.id, finished=_report(known))
     for held in _held(order):
         _close_dead(tx, held, place)
+    if known is not None and order.stage == StageName.CREATE:
+        # What it has made by then nobody knows: that is deleted, by its name, and another one is made.
+        return Begun(run=known.id, finished=HookReport(ending=LOST, code=None, detail=_WENT_AWAY, ok=False))
     values = {
         # Under a number of its own, so that what the lost one says too late closes nothing of this one.
         "losses": 0 if known is None else known.losses + 1,
@@ -148,7 +153,7 @@ def close_abandoned(tx: Tx) -> None:
 
 
 def _lose(tx: Tx, run: Row[Any]) -> None:
-    why = "its worker went away"
+    why = _WENT_AWAY
     tx.execute(_END, {"id_": run.id, "ended_at": tx.now, "ending": LOST, "code": None, "detail": why})
     about = {name: getattr(run, name) for name in ("stage", "attempt", "hook", "host")}
     events.record(
@@ -190,6 +195,9 @@ def finish(tx: Tx, order: RunHook, run: int, report: HookReport, secret: bytes |
     _show(tx, order, None, None)
     if secret is not None and order.resource == LEASE_WIDE:
         _share(tx, order, secret)
+    if secret is not None and order.stage == StageName.CREATE:
+        instances.keep_data(tx, order.pool, order.resource, secret)
+        secret = None
     changes: dict[str, Any] = {} if secret is None else {"data": secret}
     if report.ok and order.last and tx.execute(_STATE, {"lease": order.lease}).scalar() == LeaseState.PREPARING:
         # What was added to an active lease is ready once all that came with it is.
@@ -224,18 +232,14 @@ def recycled(tx: Tx, done: Recycled) -> None:
     Raises `Unavailable` while the database does not know of the recycling yet.
     """
     claim = done.claim
-    resource = moves.row_of(tx, claim.pool, claim.resource)
-    if resource is not None and resource.epoch < claim.epoch:
-        # As in `begin`. Reconciling, which finds it running, gives it the resource, and nobody else would free that.
-        older = "the database is older than this recycling: leasehold reconcile"
-        raise Unavailable(f"{claim.pool}/{claim.resource}: {older}")
+    resource = moves.mine(tx, claim, "recycling")
     limiters.give_all(tx, recycle_id(claim.pool, claim.resource, claim.epoch))
-    if resource is None or resource.epoch != claim.epoch or resource.state != ResourceState.RECYCLING:
+    if resource is None or resource.state != ResourceState.RECYCLING:
         return
     if done.broken is not None:
         moves.quarantine(tx, resource, done.broken, lease=done.lease or None)
         return
-    moves.free(tx, resource, lease=done.lease or None, prepared=_prepared(tx, claim))
+    reuse.settle(tx, [(resource, claim.spec, _prepared(tx, claim))], lease=done.lease or None)
     matching.match(tx, {claim.pool}, {resource.kind})
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
 from operator import attrgetter
@@ -26,7 +27,7 @@ from sqlalchemy import (
 )
 
 from leasehold.allocation import Candidate, Want
-from leasehold.model import Item
+from leasehold.model import Item, ResourceState
 from leasehold.store import moves
 from leasehold.store import tables as t
 from leasehold.store.catalogue import Catalogue, ResourceKind, is_particular
@@ -34,6 +35,13 @@ from leasehold.store.catalogue import Catalogue, ResourceKind, is_particular
 # Word by word the condition of `ix_resources_grantable` and `ix_resources_free`: no database uses such an index for one
 # whose values it does not know when it plans.
 GRANTABLE = (text(t.GRANTABLE),)
+
+_KEPT = (
+    t.resources.c.state == ResourceState.FREE,
+    t.resources.c.offline_since.is_(None),
+    ~t.resources.c.draining,
+    ~t.resources.c.suspect,
+)
 
 _MANY = 24
 """So many kinds are no longer looked up one by one."""
@@ -58,6 +66,21 @@ class FreeStock:
         """See `leasehold.allocation.Stock`."""
         items = [want.item for want in wants]
         kinds = self._catalogue.lending(items)
+        kept = self._kept({want.share for want in wants if want.share is not None}, kinds)
+        return [*kept, *self._open(wants, items, kinds)]
+
+    def _kept(self, shares: Collection[str], kinds: Sequence[ResourceKind]) -> list[Candidate]:
+        """What is kept for these keys: it is granted before anything else, for nobody else may have it."""
+        if not shares:
+            return []
+        query = select(t.resources).where(t.resources.c.share_key.in_(shares), *_KEPT)
+        wanted = {kind.id for kind in kinds}
+        rows = self._connection.execute(query.order_by(t.resources.c.pool, t.resources.c.name)).all()
+        found = [replace(as_candidate(row), kept_for=row.share_key) for row in rows if row.kind in wanted]
+        return [candidate for candidate in found if candidate.key not in self._gone]
+
+    def _open(self, wants: Sequence[Want], items: Sequence[Item], kinds: Sequence[ResourceKind]) -> Sequence[Candidate]:
+        """What is free for anyone."""
         barred = {one for want in wants for one in want.barred}
         # What one of them may not have is read beside what they need.
         need = sum(item.count for item in items) + sum(isinstance(one, tuple) for one in barred)

@@ -92,6 +92,7 @@ from leasehold.store import (
     watching,
 )
 from leasehold.store import tables as t
+from leasehold.store.caring import SqlTending
 from leasehold.store.engine import Database, Tx, Undone
 from leasehold.store.healing import SqlHealing
 
@@ -106,6 +107,7 @@ class SqlStore:
         self.database = Database(url, clock)
         self._posted = asyncio.Event()
         self.healing = SqlHealing(self.database, self._write)
+        self.tending = SqlTending(self.database, self._write)
 
     async def _write(self, what: Callable[Concatenate[Tx, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         result, tx = await self.database.write(what, *args, **kwargs)

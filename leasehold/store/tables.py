@@ -16,6 +16,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     Dialect,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -118,6 +119,7 @@ pools = Table(
     _column("paused_reason", Text, nullable=True, comment="Nothing of it is granted, until an operator resumes it"),
     _column("paused_by", String(128), nullable=True),
     _column("paused_since", Utc, nullable=True),
+    _column("emptied", Boolean, server_default=false(), comment="Paused, and what it has made is deleted once free"),
 )
 
 resources = Table(
@@ -139,8 +141,19 @@ resources = Table(
     _column("broken_reason", Text, nullable=True),
     _column("broken_since", Utc, nullable=True),
     _column("prepared", String(64), nullable=True, comment="Digest of the stages that it went through ahead"),
+    _column("spec", BigInteger, nullable=True, comment="With which its pool has made it; it was registered otherwise"),
+    _column("suspect", Boolean, server_default=false(), comment="Its last livecheck failed"),
+    _column("share_key", String(300), nullable=True, comment="It is free, and kept for who comes with this key"),
+    _column("kept_until", Utc, nullable=True),
 )
-GRANTABLE = "state = 'free' AND offline_since IS NULL AND NOT draining"
+SHARED = "share_key IS NOT NULL"
+Index(
+    "ix_resources_share_key",
+    resources.c.share_key,
+    postgresql_where=text(SHARED),
+    sqlite_where=text(SHARED),
+)
+GRANTABLE = "state = 'free' AND offline_since IS NULL AND NOT draining AND NOT suspect AND share_key IS NULL"
 Index(
     "ix_resources_grantable",
     resources.c.pool,
@@ -154,6 +167,78 @@ Index(
     resources.c.name,
     postgresql_where=text(GRANTABLE),
     sqlite_where=text(GRANTABLE),
+)
+
+instances = Table(
+    "instances",
+    metadata,
+    Column("pool", String(128), primary_key=True),
+    Column("name", String(128), primary_key=True),
+    _column("number", BigInteger, nullable=True, comment="Its own for ever; NULL: a listing found it"),
+    _column("place", Integer, nullable=True, comment="The lowest that was free in its pool"),
+    _column("counters", Json, comment="Its numbers of named counters"),
+    _column("created_at", Utc),
+    _column("ready_at", Utc, nullable=True, comment="When it could be granted first"),
+    _column("free_since", Utc, nullable=True),
+    _column("first_granted_at", Utc, nullable=True),
+    _column("uses", Integer, comment="How many leases have used it"),
+    _column("trouble", Text, nullable=True, comment="Why it is not deleted yet"),
+    _column("data", LargeBinary, nullable=True, comment="What `create` printed: a secret of whoever holds it"),
+    UniqueConstraint("pool", "place"),
+    comment="What is known of resources that pools make, beside what is known of all",
+)
+
+counted = Table(
+    "counted",
+    metadata,
+    Column("counter", String(64), primary_key=True),
+    Column("value", Integer, primary_key=True, autoincrement=False),
+    _column("pool", String(128)),
+    _column("name", String(128)),
+    comment="Numbers of named counters that are taken, by resources of any pool",
+)
+Index("ix_counted_pool_name", counted.c.pool, counted.c.name)
+
+growth = Table(
+    "growth",
+    metadata,
+    Column("pool", String(128), primary_key=True),
+    _column("starts", Integer, comment="How many creations have ended"),
+    _column("successes", Integer),
+    _column("seconds", Float, comment="How long those took that succeeded, together"),
+    _column("failures", Integer, comment="How many have failed since the last success"),
+    _column("retry_at", Utc, nullable=True, comment="After failures none begins before"),
+    _column("last_start_at", Utc, nullable=True),
+    _column("last_end_at", Utc, nullable=True),
+    _column("last_success_at", Utc, nullable=True),
+    _column("trouble", Text, nullable=True, comment="Why the last one failed"),
+    _column("first_grants", Integer, comment="Of how many resources it is known how long they waited for a holder"),
+    _column("first_grant_seconds", Float),
+    _column("list_at", Utc, nullable=True, comment="When it is due to be listed again"),
+    _column("list_trouble", Text, nullable=True),
+    comment="How creations in a dynamic pool go",
+)
+
+checks = Table(
+    "checks",
+    metadata,
+    Column("pool", String(128), primary_key=True),
+    Column("name", String(128), primary_key=True),
+    _column("due_at", Utc),
+    _column("failures", Integer, comment="How many livechecks in a row have failed"),
+    _column("trouble", Text, nullable=True),
+    _column("failed_since", Utc, nullable=True),
+    comment="Livechecks of resources",
+)
+Index("ix_checks_due", checks.c.pool, checks.c.due_at)
+
+strays = Table(
+    "strays",
+    metadata,
+    Column("pool", String(128), primary_key=True),
+    Column("name", String(128), primary_key=True),
+    _column("since", Utc),
+    comment="What the last listing of a pool has found and nobody knows",
 )
 
 limiters = Table(
@@ -231,6 +316,10 @@ leases = Table(
         Integer,
         server_default="0",
         comment="How often it got another owner: its token is a new one then",
+    ),
+    _column("share_key", String(128), nullable=True, comment="Who may have again what was given back under it"),
+    _column(
+        "degraded", Json, nullable=True, comment="Its resources that fail their livechecks: pool, name, reason, since"
     ),
     _column("notify", Json, nullable=True, comment="Whom its request wants told beside owner and cc; false: no person"),
     _column("created_at", Utc),
@@ -446,7 +535,7 @@ outbox = Table(
     "outbox",
     metadata,
     Column("id", Serial, primary_key=True),
-    _column("kind", String(16), comment="granted: signal the workflow; recycle, notice: start it"),
+    _column("kind", String(16), comment="granted: signal the workflow; tend: that of a pool; else: start one"),
     _column("lease", String(400), comment="Or the id of another workflow, which is signalled"),
     _column("message", Json, nullable=True),
     _column("at", Utc),

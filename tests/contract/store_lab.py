@@ -23,6 +23,7 @@ from leasehold.messages import (
     HookReport,
     PlannedStage,
     Recycled,
+    RecycleResource,
     RunHook,
     SubmitLease,
     Tick,
@@ -215,7 +216,8 @@ class Lab:
     async def recycling_of(self, resource: str = "host01") -> list[Claim]:
         """The claims of the recyclings that were posted for a resource."""
         due = await self.store.outbox_due()
-        return [p.recycle.claim for p in due if p.recycle and p.recycle.claim.resource == resource]
+        started = [posted.start for posted in due if isinstance(posted.start, RecycleResource)]
+        return [order.claim for order in started if order.claim.resource == resource]
 
     async def recycling(self, resource: str = "host01") -> Claim:
         """The claim of the recycling that was posted last for a resource."""
@@ -273,4 +275,4 @@ class Lab:
 
     async def signalled(self) -> list[str]:
         """The leases whose workflows are to look at their grants again."""
-        return [posted.lease for posted in await self.store.outbox_due() if posted.recycle is None]
+        return [posted.lease for posted in await self.store.outbox_due() if posted.start is None]

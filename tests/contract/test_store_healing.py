@@ -11,10 +11,11 @@ from sqlalchemy import select, update
 
 from leasehold.errors import LeaseUnknown, Unavailable
 from leasehold.healing import AlertKey, ClosePass, DeadRecycling, Identity, Mark, Opened
+from leasehold.holdings import Holding
 from leasehold.messages import LeaseView, ResourceView
 from leasehold.model import Item, LeaseState, Outcome
 from leasehold.ports import OpenLease, RunFilter
-from leasehold.rebuilding import Books, Census, Holding, Rebuilt, Told
+from leasehold.rebuilding import Books, Census, Rebuilt, Told
 from leasehold.store import tables as t
 from tests.contract.store_lab import NINE, OK, Lab, request, run_of
 

@@ -77,7 +77,10 @@ def test_upgrading_twice_keeps_what_is_there(empty: str) -> None:
     migrate.upgrade(empty, "main")
     look(empty, lambda c: c.execute(text("UPDATE counters SET value = 41")))
     migrate.upgrade(empty, "main")
-    assert look(empty, lambda c: c.execute(text("SELECT name, value FROM counters")).all()) == [("lease", 41)]
+    assert look(empty, lambda c: c.execute(text("SELECT name, value FROM counters")).all()) == [
+        ("lease", 41),
+        ("instance", 41),
+    ]
 
 
 def test_a_lab_that_lends_is_upgraded_with_all_that_it_has(empty: str) -> None:

@@ -35,7 +35,8 @@ def asking(lease: str) -> SubmitLease:
 
 
 async def posted(lab: Lab, lease: str = "a") -> list[Notice]:
-    return [one.notice for one in await lab.store.outbox_due() if one.notice and one.notice.lease == lease]
+    due = [one.start for one in await lab.store.outbox_due()]
+    return [one for one in due if isinstance(one, Notice) and one.lease == lease]
 
 
 async def told(lab: Lab, lease: str = "a") -> list[str]:

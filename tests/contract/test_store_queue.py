@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from leasehold.messages import RecycleResource
 from leasehold.model import Item, LeaseState, Outcome
 from leasehold.ports import ResourceFilter
 from tests.contract.store_lab import HOST, Lab, run_of
@@ -142,9 +143,9 @@ async def test_a_message_to_recycle_carries_all_that_the_workflow_needs(lab: Lab
     await lab.take("a")
     await lab.close("a")
     (posted,) = await lab.store.outbox_due()
-    assert posted.recycle is not None
-    claim = posted.recycle.claim
-    assert (posted.recycle.lease, claim.pool, claim.resource) == ("a", "r640", "host01")
+    assert isinstance(posted.start, RecycleResource)
+    claim = posted.start.claim
+    assert (posted.start.lease, claim.pool, claim.resource) == ("a", "r640", "host01")
     assert [(s.stage, s.hooks[0].timeout_s, s.hooks[0].attempts) for s in claim.stages] == [("release", 600.0, 1)]
     # Its epoch is that of the resource: the recycling may run hooks.
     assert (await lab.store.begin_run(run_of("a", claim, claim.stages[0]), HOST)).finished is None

@@ -593,6 +593,7 @@ def test_the_published_schema_is_that_of_this_version() -> None:
 EXAMPLES = {
     "ansible": [2],
     "baremetal": [24, 2, 3, 4, 2],
+    "ec2": [0],
     "foreman": [2],
     "lab": [3],
     "policies": [3, 2, 2, 4, 1, 2],

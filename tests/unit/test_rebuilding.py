@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from leasehold.healing import DeadRecycling
+from leasehold.holdings import Holding
 from leasehold.messages import LeaseView, ResourceView, SubmitLease
 from leasehold.model import LeaseState, Outcome, ResourceState
-from leasehold.rebuilding import Books, Census, Grant, Holding, Place, Plan, Record, Told, plan
+from leasehold.rebuilding import Books, Census, Grant, Place, Plan, Record, Told, plan
 
 NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
 EARLIER = NOW - timedelta(hours=1)

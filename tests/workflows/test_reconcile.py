@@ -17,10 +17,10 @@ from temporalio.exceptions import ActivityError, ApplicationError
 from temporalio.service import RPCError
 
 from leasehold.healing import AlertKey, PassReport, Reconciled, ReconcileOrder, SweepOrder
+from leasehold.holdings import Holding
 from leasehold.messages import AdmitLease, ExtendLease, Steer, SubmitLease
 from leasehold.model import Item, Lease, LeaseState, Outcome, Policy
 from leasehold.ports import ResourceFilter
-from leasehold.rebuilding import Holding
 from leasehold.store import healing
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx

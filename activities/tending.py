@@ -1,0 +1,146 @@
+"""What pools need that make their resources: the steps of their workflows, and the hooks that look at what there is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from temporalio import activity
+
+from activities.allocate import as_failure
+from activities.heartbeat import heartbeats
+from leasehold.errors import LeaseholdError, Unavailable
+from leasehold.messages import (
+    Checked,
+    CheckRound,
+    Created,
+    Deleted,
+    HeldResource,
+    ListPool,
+    Tended,
+    TendPool,
+)
+from leasehold.model import StageName
+from leasehold.ports import Briefing, Driver, HookCall, HookResult, LogStore, Store
+
+_MOST_NAMES = 10_000
+
+
+class Tending:
+    """The short database steps: local activities, one transaction each."""
+
+    def __init__(self, store: Store) -> None:
+        self._tending = store.tending
+
+    @activity.defn(name="tend")
+    async def tend(self, order: TendPool) -> Tended:
+        """Begin what is due in a pool."""
+        return await self._tending.tend(order)
+
+    @activity.defn(name="finish_creating")
+    async def finish_creating(self, done: Created) -> None:
+        """Let a resource be granted that was created, or delete what is left of one that was not."""
+        await self._tending.created(done)
+
+    @activity.defn(name="finish_deleting")
+    async def finish_deleting(self, done: Deleted) -> bool:
+        """Forget a resource that is gone; whether nothing is left to delete."""
+        return await self._tending.deleted(done)
+
+
+class Checks:
+    """Runs hooks that look, and change nothing: they are fenced by nothing, and recorded by their results alone."""
+
+    def __init__(self, store: Store, logs: LogStore, drivers: Mapping[str, Driver]) -> None:
+        self._tending = store.tending
+        self._logs = logs
+        self._drivers = drivers
+
+    @property
+    def all(self) -> list[Callable[..., Awaitable[Any]]]:
+        """The activities."""
+        return [self.check, self.list]
+
+    @activity.defn(name="livecheck")
+    async def check(self, order: CheckRound) -> int:
+        """Check resources, many at once, and return how many failed."""
+        free = asyncio.Semaphore(order.parallel)
+
+        async def one(held: HeldResource) -> Checked | None:
+            async with free:
+                checked = await self._check(order, held)
+            if checked is not None:
+                # At once: one that hangs holds up what is known of no other.
+                await self._tending.checked([checked])
+            return checked
+
+        try:
+            async with heartbeats():
+                done = await asyncio.gather(*(one(held) for held in order.resources))
+        except LeaseholdError as error:
+            raise as_failure(error) from None
+        return sum(checked is not None and checked.failed is not None for checked in done)
+
+    async def _check(self, order: CheckRound, held: HeldResource) -> Checked | None:
+        briefing = await self._tending.brief_check(order.spec, held)
+        if briefing is None:
+            return None
+        lock = f"{held.pool}/{held.resource}/{StageName.LIVECHECK}"
+        result = await self._run(briefing, lock, StageName.LIVECHECK, held)
+        failed = None if result.ok else result.detail
+        return Checked(pool=held.pool, resource=held.resource, epoch=held.epoch, failed=failed)
+
+    @activity.defn(name="list")
+    async def list(self, order: ListPool) -> int:
+        """List what there is in a pool, and return how many that are; that it fails is no error."""
+        try:
+            async with heartbeats():
+                briefing = await self._tending.brief_listing(order)
+                lock = f"{order.pool}//{StageName.LIST}"
+                nothing = HeldResource(pool=order.pool, resource="", epoch=0)
+                result = await self._run(briefing, lock, StageName.LIST, nothing)
+                names = _names(result.stdout) if result.ok else []
+                await self._tending.listed(order, names, None if result.ok else result.detail)
+        except LeaseholdError as error:
+            raise as_failure(error) from None
+        return len(names)
+
+    async def _run(self, briefing: Briefing, lock: str, stage: StageName, held: HeldResource) -> HookResult:
+        async def begin() -> bool:
+            return True
+
+        async def log(stream: str, data: bytes) -> None:
+            await self._logs.append(
+                run=None,
+                lease="",
+                pool=held.pool,
+                resource=held.resource,
+                epoch=held.epoch,
+                stage=stage,
+                attempt=1,
+                stream=stream,
+                data=data,
+            )
+
+        driver = self._drivers.get(briefing.hook.driver)
+        if driver is None:
+            raise Unavailable(f"this worker has no driver {briefing.hook.driver}")
+        call = HookCall(
+            hook=briefing.hook,
+            env=briefing.env,
+            folder=briefing.folder,
+            locks=(lock,),
+            lease_file=briefing.lease_file,
+            log_stdout=True,
+            begin=begin,
+        )
+        result = await driver.run(call, log)
+        assert result is not None
+        return result
+
+
+def _names(printed: bytes) -> list[str]:
+    """The names that a listing printed, apart by white space; what is no text is no name of ours."""
+    found = dict.fromkeys(printed.decode(errors="replace").split())
+    return [name for name in found if "\0" not in name][:_MOST_NAMES]

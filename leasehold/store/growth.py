@@ -1,0 +1,77 @@
+"""Growth: how creations in dynamic pools go, for the circuit breaker and for whoever asks."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+from sqlalchemy import Connection, Row, bindparam, insert, select, update
+
+from leasehold import sizing
+from leasehold.sizing import Attempts
+from leasehold.store import tables as t
+from leasehold.store.engine import Tx
+
+_G = t.growth.c
+_NEW = {"starts": 0, "successes": 0, "seconds": 0.0, "failures": 0, "first_grants": 0, "first_grant_seconds": 0.0}
+_FIRST_GRANT = (
+    update(t.growth)
+    .where(_G.pool == bindparam("pool_"))
+    .values(first_grants=_G.first_grants + 1, first_grant_seconds=_G.first_grant_seconds + bindparam("waited"))
+)
+
+
+def of(connection: Connection, pools: Collection[str]) -> dict[str, Row[Any]]:
+    """How creations go in these pools; a pool in which there was none is left out."""
+    rows = connection.execute(select(t.growth).where(_G.pool.in_(pools)))
+    return {row.pool: row for row in rows}
+
+
+def attempts(row: Row[Any] | None) -> Attempts:
+    """What of it decides whether more is created."""
+    if row is None:
+        return Attempts()
+    return Attempts(last_start_at=row.last_start_at, failures=row.failures, retry_at=row.retry_at)
+
+
+def begun(tx: Tx, pool: str) -> None:
+    """Note that a creation begins."""
+    change(tx, pool, last_start_at=tx.now)
+
+
+def ended(tx: Tx, pool: str, seconds: float, failed: str | None) -> None:
+    """Note how a creation ended."""
+    row = of(tx.connection, [pool]).get(pool)
+    starts, failures = (row.starts, row.failures) if row else (0, 0)
+    if failed is None:
+        successes, total = (row.successes, row.seconds) if row else (0, 0.0)
+        more: dict[str, Any] = {
+            "successes": successes + 1,
+            "seconds": total + seconds,
+            "failures": 0,
+            "retry_at": None,
+            "last_success_at": tx.now,
+            "trouble": None,
+        }
+    else:
+        more = {
+            "failures": failures + 1,
+            "retry_at": tx.now + sizing.pause_after(failures + 1),
+            "trouble": failed,
+        }
+    change(tx, pool, starts=starts + 1, last_end_at=tx.now, **more)
+
+
+def granted(tx: Tx, instances: Iterable[Row[Any]]) -> None:
+    """Note how long those waited for a holder that are granted for the first time."""
+    first = [one for one in instances if one.first_granted_at is None and one.ready_at is not None]
+    if first:
+        waited = [{"pool_": one.pool, "waited": (tx.now - one.ready_at).total_seconds()} for one in first]
+        tx.write(_FIRST_GRANT, waited)
+
+
+def change(tx: Tx, pool: str, **values: Any) -> None:
+    """Change what is known of a pool."""
+    done = tx.execute(update(t.growth).where(_G.pool == pool).values(**values))
+    if not done.rowcount:
+        tx.execute(insert(t.growth).values(pool=pool, **{**_NEW, **values}))

@@ -1,0 +1,280 @@
+"""Tending: what is due in a pool that makes its resources, checks them, or keeps them for keys, is begun.
+
+Every creation is written down, with its name and numbers, before anything is made; what is begun so is started through
+the outbox. `leasehold.sizing` decides how much; nothing here grants.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Row, insert, select, update
+
+from leasehold import sizing
+from leasehold.messages import (
+    CheckRound,
+    Claim,
+    Created,
+    CreateResource,
+    Deleted,
+    HeldResource,
+    ListPool,
+    Tended,
+    TendPool,
+    create_id,
+    delete_id,
+)
+from leasehold.model import PREPARE_AHEAD, PoolSpec, ResourceState, StageName
+from leasehold.sizing import Instance, Plan, Standing
+from leasehold.store import (
+    catalogue,
+    checks,
+    demand,
+    events,
+    facts,
+    growth,
+    instances,
+    limiters,
+    matching,
+    moves,
+    outbox,
+    specs,
+)
+from leasehold.store import tables as t
+from leasehold.store.engine import Tx
+
+_R, _I = t.resources.c, t.instances.c
+_LOOK_AGAIN_S = 60.0
+_MOST_AT_ONCE = 100
+"""So many creations, and so many deletions, one look begins; the next look follows at once."""
+
+
+def tend(tx: Tx, order: TendPool) -> Tended:
+    """Begin what is due in a pool, and say when to look again."""
+    pool = tx.execute(select(t.pools).where(t.pools.c.name == order.pool)).one_or_none()
+    if pool is None:
+        return Tended(over=True)
+    if facts.suspended(tx.connection) is not None:
+        # What is there may be known to nobody, or lent: nothing is made, and nothing deleted.
+        return Tended(left_s=_LOOK_AGAIN_S, summary="nothing is done until the records are rebuilt")
+    spec_id, spec = specs.in_force(tx.connection, order.pool)
+    rows = _rows(tx, order.pool)
+    made = [row for row in rows if row.spec is not None]
+    if not made and not (spec.is_tended and not pool.draining):
+        return Tended(over=True)
+    _let_go_of_kept(tx, rows)
+    due = [row.kept_until for row in rows if row.kept_until is not None and row.kept_until > tx.now]
+    plan = _decide(tx, pool, spec, made)
+    _delete(tx, {row.name: row for row in made}, plan)
+    if plan.create:
+        _create(tx, spec_id, spec, plan.create)
+    due += [at for at in (plan.look_at, *_checks(tx, spec_id, spec), _listing(tx, pool, spec_id, spec)) if at]
+    return Tended(left_s=_left(due, tx.now), summary=_summary(rows, plan))
+
+
+def _left(due: Sequence[datetime], now: datetime) -> float | None:
+    return max(0.0, (min(due) - now).total_seconds()) if due else None
+
+
+def _summary(rows: Sequence[Row[Any]], plan: Plan) -> str:
+    """What Temporal's UI shows of the pool."""
+    states = Counter(str(row.state) for row in rows)
+    states[str(ResourceState.CREATING)] += plan.create
+    said = ", ".join(f"{many} {state}" for state, many in sorted(states.items()) if many)
+    return said or "nothing is there"
+
+
+def _rows(tx: Tx, pool: str) -> Sequence[Row[Any]]:
+    """All resources of a pool, with what is known of those that it has made."""
+    known = (_I.created_at, _I.free_since)
+    there = (_I.pool == _R.pool) & (_I.name == _R.name)
+    query = select(*moves.STANDING, _R.offline_since, _R.suspect, _R.broken_since, _R.share_key, _R.kept_until, *known)
+    rows: Sequence[Row[Any]] = tx.execute(query.outerjoin(t.instances, there).where(_R.pool == pool)).all()
+    return rows
+
+
+def _let_go_of_kept(tx: Tx, rows: Sequence[Row[Any]]) -> None:
+    """Let anybody have what was registered and kept for a key, once nobody has come with it."""
+    late = [row for row in rows if row.spec is None and row.kept_until is not None and row.kept_until <= tx.now]
+    for row in late:
+        this = update(t.resources).where(_R.pool == row.pool, _R.name == row.name)
+        tx.execute(this.values(share_key=None, kept_until=None))
+    if late:
+        matching.match(tx, {row.pool for row in late}, {row.kind for row in late})
+
+
+# How many there are
+
+
+def _decide(tx: Tx, pool: Row[Any], spec: PoolSpec, made: Sequence[Row[Any]]) -> Plan:
+    closing = pool.draining or not spec.dynamic or pool.emptied
+    wanted, left = 0, 0
+    if spec.dynamic and not closing:
+        spread = demand.spread(tx.connection, tx.now)
+        kind = catalogue.made_kind(spec)
+        wanted, left = spread.create.get(spec.name, 0), spread.left.get(kind, 0)
+    attempts = growth.attempts(growth.of(tx.connection, [spec.name]).get(spec.name))
+    standing = Standing(
+        size=spec.size,
+        on_demand=bool(spec.tags_on_demand),
+        instances=[_instance(row) for row in made],
+        wanted=wanted,
+        left=left,
+        attempts=attempts,
+        growing=pool.paused_since is None,
+        closing=closing,
+    )
+    return sizing.plan(standing, tx.now)
+
+
+def _instance(row: Row[Any]) -> Instance:
+    is_free = row.state == ResourceState.FREE
+    open_to_all = row.offline_since is None and not row.suspect and row.share_key is None and not row.draining
+    return Instance(
+        name=row.name,
+        state=ResourceState(row.state),
+        created_at=row.created_at,
+        since=row.broken_since or row.free_since or row.created_at,
+        spare=is_free and open_to_all,
+        unwanted=row.draining,
+        kept_until=row.kept_until if is_free else None,
+    )
+
+
+def _delete(tx: Tx, made: Mapping[str, Row[Any]], plan: Plan) -> None:
+    for name, reason in list(plan.delete.items())[:_MOST_AT_ONCE]:
+        moves.delete(tx, made[name], lease=None, reason=reason)
+
+
+def _create(tx: Tx, spec_id: int, spec: PoolSpec, many: int) -> None:
+    """Begin to create so many: written down first, so that whatever happens then it is known."""
+    stages = (StageName.CREATE, *(PREPARE_AHEAD if spec.policy.prepares_ahead else ()))
+    planned = specs.plan(spec, stages)
+    for name in instances.begin(tx, spec, min(many, _MOST_AT_ONCE)):
+        epoch = add(tx, spec, spec_id, name, ResourceState.CREATING)
+        claim = Claim(pool=spec.name, resource=name, epoch=epoch, spec=spec_id, site=spec.site, stages=planned)
+        outbox.create(tx, CreateResource(claim=claim))
+    growth.begun(tx, spec.name)
+
+
+def add(tx: Tx, spec: PoolSpec, spec_id: int, name: str, state: ResourceState, *, why: str | None = None) -> int:
+    """Write down a resource that a pool makes, or that was found in it, and return its epoch."""
+    epoch = moves.epoch(tx, moves.last_epoch(tx, spec.name, name))
+    described = {"tags": list(spec.all_tags), "properties": dict(spec.properties)}
+    tx.execute(
+        insert(t.resources).values(
+            pool=spec.name,
+            name=name,
+            file=None,
+            state=state,
+            epoch=epoch,
+            draining=False,
+            kind=catalogue.made_kind(spec),
+            spec=spec_id,
+            **described,
+        )
+    )
+    events.record(tx, f"resource_{state}", pool=spec.name, resource=name, reason=why, data={"epoch": epoch})
+    return epoch
+
+
+def created(tx: Tx, done: Created) -> None:
+    """Let a resource be granted that was created, or delete what may be left of one that was not."""
+    claim = done.claim
+    resource = moves.mine(tx, claim, "creation")
+    if resource is None or resource.state != ResourceState.CREATING:
+        return
+    instance = instances.of(tx.connection, claim.pool, claim.resource)
+    assert instance is not None
+    limiters.give_all(tx, create_id(claim.pool, claim.resource, claim.epoch))
+    if not done.lost:
+        growth.ended(tx, claim.pool, (tx.now - instance.created_at).total_seconds(), done.failed)
+    if done.failed is not None:
+        events.record(
+            tx,
+            "creation_failed",
+            pool=claim.pool,
+            resource=claim.resource,
+            reason=done.failed,
+            data={"lost": done.lost},
+        )
+        if done.failed.startswith(f"{StageName.CREATE}:"):
+            moves.delete(tx, resource, lease=None, reason="it could not be created")
+        else:
+            moves.quarantine(tx, resource, done.failed, lease=None)
+        return
+    spec = specs.load(tx.connection, {claim.spec})[claim.spec]
+    instances.ready(tx, claim.pool, claim.resource)
+    prepared = specs.prepared_digest(spec) if spec.policy.prepares_ahead else None
+    moves.free(tx, resource, lease=None, prepared=prepared)
+    matching.match(tx, {claim.pool}, {resource.kind})
+
+
+def deleted(tx: Tx, done: Deleted) -> bool:
+    """Forget a resource that is gone, or say why it is not; whether there is nothing left to delete."""
+    claim = done.claim
+    resource = moves.mine(tx, claim, "deletion")
+    if resource is None or resource.state != ResourceState.DELETING:
+        return True
+    if done.failed is None:
+        limiters.give_all(tx, delete_id(claim.pool, claim.resource, claim.epoch))
+        moves.remove(tx, claim.pool, claim.resource, actor=None)
+        return True
+    instances.in_trouble(tx, claim.pool, claim.resource, f"try {done.tries}: {done.failed}")
+    if done.tries == 1:
+        events.record(tx, "deletion_failed", pool=claim.pool, resource=claim.resource, reason=done.failed)
+    return False
+
+
+# Whether they live, and what else there is
+
+
+def _checks(tx: Tx, spec_id: int, spec: PoolSpec) -> list[datetime]:
+    """Begin the livechecks that are due, and return when others will be."""
+    if spec.livecheck is None:
+        return []
+    due, later = checks.take_due(tx, spec.name, spec.livecheck.every)
+    hook = spec.stages[StageName.LIVECHECK][0]
+    for start in range(0, len(due), _MOST_AT_ONCE):
+        part = tuple(
+            HeldResource(pool=row.pool, resource=row.name, epoch=row.epoch)
+            for row in due[start : start + _MOST_AT_ONCE]
+        )
+        name = f"checks:{spec.name}:{moves.epoch(tx, 0)}:{start}"
+        outbox.check(
+            tx,
+            CheckRound(
+                id=name,
+                pool=spec.name,
+                spec=spec_id,
+                site=spec.site,
+                timeout_s=hook.timeout.total_seconds(),
+                parallel=spec.livecheck.parallel,
+                resources=part,
+            ),
+        )
+    return later
+
+
+def _listing(tx: Tx, pool: Row[Any], spec_id: int, spec: PoolSpec) -> datetime | None:
+    """Have the pool listed where that is due, and return when it will be."""
+    if spec.listing is None:
+        return None
+    row = growth.of(tx.connection, [spec.name]).get(spec.name)
+    at: datetime | None = row.list_at if row else None
+    if at is None or at <= tx.now:
+        hook = spec.stages[StageName.LIST][0]
+        order = ListPool(
+            id=f"list:{spec.name}:{moves.epoch(tx, 0)}",
+            pool=spec.name,
+            spec=spec_id,
+            site=spec.site,
+            timeout_s=hook.timeout.total_seconds(),
+        )
+        outbox.list_pool(tx, order)
+        at = tx.now + max(spec.listing.every, timedelta(seconds=1))
+        growth.change(tx, spec.name, list_at=at)
+    return at
