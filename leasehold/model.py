@@ -506,6 +506,22 @@ class Broken:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Instance:
+    """What is known of a resource that its pool has made; one that a listing found has no numbers.
+
+    `number` is its own for ever, `place` the lowest that was free in its pool. `trouble` is why it is not deleted yet.
+    """
+
+    number: int | None
+    place: int | None
+    counters: Mapping[str, int]
+    created_at: datetime
+    ready_at: datetime | None
+    uses: int
+    trouble: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
 class Resource:
     """One thing that can be leased, as the inventory has it now."""
 
@@ -519,6 +535,21 @@ class Resource:
     epoch: int
     tags: tuple[str, ...]
     properties: Mapping[str, Any]
+    suspect: bool = False
+    """Its last livecheck failed: it is granted to nobody."""
+    kept_until: datetime | None = None
+    """It is free, and kept until then for who comes with the key under which it was given back."""
+    instance: Instance | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Degraded:
+    """A resource of a lease that fails its livechecks."""
+
+    pool: str
+    name: str
+    reason: str
+    since: datetime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -598,6 +629,8 @@ class Lease:
     self_service: bool = False
     transfers: int = 0
     """How often it was given to another owner."""
+    share_key: str | None = None
+    degraded: tuple[Degraded, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -613,9 +646,46 @@ class Delivery:
     data: bytes
 
 
+class Circuit(StrEnum):
+    """Whether a dynamic pool is counted on: it works, it pauses after a failure, or it keeps failing.
+
+    One that is open tries a single creation now and then; with its success it is closed again.
+    """
+
+    CLOSED = "closed"
+    PAUSING = "pausing"
+    OPEN = "open"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Growth:
+    """How creations in a dynamic pool go: how many have ended, how many of them well, and how long those took.
+
+    `failures` have failed in a row since the last success, the last one for this `trouble`; none begins before
+    `retry_at`. `first_grant_s` is how long what is ready waits for its first holder. Averages are in seconds.
+    """
+
+    starts: int
+    successes: int
+    start_s: float | None
+    failures: int
+    circuit: Circuit
+    retry_at: datetime | None
+    trouble: str | None
+    last_attempt_at: datetime | None
+    last_success_at: datetime | None
+    first_grant_s: float | None
+    list_trouble: str | None
+    strays: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class Pool:
-    """A pool with how many of its resources are in which state."""
+    """A pool with how many of its resources are in which state.
+
+    One that is `emptied` is paused, and what it has made is deleted once nobody has it. `growth` is that of a dynamic
+    pool.
+    """
 
     spec: PoolSpec
     file: str | None
@@ -625,6 +695,8 @@ class Pool:
     free: int
     states: Mapping[str, int]
     waiting: int
+    emptied: bool = False
+    growth: Growth | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -611,8 +611,8 @@ class Store(Protocol):
         """Take the mark back."""
         ...
 
-    async def pause(self, pool: str, reason: str, actor: str) -> None:
-        """Let a pool lend nothing for now; raises `PoolUnknown`."""
+    async def pause(self, pool: str, reason: str, actor: str, *, drain: bool = False) -> None:
+        """Let a pool lend nothing for now, and have what it has made deleted to `drain` it; raises `PoolUnknown`."""
         ...
 
     async def resume(self, pool: str, actor: str) -> None:

@@ -108,6 +108,8 @@ class Books:
     records: Mapping[str, Record] = field(default_factory=dict)
     grants: tuple[Grant, ...] = ()
     places: Mapping[Key, Place] = field(default_factory=dict)
+    making: frozenset[str] = frozenset()
+    """The pools that make their resources: what they have made since may be in no record."""
 
     def of(self, lease: str) -> tuple[Record | None, frozenset[Holding]]:
         """All that it has of one lease."""
@@ -119,6 +121,7 @@ class Action(StrEnum):
 
     RECORD = "record"
     CLOSE_GRANT = "close_grant"
+    REGISTER = "register"
     GRANT = "grant"
     PAST_GRANT = "past_grant"
     ADOPT_RECYCLING = "adopt_recycling"
@@ -249,6 +252,9 @@ class _Planner:
         epoch, lease = top
         holding = Holding(pool=key[0], resource=key[1], epoch=epoch)
         place, grant = self._books.places.get(key), self._open.get(key)
+        if place is None and lease is not None and key[0] in self._books.making:
+            self._do(Action.REGISTER, "its pool has made it", lease=lease, holding=holding)
+            place = Place(state=ResourceState.FREE, epoch=0)
         if place is None:
             self._problems += [
                 f"{holding} is held by {self._name(holder)}, and is in no pool: apply the pools file that has it"

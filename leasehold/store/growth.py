@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
-from sqlalchemy import Connection, Row, bindparam, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, func, insert, select, update
 
 from leasehold import sizing
+from leasehold.model import Circuit, Growth
 from leasehold.sizing import Attempts
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 
 _G = t.growth.c
 _NEW = {"starts": 0, "successes": 0, "seconds": 0.0, "failures": 0, "first_grants": 0, "first_grant_seconds": 0.0}
+_TIMES = ("retry_at", "last_start_at", "last_success_at", "trouble", "list_trouble")
 _FIRST_GRANT = (
     update(t.growth)
     .where(_G.pool == bindparam("pool_"))
@@ -25,6 +28,35 @@ def of(connection: Connection, pools: Collection[str]) -> dict[str, Row[Any]]:
     """How creations go in these pools; a pool in which there was none is left out."""
     rows = connection.execute(select(t.growth).where(_G.pool.in_(pools)))
     return {row.pool: row for row in rows}
+
+
+def shown(connection: Connection, pools: Collection[str]) -> dict[str, Growth]:
+    """How creations go in these pools, as people are told it."""
+    known = of(connection, pools)
+    strays = select(t.strays.c.pool, func.count().label("many")).where(t.strays.c.pool.in_(pools))
+    found = {row.pool: row.many for row in connection.execute(strays.group_by(t.strays.c.pool))}
+    return {pool: _shown(known.get(pool), found.get(pool, 0)) for pool in pools}
+
+
+def _shown(row: Row[Any] | None, strays: int) -> Growth:
+    if row is None:
+        values: dict[str, Any] = {**_NEW, **dict.fromkeys(_TIMES)}
+        row = cast(Row[Any], SimpleNamespace(**values))
+    circuit = Circuit.OPEN if attempts(row).is_open else Circuit.PAUSING if row.failures else Circuit.CLOSED
+    return Growth(
+        starts=row.starts,
+        successes=row.successes,
+        start_s=round(row.seconds / row.successes, 3) if row.successes else None,
+        failures=row.failures,
+        circuit=circuit,
+        retry_at=row.retry_at,
+        trouble=row.trouble,
+        last_attempt_at=row.last_start_at,
+        last_success_at=row.last_success_at,
+        first_grant_s=round(row.first_grant_seconds / row.first_grants, 3) if row.first_grants else None,
+        list_trouble=row.list_trouble,
+        strays=strays,
+    )
 
 
 def attempts(row: Row[Any] | None) -> Attempts:

@@ -16,7 +16,7 @@ from leasehold.messages import Errand, recycle_id
 from leasehold.model import OVER, PREPARE_AHEAD, Alert, LeaseState, ResourceState
 from leasehold.ports import OpenLease
 from leasehold.rebuilding import Books, Census, Rebuilt, Suspension
-from leasehold.store import alerts, events, facts, limiters, matching, moves, outbox, rebuilding, runs, specs
+from leasehold.store import alerts, catalogue, events, facts, limiters, matching, moves, outbox, rebuilding, runs, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Database, Tx, Undone
 
@@ -166,11 +166,21 @@ def close_pass(tx: Tx, order: ClosePass) -> tuple[PassReport, list[Alert]]:
         passes += 1
         facts.put(tx, SWEEP, {"passes": passes, "number": number, "at": tx.now.isoformat()})
         runs.close_abandoned(tx)
+    if suspended is None:
+        _tend_all(tx)
     if order.hourly:
         facts.put(tx, HOUR, _hour(tx))
     standing = alerts.standing(tx.connection)
     report = PassReport(mark=Mark(passes=passes, number=number), alerts=tuple(a.key for a in standing))
     return report, [one for one in standing if order.hourly or one.key in raised]
+
+
+def _tend_all(tx: Tx) -> None:
+    """Have all pools looked after that need it, whatever became of their workflows."""
+    made = select(t.resources.c.pool).where(t.resources.c.spec.is_not(None)).distinct()
+    tended = {pool for pool, spec in catalogue.current(tx.connection).specs.items() if spec.is_tended}
+    for pool in sorted(tended.union(tx.execute(made).scalars())):
+        outbox.tend(tx, pool)
 
 
 # What depends on a workflow

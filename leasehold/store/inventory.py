@@ -10,6 +10,7 @@ from sqlalchemy import Row, delete, insert, select, update
 
 from leasehold.allocation import ANY_POOL
 from leasehold.errors import Conflict, Fault, Invalid, OwnedElsewhere, PoolUnknown, ResourceUnknown
+from leasehold.messages import delete_id
 from leasehold.model import (
     PREPARE,
     PREPARE_AHEAD,
@@ -125,19 +126,25 @@ def online(tx: Tx, pool: str, name: str, actor: str) -> None:
     matching.match(tx, {pool})
 
 
-def pause(tx: Tx, pool: str, reason: str, actor: str) -> None:
-    """Let a pool lend nothing for now: its holders keep what they have, and who names it waits."""
+def pause(tx: Tx, pool: str, reason: str, actor: str, *, drain: bool = False) -> None:
+    """Let a pool lend nothing for now: its holders keep what they have, and who names it waits.
+
+    With `drain` what the pool has made is deleted as soon as nobody has it.
+    """
     _check_pool(tx, pool)
-    _mark_pool(tx, pool, {"paused_reason": reason, "paused_by": actor, "paused_since": tx.now})
-    events.record(tx, "pool_paused", pool=pool, actor=actor, reason=reason)
+    _mark_pool(tx, pool, {"paused_reason": reason, "paused_by": actor, "paused_since": tx.now, "emptied": drain})
+    events.record(tx, "pool_paused", pool=pool, actor=actor, reason=reason, data={"drain": drain})
+    # What it would have made another pool may make.
+    _tend_all(tx)
 
 
 def resume(tx: Tx, pool: str, actor: str) -> None:
     """Let a pool lend again; who waits for it is served at once."""
     if _check_pool(tx, pool).paused_since is None:
         return
-    _mark_pool(tx, pool, {"paused_reason": None, "paused_by": None, "paused_since": None})
+    _mark_pool(tx, pool, {"paused_reason": None, "paused_by": None, "paused_since": None, "emptied": False})
     events.record(tx, "pool_resumed", pool=pool, actor=actor)
+    _tend_all(tx)
     matching.match(tx, {pool})
 
 
@@ -162,6 +169,11 @@ def _mark_pool(tx: Tx, pool: str, values: Mapping[str, Any]) -> None:
 def repair(tx: Tx, pool: str, name: str, actor: str) -> None:
     """Bring a resource back from quarantine, through the stages that its pool runs after a lease."""
     row = _resource(tx, pool, name)
+    if row.state == ResourceState.DELETING:
+        # Its deletion waits for its next try.
+        events.record(tx, "deletion_hurried", pool=pool, resource=name, actor=actor)
+        outbox.signal(tx, delete_id(pool, name, row.epoch))
+        return
     if row.state != ResourceState.BROKEN:
         raise Conflict(f"{pool}/{name} is {row.state}, not broken: there is nothing to repair")
     grants = select(t.grants).where(t.grants.c.pool == pool, t.grants.c.resource == name)
@@ -210,6 +222,11 @@ def _tend(tx: Tx, spec: PoolSpec) -> None:
     made = select(t.resources.c.name).where(t.resources.c.pool == spec.name, t.resources.c.spec.is_not(None))
     if spec.is_tended or tx.execute(made.limit(1)).first() is not None:
         outbox.tend(tx, spec.name)
+
+
+def _tend_all(tx: Tx) -> None:
+    for pool in sorted(catalogue.current(tx.connection).making):
+        outbox.tend(tx, pool)
 
 
 def _resource(tx: Tx, pool: str, name: str) -> Row[Any]:

@@ -331,7 +331,16 @@ def everything(connection: Connection, items: Sequence[Item], *, besides: str | 
     if ANY_POOL not in pools:
         query = query.where(t.resources.c.pool.in_(pools))
     rows = connection.execute(query.order_by(t.pools.c.priority, t.resources.c.pool, t.resources.c.name))
-    return [stock.as_candidate(row) for row in rows]
+    return [*(stock.as_candidate(row) for row in rows), *_makeable(catalogue.current(connection), items)]
+
+
+def _makeable(known: catalogue.Catalogue, items: Sequence[Item]) -> Iterator[Candidate]:
+    """What pools could make of what a request wants, as much as it can use."""
+    need = sum(item.count for item in items)
+    for kind in known.serving(items):
+        if kind.id == known.made.get(kind.pool):
+            most = min(need, known.making[kind.pool].size.max)
+            yield from (kind.candidate(f"new {number}") for number in range(most))
 
 
 def _at_all(besides: str | None) -> Sequence[ColumnElement[bool]]:

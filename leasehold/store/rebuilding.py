@@ -20,7 +20,20 @@ from leasehold.holdings import Holding, Key
 from leasehold.messages import AdmitLease, CloseLease, Refusal
 from leasehold.model import PREPARE, Item, LeaseState, ResourceState, StageName
 from leasehold.rebuilding import Action, Books, Census, Grant, Place, Rebuilt, Record, Step, Suspension, Told
-from leasehold.store import admission, alerts, closing, events, facts, holding, matching, moves, outbox, specs
+from leasehold.store import (
+    admission,
+    alerts,
+    catalogue,
+    closing,
+    events,
+    facts,
+    holding,
+    instances,
+    matching,
+    moves,
+    outbox,
+    specs,
+)
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 
@@ -61,6 +74,7 @@ def books(connection: Connection, leases: Collection[str] = ()) -> Books:
             )
             for row in places
         },
+        making=frozenset(catalogue.current(connection).making),
     )
 
 
@@ -116,8 +130,20 @@ def _lift(tx: Tx, before: Mapping[str, Any] | None, actor: str) -> None:
     passes = max(known, mine["passes"] if mine else 0)
     facts.put(tx, "sweep", {"passes": passes, "number": last_number(tx.connection), "at": tx.now.isoformat()})
     alerts.settle(tx, AlertKey.DATABASE_OLDER, None)
+    _doubt_what_was_made(tx)
     events.record(tx, "matching_resumed", actor=actor)
     matching.match(tx, set(tx.execute(select(t.pools.c.name)).scalars()))
+
+
+def _doubt_what_was_made(tx: Tx) -> None:
+    """Let a livecheck say of what pools had made, and is recorded as free, whether it is still there."""
+    known = catalogue.current(tx.connection).making
+    pools = [pool for pool, spec in known.items() if spec.livecheck is not None]
+    made = (t.resources.c.pool.in_(pools), t.resources.c.spec.is_not(None), t.resources.c.state == ResourceState.FREE)
+    tx.execute(update(t.resources).where(*made).values(suspect=True))
+    tx.execute(update(t.checks).where(t.checks.c.pool.in_(pools)).values(due_at=tx.now))
+    for pool in sorted(known):
+        outbox.tend(tx, pool)
 
 
 class _Writer:
@@ -133,6 +159,7 @@ class _Writer:
         self._by_action: Mapping[Action, Callable[[Step], str | None]] = {
             Action.RECORD: self._record,
             Action.CLOSE_GRANT: self._close_grant,
+            Action.REGISTER: self._register,
             Action.GRANT: self._grant,
             Action.PAST_GRANT: self._past_grant,
             Action.ADOPT_RECYCLING: self._adopt_recycling,
@@ -249,6 +276,27 @@ class _Writer:
                 t.grants.c.closed_at.is_(None),
             )
             .values(closed_at=self._tx.now)
+        )
+
+    def _register(self, step: Step) -> None:
+        """Know again of a resource that its pool has made; its numbers, and what `create` printed, are lost."""
+        held = step.holding
+        assert held is not None
+        spec_id, spec = specs.in_force(self._tx.connection, held.pool)
+        instances.add(self._tx, held.pool, held.resource)
+        self._tx.execute(
+            insert(t.resources).values(
+                pool=held.pool,
+                name=held.resource,
+                file=None,
+                state=ResourceState.FREE,
+                epoch=0,
+                draining=False,
+                tags=list(spec.all_tags),
+                properties=dict(spec.properties),
+                kind=catalogue.made_kind(spec),
+                spec=spec_id,
+            )
         )
 
     def _grant(self, step: Step) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -17,7 +17,9 @@ from leasehold.model import (
     FOR_SELF_SERVICE,
     OVER,
     Broken,
+    Degraded,
     Delivery,
+    Instance,
     Lease,
     LeasedResource,
     LeaseState,
@@ -31,7 +33,7 @@ from leasehold.model import (
     ResourceState,
 )
 from leasehold.ports import Availability, KnownRequest, LeaseFilter, Promise, ResourceFilter
-from leasehold.store import catalogue, facts, lanes, matching, refused, specs
+from leasehold.store import catalogue, facts, growth, lanes, matching, refused, specs, supplies
 from leasehold.store import tables as t
 from leasehold.store.explain import Explanations
 from leasehold.store.rules import Rules
@@ -162,34 +164,53 @@ def _lease(row: Row[Any], resources: tuple[LeasedResource, ...], place: QueuePla
         unverified=row.unverified,
         self_service=row.self_service,
         transfers=row.transfers,
+        share_key=row.share_key,
+        degraded=tuple(
+            Degraded(**{**one, "since": datetime.fromisoformat(one["since"])}) for one in row.degraded or ()
+        ),
     )
 
 
 def _states(connection: Connection, pool: str | None) -> dict[str, int]:
-    """How many resources of a pool, or of all, are in which state; what is offline counts as that."""
+    """How many resources of a pool, or of all, are in which state.
+
+    What is free and offline counts as that, and so does what is kept for a key, and what fails its livechecks.
+    """
     query = (
-        select(t.resources.c.state, t.resources.c.offline_since.is_not(None).label("off"), func.count().label("many"))
-        .group_by(t.resources.c.state, "off")
+        select(
+            t.resources.c.state,
+            t.resources.c.offline_since.is_not(None).label("off"),
+            t.resources.c.share_key.is_not(None).label("kept"),
+            t.resources.c.suspect,
+            func.count().label("many"),
+        )
+        .group_by(t.resources.c.state, "off", "kept", t.resources.c.suspect)
         .order_by(t.resources.c.state)
     )
     if pool is not None:
         query = query.where(t.resources.c.pool == pool)
     counted: dict[str, int] = {}
     for row in connection.execute(query):
-        state = "offline" if row.off and row.state == ResourceState.FREE else row.state
+        state = supplies.standing(row) if row.state == ResourceState.FREE else row.state
         counted[state] = counted.get(state, 0) + row.many
     return counted
 
 
 _HELD = t.grants.alias("held")
-_RESOURCES = select(
-    *(column for column in t.resources.c if column.name not in {"tags", "properties"}),
-    _HELD.c.lease.label("holder"),
-    cast(t.resources.c.tags, Text).label("tags_text"),
-    cast(t.resources.c.properties, Text).label("properties_text"),
-).outerjoin(
-    _HELD,
-    (_HELD.c.pool == t.resources.c.pool) & (_HELD.c.resource == t.resources.c.name) & _HELD.c.closed_at.is_(None),
+_OF_INSTANCE = tuple(field.name for field in fields(Instance))
+_RESOURCES = (
+    select(
+        *(column for column in t.resources.c if column.name not in {"tags", "properties"}),
+        _HELD.c.lease.label("holder"),
+        cast(t.resources.c.tags, Text).label("tags_text"),
+        cast(t.resources.c.properties, Text).label("properties_text"),
+        *(t.instances.c[name].label(f"instance_{name}") for name in _OF_INSTANCE),
+    )
+    .outerjoin(
+        _HELD,
+        (_HELD.c.pool == t.resources.c.pool) & (_HELD.c.resource == t.resources.c.name) & _HELD.c.closed_at.is_(None),
+    )
+    .outerjoin(t.instances, (t.instances.c.pool == t.resources.c.pool) & (t.instances.c.name == t.resources.c.name))
 )
 _LISTED = _RESOURCES.order_by(t.resources.c.pool, t.resources.c.name)
 
@@ -228,6 +249,11 @@ def _resource(row: Any) -> Resource:
         epoch=row.epoch,
         tags=tuple(json.loads(row.tags_text)),
         properties=json.loads(row.properties_text),
+        suspect=row.suspect,
+        kept_until=row.kept_until,
+        instance=None
+        if row.spec is None
+        else Instance(**{name: getattr(row, f"instance_{name}") for name in _OF_INSTANCE}),
     )
 
 
@@ -284,7 +310,7 @@ def available(
         known(connection, wanted.pool)
         query = query.where(t.resources.c.pool == wanted.pool)
     suitable = [row for row in connection.execute(query) if suits(row)]
-    free = [row for row in suitable if row.state == ResourceState.FREE and row.offline_since is None]
+    free = [row for row in suitable if _is_open(row)]
     if paused := there.paused:
         paused = {row.pool: paused[row.pool] for row in suitable if row.pool in paused}
         free = [row for row in free if row.pool not in paused]
@@ -308,6 +334,12 @@ def available(
         promised=promised[: wanted.limit],
         closed=closed,
     )
+
+
+def _is_open(row: Any) -> bool:
+    """Whether a resource is free for anybody, by its row."""
+    mine = row.offline_since is not None or row.suspect or row.share_key is not None
+    return row.state == ResourceState.FREE and not mine
 
 
 def _left_to_users(free: list[Any], rules: Rules) -> tuple[list[Any], tuple[str, ...]]:
@@ -364,12 +396,17 @@ def pools(connection: Connection, name: str | None = None) -> list[Pool]:
         known(connection, name)
         query = query.where(t.pools.c.name == name)
     found = []
-    for row in connection.execute(query).all():
+    rows = connection.execute(query).all()
+    known_specs = {row.name: specs.from_text(row.text) for row in rows}
+    growing = growth.shown(connection, [pool for pool, spec in known_specs.items() if spec.dynamic])
+    for row in rows:
         states = _states(connection, row.name)
         waiting = select(func.count()).select_from(t.queue).where(lanes.wants_of({row.name}))
         found.append(
             Pool(
-                spec=specs.from_text(row.text),
+                spec=known_specs[row.name],
+                emptied=row.emptied,
+                growth=growing.get(row.name),
                 file=row.file,
                 draining=row.draining,
                 paused=_paused(row),

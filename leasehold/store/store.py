@@ -286,8 +286,8 @@ class SqlStore:
     async def online(self, pool: str, name: str, actor: str) -> None:
         await self._write(inventory.online, pool, name, actor)
 
-    async def pause(self, pool: str, reason: str, actor: str) -> None:
-        await self._write(inventory.pause, pool, reason, actor)
+    async def pause(self, pool: str, reason: str, actor: str, *, drain: bool = False) -> None:
+        await self._write(inventory.pause, pool, reason, actor, drain=drain)
 
     async def resume(self, pool: str, actor: str) -> None:
         await self._write(inventory.resume, pool, actor)

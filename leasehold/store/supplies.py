@@ -31,6 +31,11 @@ _PROMISED = (
 )
 
 
+def standing(row: Any) -> str:
+    """What a resource is that is free, in a word: anybody's, or why it is not."""
+    return "offline" if row.off else "kept" if row.kept else "suspect" if row.suspect else str(ResourceState.FREE)
+
+
 class Supplies:
     """What there is, as one reader sees it: what is the same for several leases is counted once."""
 
@@ -74,9 +79,16 @@ class Supplies:
 
     def _count(self, where: Sequence[ColumnElement[bool]]) -> Supply:
         query = (
-            select(_R.pool, _R.state, _R.offline_since.is_not(None).label("off"), func.count().label("many"))
+            select(
+                _R.pool,
+                _R.state,
+                _R.offline_since.is_not(None).label("off"),
+                _R.share_key.is_not(None).label("kept"),
+                _R.suspect,
+                func.count().label("many"),
+            )
             .where(*where)
-            .group_by(_R.pool, _R.state, "off")
+            .group_by(_R.pool, _R.state, "off", "kept", _R.suspect)
         )
         counted: Counter[str] = Counter()
         for row in self._connection.execute(query):
@@ -88,7 +100,9 @@ class Supplies:
         """What keeps a resource from being granted, in a word."""
         if row.state != ResourceState.FREE:
             return str(row.state)
-        return "offline" if row.off else "paused" if row.pool in self._line.known.paused else str(row.state)
+        if row.pool in self._line.known.paused and not row.off:
+            return "paused"
+        return standing(row)
 
     def _holders(self, where: Sequence[ColumnElement[bool]]) -> list[Holder]:
         """Who holds some of it and will give it back first."""

@@ -233,7 +233,7 @@ def _data(client: Client, one: Known) -> str:
         return ""
     try:
         delivered = client.delivery(lease)["resources"]
-    except NotDelivered:
+    except (NotDelivered, NotFound):
         return ""
     except LeaseholdError as error:
         note(one_line(f"{'/'.join(one.place)}: {error.detail} ({error.code})"))

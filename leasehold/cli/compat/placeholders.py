@@ -1,7 +1,8 @@
 """Placeholders in a command for a shell, which is never shown what stands for them.
 
-It finds each value in a variable. So no name and no delivered data can be taken for a command, whatever quotes the
-placeholder stands in; these only decide how the variable is written, so that its value stays one word.
+It finds each value in a variable. So, short of an `eval`, no name and no delivered data is taken for a command,
+whatever quotes the placeholder stands in; these only decide how the variable is written, so that its value stays one
+word.
 """
 
 from __future__ import annotations
