@@ -13,7 +13,7 @@ from api.compat.quads import routes as quads
 from api.compat.quads import session
 from api.compat.quads.slashes import Slashes
 from api.limits import Limits
-from api.routes import health, inventory, leases, reconcile, story, tokens, users
+from api.routes import health, inventory, leases, metrics, reconcile, story, tokens, users
 from api.schemas import ProblemAnswer
 from api.services import Services
 from api.stopping import Stopping
@@ -27,6 +27,7 @@ _ROUTERS = (
     tokens.router,
     users.router,
     reconcile.router,
+    metrics.router,
     health.router,
     session.login,
     session.logout,

@@ -1,4 +1,4 @@
-"""A lease's log as lines of text, each with where it comes from."""
+"""A log as lines of text, each with where it comes from."""
 
 from __future__ import annotations
 
@@ -27,7 +27,10 @@ class LogText:
             *whole, rest = (self._begun.pop(source, b"") + chunk.data).split(b"\n")
             for line in whole:
                 yield _line(source, line)
-            if rest:
+            if rest and chunk.run is None:
+                # Of a livecheck, say: what comes next may be of the next one.
+                yield _line(source, rest)
+            elif rest:
                 self._begun[source] = rest
 
     def rest(self) -> Iterator[str]:

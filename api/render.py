@@ -1,14 +1,13 @@
-"""Records as JSON: the one place where the shapes of answers are made."""
+"""Records as JSON: here, and for pools in `render_pools`, the shapes of answers are made."""
 
 from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
-from leasehold import durations
 from leasehold.access import Scopes, Token, User
 from leasehold.links import workflow_link
 from leasehold.messages import SubmitLease
@@ -18,20 +17,14 @@ from leasehold.model import (
     Delivery,
     Event,
     Forced,
-    Hook,
+    Instance,
     Item,
     Lease,
     Offline,
-    Opening,
     Paused,
-    Policy,
-    Pool,
-    PoolSpec,
     QueuePlace,
-    Quota,
     Resource,
     Run,
-    SelfService,
 )
 from leasehold.ports import Availability, SelfServiceState
 
@@ -72,6 +65,8 @@ class Leases:
             "ended_at": time(lease.ended_at),
             "command": None,
             "unverified": lease.unverified,
+            "share_key": lease.share_key,
+            "degraded": [{**asdict(one), "since": time(one.since)} for one in lease.degraded],
             "temporal_url": self._url(lease.id, lease.run_id),
         }
 
@@ -100,6 +95,8 @@ class Leases:
             "ended_at": None,
             "command": None,
             "unverified": request.unverified,
+            "share_key": request.share_key,
+            "degraded": [],
             "temporal_url": self._url(request.lease, run_id),
         }
 
@@ -141,6 +138,22 @@ def resource(resource: Resource) -> dict[str, Any]:
         "epoch": resource.epoch,
         "tags": resource.tags,
         "properties": resource.properties,
+        "suspect": resource.suspect,
+        "kept_until": time(resource.kept_until),
+        "instance": instance(resource.instance) if resource.instance else None,
+    }
+
+
+def instance(made: Instance) -> dict[str, Any]:
+    """What is known of a resource that its pool has made."""
+    return {
+        "id": made.number,
+        "id_in_pool": made.place,
+        "counters": made.counters,
+        "created_at": time(made.created_at),
+        "ready_at": time(made.ready_at),
+        "uses": made.uses,
+        "trouble": made.trouble,
     }
 
 
@@ -181,81 +194,6 @@ def self_service(state: SelfServiceState) -> dict[str, Any]:
         "reason": state.closed,
         "forced": {"opening": forced.opening, **(mark(forced) or {})} if forced else None,
     }
-
-
-def pool(pool: Pool) -> dict[str, Any]:
-    """A pool as its file describes it, and how many of its resources are in which state."""
-    return {
-        **spec(pool.spec),
-        "file": pool.file,
-        "draining": pool.draining,
-        "paused": mark(pool.paused),
-        "total": pool.total,
-        "free": pool.free,
-        "states": pool.states,
-        "waiting": pool.waiting,
-    }
-
-
-def spec(spec: PoolSpec) -> dict[str, Any]:
-    """A pool's settings as they would be written in its file."""
-    return {
-        "name": spec.name,
-        "description": spec.description,
-        "priority": spec.priority,
-        "folder": spec.folder,
-        "site": spec.site,
-        "policy": _policy(spec.policy),
-        "stages": {stage: [_hook(h) for h in hooks] for stage, hooks in spec.stages.items()},
-        "admit": [_hook(h) for h in spec.admit],
-        "notices": {name: asdict(channel) for name, channel in spec.notices.items()},
-    }
-
-
-def _hook(hook: Hook) -> dict[str, Any]:
-    does = {"run": hook.run} if hook.driver == "command" else {hook.driver: hook.settings}
-    return {
-        **does,
-        "timeout": durations.render(hook.timeout),
-        "attempts": hook.attempts,
-        "scope": hook.scope,
-        "limit": hook.limit,
-    }
-
-
-def _policy(policy: Policy) -> dict[str, Any]:
-    plain = {name: _plain(value) for name, value in vars(policy).items() if name != "deadlines"}
-    return {
-        **plain,
-        "on_release": policy.after_release,
-        "auto_extend_free": _share(policy.auto_extend_free),
-        "self_service": _rule(policy.self_service) if policy.self_service else None,
-    }
-
-
-def _rule(rule: SelfService) -> dict[str, Any]:
-    plain = {name: _plain(value) for name, value in vars(rule).items() if name not in {"free", "free_by"}}
-    by = {path: _share(share) for path, share in rule.free_by.items()}
-    weekly = rule.deadline
-    return {
-        **plain,
-        "enabled": rule.enabled if rule.enabled is Opening.AUTO else rule.enabled is Opening.ON,
-        "open_when": {"free": _share(rule.free), "free_by": by},
-        "deadline": {"day": weekly.day, "at": f"{weekly.at:%H:%M}", "zone": weekly.zone} if weekly else None,
-    }
-
-
-def _share(share: float) -> str:
-    return f"{share:.0%}"
-
-
-def _plain(value: Any) -> Any:
-    """Durations as people write them, alone or in a list, and quotas."""
-    if isinstance(value, tuple):
-        return [_plain(one) for one in value]
-    if isinstance(value, Quota):
-        return asdict(value)
-    return durations.render(value) if isinstance(value, timedelta) else value
 
 
 def event(event: Event) -> dict[str, Any]:

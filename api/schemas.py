@@ -83,6 +83,8 @@ EXAMPLE_LEASE: JsonDict = {
     "ended_at": None,
     "command": None,
     "unverified": False,
+    "share_key": None,
+    "degraded": [],
     "temporal_url": f"http://127.0.0.1:8233/namespaces/default/workflows/{LEASE_ID}/0198c2e4/history",
 }
 
@@ -217,11 +219,22 @@ class ExtendBody(Strict):
 
 
 class OfflineBody(Strict):
-    """Why a resource goes offline, or a pool is paused."""
+    """Why a resource goes offline."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "PSU replaced on Monday"}]})
 
     reason: Annotated[Text, Field(min_length=1)]
+
+
+class PauseBody(Strict):
+    """Why a pool is paused."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "the cloud is upgraded", "drain": True}]})
+
+    reason: Annotated[Text, Field(min_length=1)]
+    drain: Annotated[bool, Field(strict=True)] = Field(
+        default=False, description="What the pool has made is deleted as soon as nobody has it"
+    )
 
 
 class EndBody(Strict):
@@ -358,6 +371,15 @@ class LeasedResourceAnswer(BaseModel):
     properties: dict[str, Any]
 
 
+class DegradedAnswer(BaseModel):
+    """A resource of a lease that fails its livechecks."""
+
+    pool: str
+    name: str
+    reason: str
+    since: datetime
+
+
 class LeaseAnswer(BaseModel):
     """A lease. An unknown value is null, never absent."""
 
@@ -385,6 +407,8 @@ class LeaseAnswer(BaseModel):
     ended_at: datetime | None
     command: dict[str, Any] | None
     unverified: bool
+    share_key: str | None
+    degraded: list[DegradedAnswer]
     temporal_url: str | None
 
 
@@ -409,6 +433,21 @@ class ChangesAnswer(BaseModel):
     changes: list[dict[str, Any]]
 
 
+class InstanceAnswer(BaseModel):
+    """What is known of a resource that its pool has made: `trouble` is why it is not deleted yet.
+
+    One that a listing found has no `id` and no `id_in_pool`.
+    """
+
+    id: int | None
+    id_in_pool: int | None
+    counters: dict[str, int]
+    created_at: datetime
+    ready_at: datetime | None
+    uses: int
+    trouble: str | None
+
+
 class ResourceAnswer(BaseModel):
     pool: str
     name: str
@@ -420,6 +459,9 @@ class ResourceAnswer(BaseModel):
     epoch: int
     tags: list[str]
     properties: dict[str, Any]
+    suspect: bool
+    kept_until: datetime | None
+    instance: InstanceAnswer | None
 
 
 class PromiseAnswer(BaseModel):

@@ -659,24 +659,40 @@ class Circuit(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Growth:
-    """How creations in a dynamic pool go: how many have ended, how many of them well, and how long those took.
+    """How creations in a dynamic pool go: how many have ended, how many of them well, and the seconds these took in all.
 
     `failures` have failed in a row since the last success, the last one for this `trouble`; none begins before
-    `retry_at`. `first_grant_s` is how long what is ready waits for its first holder. Averages are in seconds.
+    `retry_at`. `first_grants` of what was made had a first holder, for whom they waited `first_grant_seconds` in all.
     """
 
     starts: int
     successes: int
-    start_s: float | None
+    seconds: float
     failures: int
     circuit: Circuit
     retry_at: datetime | None
     trouble: str | None
     last_attempt_at: datetime | None
     last_success_at: datetime | None
-    first_grant_s: float | None
+    first_grants: int
+    first_grant_seconds: float
     list_trouble: str | None
     strays: int
+
+    @property
+    def start_s(self) -> float | None:
+        """How long a creation takes on average, in seconds."""
+        return round(self.seconds / self.successes, 3) if self.successes else None
+
+    @property
+    def first_grant_s(self) -> float | None:
+        """How long what is ready waits for its first holder on average, in seconds."""
+        return round(self.first_grant_seconds / self.first_grants, 3) if self.first_grants else None
+
+    @property
+    def success_rate(self) -> float | None:
+        """The share of creations that went well, 0 to 1."""
+        return round(self.successes / self.starts, 3) if self.starts else None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -642,6 +642,10 @@ class Store(Protocol):
         """Leases, newest first."""
         ...
 
+    async def lease_counts(self) -> Mapping[LeaseState, int]:
+        """How many leases are in each state, those that have ended too."""
+        ...
+
     async def resource(self, pool: str, name: str) -> Resource:
         """One resource; raises `ResourceUnknown`."""
         ...

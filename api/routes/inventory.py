@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import Depends, Query, Request, Response
 from fastapi.responses import JSONResponse
 
-from api import filters, render
+from api import filters, render, render_pools
 from api.access import ADMINISTER, CONFIGURE, OPERATE, OPERATE_ALL, READ, Caller, allow, guarded
 from api.auth import Principal
 from api.requesting import is_self_service
@@ -17,6 +17,7 @@ from api.schemas import (
     ChangesAnswer,
     ListAnswer,
     OfflineBody,
+    PauseBody,
     Plain,
     ResourceAnswer,
     ResourceBody,
@@ -74,14 +75,14 @@ def _check_folder(folder: str | None) -> None:
 @allow(READ)
 async def list_pools(service: Service) -> Response:
     """List the pools and how many of their resources are in which state."""
-    return JSONResponse({"items": [render.pool(p) for p in await service.store.pools()], "next_cursor": None})
+    return JSONResponse({"items": [render_pools.pool(p) for p in await service.store.pools()], "next_cursor": None})
 
 
 @router.get("/pools/{name}")
 @allow(READ)
 async def show_pool(name: str, service: Service) -> Response:
     """Show a pool."""
-    return JSONResponse(render.pool((await service.store.pools(name))[0]))
+    return JSONResponse(render_pools.pool((await service.store.pools(name))[0]))
 
 
 @router.put("/pools/{name}", response_model=ChangesAnswer)
@@ -113,10 +114,13 @@ async def show_queue(name: str, service: Service, limit: Limit = 100, cursor: Pl
 
 @router.post("/pools/{pool}/pause")
 @allow(OPERATE)
-async def pause_pool(pool: str, body: OfflineBody, caller: Caller, service: Service) -> Response:
-    """Let a pool lend nothing for now: holders keep what they have, and whoever names the pool waits."""
-    await service.store.pause(pool, body.reason, caller.name)
-    return JSONResponse(render.pool((await service.store.pools(pool))[0]))
+async def pause_pool(pool: str, body: PauseBody, caller: Caller, service: Service) -> Response:
+    """Let a pool lend nothing for now: holders keep what they have, and whoever names the pool waits.
+
+    With `drain` what the pool has made is deleted as soon as nobody has it, and nothing is made until it is resumed.
+    """
+    await service.store.pause(pool, body.reason, caller.name, drain=body.drain)
+    return JSONResponse(render_pools.pool((await service.store.pools(pool))[0]))
 
 
 @router.post("/pools/{pool}/resume")
@@ -124,7 +128,7 @@ async def pause_pool(pool: str, body: OfflineBody, caller: Caller, service: Serv
 async def resume_pool(pool: str, caller: Caller, service: Service) -> Response:
     """Let a paused pool lend again."""
     await service.store.resume(pool, caller.name)
-    return JSONResponse(render.pool((await service.store.pools(pool))[0]))
+    return JSONResponse(render_pools.pool((await service.store.pools(pool))[0]))
 
 
 @router.get("/self-service", response_model=ListAnswer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -10,7 +11,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
 from fastapi.sse import EventSourceResponse
 
 from api import following, render
-from api.access import READ, READ_LOG, SEE, Found, allow, guarded
+from api.access import READ, READ_LOG, READ_POOL_LOG, SEE, Found, allow, guarded
 from api.names import split_resource
 from api.routes.leases import Service
 from api.schemas import ListAnswer, Plain
@@ -50,6 +51,10 @@ def _range(
 Range = Annotated[_Range, Depends(_range)]
 LastEventId = Annotated[str | None, Header(alias="Last-Event-ID", description="The event to go on after")]
 Accept = Annotated[str, Header(include_in_schema=False)]
+
+RunId = Annotated[int | None, Query(ge=1, le=_LARGEST, description="The id of a run: what that one printed")]
+Attempt = Annotated[int | None, Query(ge=1, le=1000)]
+Tail = Annotated[int | None, Query(ge=0, le=10_000, description="Only so many of the last lines")]
 
 _EVENTS: dict[int | str, dict[str, Any]] = {
     200: {
@@ -113,19 +118,58 @@ async def show_log(
     found: Found,
     service: Service,
     follow: bool = False,
-    run: Annotated[int | None, Query(ge=1, le=_LARGEST, description="The id of a run: what that one printed")] = None,
+    run: RunId = None,
     stage: StageName | None = None,
     resource: Annotated[Plain | None, Query(description="NAME, or POOL/NAME")] = None,
-    attempt: Annotated[int | None, Query(ge=1, le=1000)] = None,
-    tail: Annotated[int | None, Query(ge=0, le=10_000, description="Only so many of the last lines")] = None,
+    attempt: Attempt = None,
+    tail: Tail = None,
 ) -> Response:
     """Show what the lease's stages printed, or a part of it; with `follow`, go on until that has ended."""
     if run is not None and not await service.store.runs(RunFilter(id=run, lease=found.id)):
         raise NotFound(f"the lease has no run {run}")
     pool, name = (None, None) if resource is None else split_resource(resource)
     only = LogFilter(run=run, pool=pool, resource=name, stage=stage, attempt=attempt)
-    lines = following.log_text(found.id, only, service, follow=follow, tail=tail)
+    return _text(following.log_text(found.id, only, service, follow=follow, tail=tail))
+
+
+def _text(lines: AsyncIterator[str]) -> Response:
     return StreamingResponse(lines, media_type="text/plain; charset=utf-8")
+
+
+@router.get("/pools/{pool}/log", response_class=PlainTextResponse)
+@allow(READ_POOL_LOG)
+async def show_pool_log(
+    pool: str, service: Service, follow: bool = False, stage: StageName | None = None, tail: Tail = None
+) -> Response:
+    """Show what hooks printed in a pool while no lease was involved: creations, deletions, livechecks, listings.
+
+    With `follow`, go on until the pool is gone.
+    """
+    only = LogFilter(stage=stage)
+    return _text(following.log_without_lease(pool, only, service, follow=follow, tail=tail))
+
+
+@router.get("/pools/{pool}/resources/{name}/log", response_class=PlainTextResponse)
+@allow(READ_POOL_LOG)
+async def show_resource_log(
+    pool: str,
+    name: str,
+    service: Service,
+    follow: bool = False,
+    run: RunId = None,
+    stage: StageName | None = None,
+    attempt: Attempt = None,
+    tail: Tail = None,
+) -> Response:
+    """Show what hooks printed on a resource while no lease was involved, also after the resource is gone.
+
+    With `follow`, go on until the resource, or the run, is over. What they printed for a lease is in the lease's log.
+    """
+    wanted = RunFilter(id=run, lease=following.WITHOUT_LEASE, pool=pool, resource=name)
+    if run is not None and not await service.store.runs(wanted):
+        raise NotFound(f"there is no run {run} on {pool}/{name} without a lease")
+    only = LogFilter(run=run, resource=name, stage=stage, attempt=attempt)
+    return _text(following.log_without_lease(pool, only, service, follow=follow, tail=tail))
 
 
 @router.get("/pools/{name}/events", response_model=ListAnswer)

@@ -27,6 +27,12 @@ def stir(tx: Tx, wishes: Sequence[Item]) -> None:
         outbox.tend(tx, pool)
 
 
+def stir_all(tx: Tx) -> None:
+    """Have all pools looked after that make something: what one will not make another may."""
+    for pool in sorted(catalogue.current(tx.connection).making):
+        outbox.tend(tx, pool)
+
+
 def spread(connection: Connection, now: datetime) -> Spread:
     """What is to be created for those who wait, in which pools, and what they leave of what is there or coming."""
     known = catalogue.current(connection)

@@ -148,7 +148,7 @@ def replace(tx: Tx, lease: str, grant: Row[Any], why: str) -> None:
         about = {"pool": grant.pool, "resource": grant.resource, "reason": why}
         events.record(tx, "lease_replaced", lease=lease, data=granting.granted_data(award.resources), **about)
         others = [one for one in row.degraded or () if (one["pool"], one["name"]) != (grant.pool, grant.resource)]
-        holding.change(tx, lease, {"degraded": others or None})
+        holding.change(tx, lease, {"degraded": others or None, "replaced": row.replaced + 1})
         outbox.signal(tx, lease)
         if not any(claim.stages for claim in given.claims) and not claims.wide(tx.connection, given.claims):
             holding.activate(tx, lease, [claim.held for claim in given.claims])

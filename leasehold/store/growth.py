@@ -46,14 +46,15 @@ def _shown(row: Row[Any] | None, strays: int) -> Growth:
     return Growth(
         starts=row.starts,
         successes=row.successes,
-        start_s=round(row.seconds / row.successes, 3) if row.successes else None,
+        seconds=row.seconds,
         failures=row.failures,
         circuit=circuit,
         retry_at=row.retry_at,
         trouble=row.trouble,
         last_attempt_at=row.last_start_at,
         last_success_at=row.last_success_at,
-        first_grant_s=round(row.first_grant_seconds / row.first_grants, 3) if row.first_grants else None,
+        first_grants=row.first_grants,
+        first_grant_seconds=row.first_grant_seconds,
         list_trouble=row.list_trouble,
         strays=strays,
     )

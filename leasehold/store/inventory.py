@@ -22,7 +22,7 @@ from leasehold.model import (
     ResourceState,
     StageName,
 )
-from leasehold.store import catalogue, events, limiters, matching, moves, outbox, rules, specs
+from leasehold.store import catalogue, demand, events, limiters, matching, moves, outbox, rules, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 
@@ -57,6 +57,7 @@ def apply(tx: Tx, file: Inventory, actor: str) -> list[Change]:
         _check_limiters(tx, spec)
         _prepare_ahead(tx, spec.name)
         _tend(tx, spec)
+    demand.stir_all(tx)
     matching.match(tx, wanted)
     return changes
 
@@ -84,6 +85,7 @@ def put_pool(tx: Tx, spec: PoolSpec, resources: tuple[ResourceSpec, ...], actor:
     _check_limiters(tx, spec)
     _prepare_ahead(tx, spec.name)
     _tend(tx, spec)
+    demand.stir_all(tx)
     matching.match(tx, {spec.name})
     return changes
 
@@ -135,7 +137,7 @@ def pause(tx: Tx, pool: str, reason: str, actor: str, *, drain: bool = False) ->
     _mark_pool(tx, pool, {"paused_reason": reason, "paused_by": actor, "paused_since": tx.now, "emptied": drain})
     events.record(tx, "pool_paused", pool=pool, actor=actor, reason=reason, data={"drain": drain})
     # What it would have made another pool may make.
-    _tend_all(tx)
+    demand.stir_all(tx)
 
 
 def resume(tx: Tx, pool: str, actor: str) -> None:
@@ -144,7 +146,7 @@ def resume(tx: Tx, pool: str, actor: str) -> None:
         return
     _mark_pool(tx, pool, {"paused_reason": None, "paused_by": None, "paused_since": None, "emptied": False})
     events.record(tx, "pool_resumed", pool=pool, actor=actor)
-    _tend_all(tx)
+    demand.stir_all(tx)
     matching.match(tx, {pool})
 
 
@@ -222,11 +224,6 @@ def _tend(tx: Tx, spec: PoolSpec) -> None:
     made = select(t.resources.c.name).where(t.resources.c.pool == spec.name, t.resources.c.spec.is_not(None))
     if spec.is_tended or tx.execute(made.limit(1)).first() is not None:
         outbox.tend(tx, spec.name)
-
-
-def _tend_all(tx: Tx) -> None:
-    for pool in sorted(catalogue.current(tx.connection).making):
-        outbox.tend(tx, pool)
 
 
 def _resource(tx: Tx, pool: str, name: str) -> Row[Any]:

@@ -76,6 +76,13 @@ def state(connection: Connection, lease_id: str) -> LeaseState | None:
     return LeaseState(found)
 
 
+def lease_counts(connection: Connection) -> dict[LeaseState, int]:
+    """How many leases there are in each state."""
+    query = select(t.leases.c.state, func.count().label("many")).group_by(t.leases.c.state)
+    counted = {row.state: row.many for row in connection.execute(query)}
+    return {state: counted.get(state, 0) for state in LeaseState}
+
+
 def leases(connection: Connection, wanted: LeaseFilter, now: datetime) -> list[Lease]:
     """Leases that satisfy a filter, newest first."""
     query = _LEASES.order_by(t.leases.c.number.desc()).limit(wanted.limit)

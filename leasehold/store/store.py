@@ -315,6 +315,9 @@ class SqlStore:
     async def leases(self, wanted: LeaseFilter) -> list[Lease]:
         return await self._read_now(records.leases, wanted)
 
+    async def lease_counts(self) -> Mapping[LeaseState, int]:
+        return await self.database.read(records.lease_counts)
+
     async def resource(self, pool: str, name: str) -> Resource:
         return await self.database.read(records.resource, pool, name)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +18,10 @@ from api.gateway import Gateway
 from api.serving import Server
 from tests.api.stack import PATIENCE_S, Json, Stack
 from tests.servers import free_port
+
+UNKNOWN = (None, None, None, None)
+WAITING = (False, None, False, False)
+EVERY_BYTE = bytes(range(256)) + b"\xff\xfe\r\n \t"
 
 
 @dataclass(frozen=True)
@@ -122,3 +126,17 @@ async def resalloc_lab(
         for lease in await lab.tickets():
             if lease["ended_at"] is None:
                 await stack.steer(lease, "cancel")
+
+
+def deliver(lab: ResallocLab, data: bytes) -> Json:
+    """A hook that delivers these bytes."""
+    path = lab.stack.new_path()
+    path.write_bytes(data)
+    return {"run": f"cat {path}"}
+
+
+async def until(condition: Callable[[], Awaitable[object]]) -> None:
+    """Wait until something can be seen by asking for it."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not await condition():
+            await asyncio.sleep(0.02)

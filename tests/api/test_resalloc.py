@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
 import threading
-import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from xmlrpc import client as xmlrpc
 
@@ -21,41 +17,17 @@ import pytest_asyncio
 
 from api.compat.resalloc.endpoint import Endpoint
 from api.compat.resalloc.tickets import OWNER, Terms
-from api.gateway import Gateway
-from api.serving import Server
-from leasehold.errors import LeaseholdError, Unavailable
+from leasehold.errors import LeaseholdError
 from leasehold.store.store import SqlStore
-from tests.api.resalloc_lab import ResallocLab, resalloc_lab
-from tests.api.stack import ADMIN, PATIENCE_S, Json, Stack, fail
+from tests.api.resalloc_lab import EVERY_BYTE, UNKNOWN, WAITING, ResallocLab, deliver, resalloc_lab, until
+from tests.api.stack import PATIENCE_S, Stack, fail
 from tests.conftest import NewDatabase
-from tests.servers import free_port
-from tests.stack import LEASEHOLD
-from tests.unit.test_resalloc_wire import CALL, HOSTILE
-from worker.wiring import build_worker
-
-UNKNOWN = (None, None, None, None)
-WAITING = (False, None, False, False)
-EVERY_BYTE = bytes(range(256)) + b"\xff\xfe\r\n \t"
 
 
 @pytest_asyncio.fixture(loop_scope="package")
 async def lab(stack: Stack) -> AsyncIterator[ResallocLab]:
     async with resalloc_lab(stack) as made:
         yield made
-
-
-def deliver(lab: ResallocLab, data: bytes) -> Json:
-    """A hook that delivers these bytes."""
-    path = lab.stack.new_path()
-    path.write_bytes(data)
-    return {"run": f"cat {path}"}
-
-
-async def until(condition: Callable[[], Any]) -> None:
-    """Wait until something can be seen by asking for it."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not await condition():
-            await asyncio.sleep(0.02)
 
 
 class TestTaking:
@@ -409,92 +381,6 @@ class TestGoingAway:
         assert await lab.wait(second) == b"x"
 
 
-class TestWithoutTheRest:
-    """What the client would only repeat is answered late, not with a fault."""
-
-    async def test_without_a_worker_a_ticket_is_taken_once_one_comes(
-        self, stack: Stack, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("api.gateway.ANSWER_WITHIN_S", 0.2)
-        queue = f"nobody-{uuid.uuid4().hex}"
-        async with resalloc_lab(stack, gateway=Gateway(stack.temporal, queue)) as lab:
-            await lab.pool()
-            taking = asyncio.create_task(lab.take())
-            await asyncio.sleep(1)
-            assert not taking.done()
-            monkeypatch.setattr("api.gateway.ANSWER_WITHIN_S", PATIENCE_S)
-            services = stack.services
-            async with build_worker(stack.temporal, services.store, services.logs, {}, task_queue=queue):
-                ticket = await taking
-                assert await lab.wait(ticket) == b""
-                await lab.call("closeTicket", ticket)
-                await lab.until_ended(ticket)
-
-    async def test_who_goes_away_meanwhile_leaves_no_ticket(
-        self, stack: Stack, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("api.gateway.ANSWER_WITHIN_S", 0.2)
-        queue = f"nobody-{uuid.uuid4().hex}"
-        async with resalloc_lab(stack, gateway=Gateway(stack.temporal, queue)) as lab:
-            await lab.pool()
-            connection = await lab.leave("takeTicket", [lab.tag])
-            await asyncio.sleep(0.5)
-            connection.close()
-            await asyncio.sleep(0.5)
-            services = stack.services
-            async with build_worker(stack.temporal, services.store, services.logs, {}, task_queue=queue):
-
-                async def is_over() -> bool:
-                    return [lease["outcome"] for lease in await lab.tickets()] == ["cancelled"]
-
-                await until(is_over)
-
-    async def test_one_that_is_ended_before_a_worker_came_is_a_fault(
-        self, stack: Stack, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("api.gateway.ANSWER_WITHIN_S", 0.2)
-        monkeypatch.setattr("api.compat.resalloc.tickets.LOOK_AGAIN_S", 0.2)
-        gateway = Gateway(stack.temporal, f"nobody-{uuid.uuid4().hex}")
-        submitted: list[str] = []
-
-        async def noted(request: Any) -> Any:
-            submitted.append(request.lease)
-            return await Gateway.submit(gateway, request)
-
-        monkeypatch.setattr(gateway, "submit", noted)
-        async with resalloc_lab(stack, gateway=gateway) as lab:
-            await lab.pool()
-            taking = asyncio.create_task(lab.take())
-            await asyncio.sleep(1)
-            await stack.temporal.get_workflow_handle(submitted[0]).terminate()
-            with pytest.raises(xmlrpc.Fault, match="ended before"):
-                await taking
-
-    async def test_without_temporal_every_call_waits(self, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-        gateway = Gateway(stack.temporal, stack.services.gateway._task_queue)
-        away = ["take", "take", "close"]
-
-        def flaky(name: str) -> Any:
-            real = getattr(gateway, name)
-
-            async def call(*arguments: Any) -> Any:
-                if away and away.pop():
-                    raise Unavailable("Temporal does not answer")
-                return await real(*arguments)
-
-            return call
-
-        for name in ("submit", "release"):
-            monkeypatch.setattr(gateway, name, flaky(name))
-        async with resalloc_lab(stack, gateway=gateway) as lab:
-            await lab.pool()
-            ticket = await lab.take()
-            away.append("close")
-            await lab.call("closeTicket", ticket)
-            assert away == []
-            assert (await lab.check(ticket))[2] is True
-
-
 async def test_a_hundred_who_wait_take_no_thread(lab: ResallocLab) -> None:
     await lab.stack.pool()
     tickets = [await lab.take() for _ in range(5)]
@@ -521,177 +407,6 @@ async def wait_for(http: httpx.AsyncClient, lab: ResallocLab, ticket: int) -> by
     ((data,), _) = xmlrpc.loads(answer.content, use_builtin_types=True)
     assert isinstance(data, bytes)
     return data
-
-
-class TestStopping:
-    async def test_who_waits_does_not_hold_it_up_and_is_told_to_try_again(self, lab: ResallocLab) -> None:
-        await lab.stack.pool()
-        waiting = [asyncio.create_task(lab.wait(await lab.take())) for _ in range(3)]
-        await asyncio.sleep(0.3)
-        begun = time.monotonic()
-        lab.server.stop()
-        for answer in await asyncio.gather(*waiting, return_exceptions=True):
-            # Their client repeats this one whatever it was told about restarts, unlike a broken connection.
-            assert isinstance(answer, xmlrpc.ProtocolError)
-            assert answer.errcode == 503
-        assert time.monotonic() - begun < 2
-
-    async def test_what_is_being_answered_is_answered(self, lab: ResallocLab) -> None:
-        gate = lab.stack.gate("exit 0")
-        await lab.pool(1, admit=gate.hook)
-        taking = asyncio.create_task(lab.take())
-        await lab.stack.until(gate.reached)
-        lab.server.stop()
-        await asyncio.sleep(0.5)
-        gate.open()
-        assert (await lab.lease(await taking))["state"] == "active"
-
-
-class TestHostileCallers:
-    """Each gets a fault in proper XML-RPC, or is refused; nothing goes wrong inside, and all others are served."""
-
-    @pytest.mark.parametrize("body", HOSTILE.values(), ids=HOSTILE)
-    async def test_what_is_no_call(self, lab: ResallocLab, body: bytes, caplog: pytest.LogCaptureFixture) -> None:
-        answer = await lab.post(body)
-        assert answer.status_code == 200, fail(answer)
-        with pytest.raises(xmlrpc.Fault) as raised:
-            xmlrpc.loads(answer.content)
-        assert raised.value.faultCode == -32700, raised.value
-        assert "Traceback" not in answer.text + caplog.text
-        assert await lab.call("system.listMethods")
-
-    async def test_parameters_of_any_kind(self, lab: ResallocLab) -> None:
-        await lab.pool()
-        anything: tuple[Any, ...] = ({}, {"a": [1]}, [[[]]], b"\xff", 1e300, "\t", datetime(2026, 1, 1, tzinfo=UTC))
-        for sent in anything:
-            assert await lab.check(sent) == UNKNOWN
-            calls: list[tuple[Any, ...]] = [(sent,), ([], sent), ([lab.tag], "", sent)]
-            for params in calls:
-                with suppress(xmlrpc.Fault):
-                    await lab.call("closeTicket", await lab.call("takeTicket", *params))
-
-    @pytest.mark.parametrize("declared", [True, False], ids=["declared", "in chunks"])
-    async def test_a_huge_body(self, lab: ResallocLab, declared: bool) -> None:
-        body = CALL.format("takeTicket", "x" * 5_000_000).encode()
-
-        async def pieces() -> AsyncIterator[bytes]:
-            for at in range(0, len(body), 65536):
-                yield body[at : at + 65536]
-
-        async with httpx.AsyncClient(timeout=PATIENCE_S, trust_env=False) as http:
-            answer = await http.post(
-                f"{lab.url}/RPC2", content=body if declared else pieces(), headers={"Content-Type": "text/xml"}
-            )
-        with pytest.raises(xmlrpc.Fault, match="too_large"):
-            xmlrpc.loads(answer.content)
-
-    @pytest.mark.parametrize("method", ["nope", "_collect", "tickets.close", "system.shutdown", "a" * 5000])
-    async def test_methods_that_there_are_not(self, lab: ResallocLab, method: str) -> None:
-        with pytest.raises(xmlrpc.Fault, match="no method") as raised:
-            await lab.call(method)
-        assert raised.value.faultCode == -32601
-
-    @pytest.mark.parametrize(
-        ("method", "params"),
-        [
-            ("takeTicket", ()),
-            ("takeTicket", ([], "", "", "")),
-            ("collectTicket", ()),
-            ("waitTicket", (1, 2)),
-            ("closeTicket", ()),
-            ("system.listMethods", (1,)),
-        ],
-        ids=str,
-    )
-    async def test_too_few_and_too_many_parameters(
-        self, lab: ResallocLab, method: str, params: tuple[Any, ...]
-    ) -> None:
-        with pytest.raises(xmlrpc.Fault) as raised:
-            await lab.call(method, *params)
-        assert raised.value.faultCode == -32602
-
-    async def test_a_page_in_a_browser(self, lab: ResallocLab) -> None:
-        """What a page may send without being allowed to is not read, and nothing else is allowed."""
-        await lab.pool()
-        call = xmlrpc.dumps(([lab.tag],), "takeTicket").encode()
-        for sent in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""):
-            answer = await lab.post(call, **{"Content-Type": sent})
-            assert answer.status_code == 415, fail(answer)
-        async with httpx.AsyncClient(timeout=PATIENCE_S, trust_env=False) as http:
-            asked = await http.options(f"{lab.url}/RPC2", headers={"Origin": "http://evil.example"})
-            shown = await http.get(f"{lab.url}/RPC2")
-        assert (asked.status_code, shown.status_code) == (405, 405)
-        assert "access-control-allow-origin" not in asked.headers
-        assert await lab.tickets() == []
-
-    async def test_a_fault_is_readable_whatever_it_quotes(self, lab: ResallocLab) -> None:
-        body = CALL.format("no&#xFFFD;&#x9;&lt;such&gt;", "")
-        with pytest.raises(xmlrpc.Fault, match="<such>"):
-            xmlrpc.loads((await lab.post(body.encode())).content)
-
-
-class TestCommands:
-    """`leasehold compat resalloc` does over the API what the old client does here."""
-
-    async def test_a_ticket_is_taken_waited_for_and_closed(self, lab: ResallocLab) -> None:
-        await lab.pool(1, deliver=deliver(lab, EVERY_BYTE))
-        async with served(lab.stack) as leasehold:
-            first, second = [(await leasehold("ticket", "--tag", lab.tag, "--sandbox", "s"))[1] for _ in range(2)]
-            assert await leasehold("ticket-wait", first.decode().strip()) == (0, EVERY_BYTE)
-            assert await leasehold("ticket-check", first.decode().strip()) == (0, EVERY_BYTE)
-            assert await leasehold("ticket-check", second.decode().strip()) == (1, b"")
-            waiting = asyncio.create_task(leasehold("ticket-wait", second.decode().strip()))
-            for _ in range(2):
-                assert await leasehold("ticket-close", first.decode().strip()) == (0, b"")
-            assert await waiting == (0, EVERY_BYTE)
-            assert await leasehold("ticket-check", first.decode().strip()) == (1, EVERY_BYTE)
-            line = f"{second.decode().strip()} - state=OPEN tags={lab.tag} resource=r0".encode()
-            assert line in (await leasehold("ticket-list"))[1].splitlines()
-        lease = await lab.stack.get({"id": second.decode().strip()})
-        submission = await lab.stack.services.gateway.submission(lease["id"])
-        assert submission is not None
-        assert (submission.request.share_key, submission.request.wait_for_supply) == ("s", True)
-        await lab.stack.release(lease)
-
-    async def test_a_resource_is_deleted_and_its_ticket_fails(self, lab: ResallocLab) -> None:
-        pool = await lab.pool(2)
-        ticket = await lab.take()
-        await lab.wait(ticket)
-        async with served(lab.stack) as leasehold:
-            listed = (await leasehold("resource-list", "--up"))[1].decode().splitlines()
-            mine = [line for line in listed if f"pool={pool}" in line]
-            assert [line.rpartition("ticket=")[2] for line in mine] == [str(ticket), "NULL"]
-            assert await leasehold("resource-delete", f"{pool}/r0") == (0, b"")
-
-        async def is_gone() -> bool:
-            return (await lab.stack.http.get(f"/v1/pools/{pool}/resources/r0")).status_code == 404
-
-        await until(is_gone)
-        assert (await lab.check(ticket))[2:] == (False, True)
-
-
-@asynccontextmanager
-async def served(stack: Stack) -> AsyncIterator[Callable[..., Awaitable[tuple[int, bytes]]]]:
-    """The API on a port, and a function that runs one of the commands and returns its status and what it printed."""
-    server = Server(stack.app, "127.0.0.1", free_port())
-    # Its end would end what all tests share.
-    server.config.lifespan = "off"
-    serving = asyncio.create_task(server.serve())
-
-    async def leasehold(*arguments: str) -> tuple[int, bytes]:
-        address = {"LEASEHOLD_URL": f"http://127.0.0.1:{server.config.port}", "LEASEHOLD_TOKEN": ADMIN}
-        process = await asyncio.create_subprocess_exec(
-            str(LEASEHOLD), "compat", "resalloc", *arguments, env={**os.environ, **address}, stdout=subprocess.PIPE
-        )
-        async with asyncio.timeout(PATIENCE_S):
-            out, _ = await process.communicate()
-        return process.returncode or 0, out
-
-    try:
-        yield leasehold
-    finally:
-        server.should_exit = True
-        await serving
 
 
 async def test_it_says_what_it_can_be_asked(lab: ResallocLab) -> None:

@@ -91,6 +91,7 @@ def request(
     wait_for_supply: bool = False,
     self_service: bool = False,
     unverified: bool = False,
+    share_key: str | None = None,
 ) -> SubmitLease:
     """A request whose digest is that of its own words."""
     return SubmitLease(
@@ -107,6 +108,7 @@ def request(
         wait_for_supply=wait_for_supply,
         self_service=self_service,
         unverified=unverified,
+        share_key=share_key,
     )
 
 
