@@ -48,6 +48,15 @@ class LeasedResource(TypedDict):
     properties: dict[str, Any]
 
 
+class Degraded(TypedDict):
+    """A resource of a lease that fails its livechecks."""
+
+    pool: str
+    name: str
+    reason: str
+    since: str
+
+
 class ItemRequest(TypedDict, total=False):
     """One line of a request: `count` resources of `pool` that satisfy all of the rest."""
 
@@ -89,6 +98,8 @@ class Lease(TypedDict):
     heartbeat_by: str | None
     ended_at: str | None
     command: Any
+    share_key: str | None
+    degraded: list[Degraded]
     temporal_url: str | None
     token: NotRequired[str | None]
 
@@ -113,8 +124,26 @@ class BrokenMark(TypedDict):
     since: str
 
 
+class Instance(TypedDict):
+    """What is known of a resource that its pool has made: `trouble` is why it is not deleted yet.
+
+    `id` is its own for ever, `id_in_pool` the lowest that was free; one that a listing found has neither.
+    """
+
+    id: int | None
+    id_in_pool: int | None
+    counters: dict[str, int]
+    created_at: str
+    ready_at: str | None
+    uses: int
+    trouble: str | None
+
+
 class Resource(TypedDict):
-    """A resource as the inventory has it now."""
+    """A resource as the inventory has it now.
+
+    One that is `suspect` failed its last livecheck; one with `kept_until` is free for who comes with its key alone.
+    """
 
     pool: str
     name: str
@@ -126,6 +155,9 @@ class Resource(TypedDict):
     epoch: int
     tags: list[str]
     properties: dict[str, Any]
+    suspect: bool
+    kept_until: str | None
+    instance: Instance | None
 
 
 class Delivered(TypedDict):

@@ -256,11 +256,8 @@ class Client:
 
         `resource` is NAME or POOL/NAME; `tail` is how many of the last lines, all if None.
         """
-        numbers = {"run": run, "attempt": attempt, "tail": tail}
-        params = _present({"stage": stage, "resource": resource, **_texts(numbers)})
-        if follow:
-            params.append(("follow", "true"))
-        return self._wire.stream("leases", ref, "log", params=params, endless=follow)
+        part = {"stage": stage, "resource": resource, **_texts({"run": run, "attempt": attempt, "tail": tail})}
+        return self._log("leases", ref, follow=follow, part=part)
 
     # Pools.
 
@@ -280,9 +277,16 @@ class Client:
         """Make or change a pool; `folder` (absolute) is where its hooks start."""
         return cast(Applied, self._wire.call("PUT", "pools", name, json=pool, params=_present({"folder": folder})))
 
-    def pause(self, name: str, reason: str) -> dict[str, Any]:
-        """Let a pool lend nothing for now."""
-        return cast(dict[str, Any], self._wire.call("POST", "pools", name, "pause", json={"reason": reason}))
+    def pool_log(
+        self, name: str, *, follow: bool = False, stage: str | None = None, tail: int | None = None
+    ) -> Iterator[bytes]:
+        """What hooks printed in a pool while no lease was involved; with `follow` until the pool is gone."""
+        return self._log("pools", name, follow=follow, part={"stage": stage, **_texts({"tail": tail})})
+
+    def pause(self, name: str, reason: str, *, drain: bool = False) -> dict[str, Any]:
+        """Let a pool lend nothing for now; with `drain` what it has made is deleted as soon as nobody has it."""
+        body = {"reason": reason, **({"drain": True} if drain else {})}
+        return cast(dict[str, Any], self._wire.call("POST", "pools", name, "pause", json=body))
 
     def resume(self, name: str) -> dict[str, Any]:
         """Let a paused pool lend again."""
@@ -347,6 +351,21 @@ class Client:
     def resource_runs(self, pool: str, name: str, last: int) -> list[Run]:
         """The last runs of hooks on a resource (1000 at most), oldest first."""
         return cast(list[Run], self._last(last, "pools", pool, "resources", name, "runs"))
+
+    def resource_log(
+        self,
+        pool: str,
+        name: str,
+        *,
+        follow: bool = False,
+        run: int | None = None,
+        stage: str | None = None,
+        attempt: int | None = None,
+        tail: int | None = None,
+    ) -> Iterator[bytes]:
+        """What hooks printed on a resource while no lease was involved; with `follow` until it is gone, or the run."""
+        part = {"stage": stage, **_texts({"run": run, "attempt": attempt, "tail": tail})}
+        return self._log("pools", pool, "resources", name, follow=follow, part=part)
 
     def put_resource(
         self, pool: str, name: str, *, tags: Sequence[str] = (), properties: Mapping[str, Any] | None = None
@@ -440,6 +459,10 @@ class Client:
     def health(self) -> dict[str, Any]:
         """Whether the API is alive."""
         return cast(dict[str, Any], self._wire.call("GET", "healthz", version=""))
+
+    def _log(self, *path: str, follow: bool, part: Mapping[str, str | None]) -> Iterator[bytes]:
+        params = [*_present(part), *([("follow", "true")] if follow else [])]
+        return self._wire.stream(*path, "log", params=params, endless=follow)
 
     def _last(self, last: int, *path: str) -> list[Any]:
         page = self._wire.call("GET", *path, params=[("order", "desc"), ("limit", str(last))])

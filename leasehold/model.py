@@ -659,10 +659,11 @@ class Circuit(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class Growth:
-    """How creations in a dynamic pool go: how many have ended, how many of them well, and the seconds these took in all.
+    """How creations in a dynamic pool go: how many have ended, how many of them well, and the `seconds` of these.
 
     `failures` have failed in a row since the last success, the last one for this `trouble`; none begins before
-    `retry_at`. `first_grants` of what was made had a first holder, for whom they waited `first_grant_seconds` in all.
+    `retry_at`. `first_grants` of what was made had a first holder, for whom they waited `first_grant_seconds`. Seconds
+    are those of all together.
     """
 
     starts: int

@@ -186,7 +186,8 @@ def plan(pool: Standing, now: datetime) -> Plan:
         elif pool.size.create_delay is not None:
             number = 1
             due.append(now + pool.size.create_delay)
-    elif missing and pool.attempts.is_open and pool.attempts.retry_at is not None:
+    elif pool.attempts.is_open and pool.attempts.retry_at is not None:
+        # Whoever waits for it is not counted as long as it is not counted on.
         due.append(pool.attempts.retry_at)
     later = [at for at in due if at > now]
     return Plan(create=number, delete=delete, look_at=min(later, default=None))
@@ -218,8 +219,9 @@ def _deletions(pool: Standing, now: datetime) -> tuple[dict[str, str], list[date
                 delete[one.name] = "it is too old"
             else:
                 due.append(one.created_at + size.age)
-    _delete_surplus(pool, [one for one in spare if one.name not in delete], now, delete, due)
+    # What is broken goes first: what is free need not make room then.
     _delete_broken(pool, now, delete, due)
+    _delete_surplus(pool, [one for one in spare if one.name not in delete], now, delete, due)
     return delete, due
 
 
@@ -236,7 +238,9 @@ def _delete_surplus(
         delete[one.name] = f"there are more than {size.max}"
     rest = spare[too_many:]
     left = pool.left - sum(one.spare and one.name in delete for one in pool.instances)
-    surplus = max(0, min(len(rest), left - pool.min_free))
+    # What is being created may fail yet: nothing that is ready goes for it.
+    coming = sum(one.state is ResourceState.CREATING and not one.unwanted for one in pool.instances)
+    surplus = max(0, min(len(rest), left - coming) - pool.min_free)
     if not surplus:
         return
     for one in sorted(rest, key=lambda one: (one.since, one.created_at, one.name))[:surplus]:
@@ -251,7 +255,8 @@ def _delete_broken(pool: Standing, now: datetime, delete: dict[str, str], due: l
     """Delete what failed, but for as many as are kept to be looked at, for a while: those that failed last."""
     broken = [one for one in pool.instances if one.state is ResourceState.BROKEN]
     kept = 0 if pool.closing else pool.size.keep_broken
-    for index, one in enumerate(sorted(broken, key=lambda one: (one.since, one.name), reverse=True)):
+    last_first = sorted(broken, key=lambda one: (not one.unwanted, one.since, one.name), reverse=True)
+    for index, one in enumerate(last_first):
         until = one.since + pool.size.keep_broken_for
         if index >= kept or one.unwanted or until <= now:
             delete[one.name] = "it is broken"

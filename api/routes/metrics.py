@@ -1,4 +1,4 @@
-"""What is measured, for Prometheus: read from the database whenever somebody asks, so that it is the same everywhere."""
+"""What is measured, for Prometheus: read from the database at each scrape, and so the same from each process."""
 
 from __future__ import annotations
 

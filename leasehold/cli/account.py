@@ -33,10 +33,16 @@ def last_words(client: Client, runs: Iterable[Run]) -> Outputs:
     for run in [run for run in runs if failed(run)][-MOST_OUTPUTS:]:
         # A story without them is better than none.
         with suppress(LeaseholdError):
-            text = b"".join(client.log(run["lease"], run=run["id"], tail=LAST_LINES)).decode(errors="replace")
+            text = b"".join(_printed(client, run)).decode(errors="replace")
             # Without where it comes from, which the line above says.
             found[run["id"]] = [line.partition("] ")[2] for line in text.split("\n") if line]
     return found
+
+
+def _printed(client: Client, run: Run) -> Iterable[bytes]:
+    if run["lease"]:
+        return client.log(run["lease"], run=run["id"], tail=LAST_LINES)
+    return client.resource_log(run["pool"], run["resource"], run=run["id"], tail=LAST_LINES)
 
 
 def with_output(runs: Sequence[Run], outputs: Outputs) -> list[dict[str, Any]]:

@@ -79,7 +79,16 @@ app.command()(inventory.available)
 app.command()(healing.health)
 app.command()(healing.reconcile)
 app.add_typer(
-    _group("Pools.", ls=pools.list_pools, show=pools.show, queue=pools.queue, pause=pools.pause, resume=pools.resume),
+    _group(
+        "Pools.",
+        ls=pools.list_pools,
+        show=pools.show,
+        queue=pools.queue,
+        logs=pools.logs,
+        pause=pools.pause,
+        drain=pools.drain,
+        resume=pools.resume,
+    ),
     name="pool",
 )
 app.add_typer(
@@ -87,6 +96,7 @@ app.add_typer(
         "Resources, named POOL/NAME.",
         ls=inventory.list_resources,
         show=inventory.show,
+        logs=inventory.logs,
         add=inventory.add,
         rm=inventory.remove,
         offline=inventory.offline,

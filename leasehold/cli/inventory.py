@@ -1,4 +1,4 @@
-"""Commands about resources: `available`, `resource ls`, `show`, `add`, `rm`, `offline`, `online`, `repair`."""
+"""Commands about resources: `available`, `resource ls`, `show`, `logs`, `add`, `rm`, `offline`, `online`, `repair`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
-from leasehold.answers import Lease, Resource
+from leasehold.answers import Instance, Lease, Resource
 from leasehold.cli import options, story
 from leasehold.cli.account import last_words, print_story, with_output
 from leasehold.cli.connect import connect
-from leasehold.cli.output import note, one_line, print_fields, print_json, print_rows, say
+from leasehold.cli.output import note, one_line, print_bytes, print_fields, print_json, print_rows, say
 from leasehold.cli.pools import print_applied
 from leasehold.cli.words import exact, moment, name_of
 
@@ -103,10 +103,46 @@ def _facts(resource: Resource, leases: Sequence[Lease]) -> list[tuple[str, Any]]
         ("leased to", f"lease {name_of(holder)} of {holder['owner']}" if holder else resource["lease"]),
         ("offline", offline and f"{offline['reason']} (by {offline['by']}, since {exact(offline['since'])})"),
         ("broken", broken and f"{broken['reason']} (since {exact(broken['since'])})"),
+        ("suspect", "its last livecheck failed: nobody is given it" if resource["suspect"] else None),
+        ("kept until", moment(resource["kept_until"])),
         ("epoch", resource["epoch"]),
         ("tags", resource["tags"]),
         ("properties", resource["properties"]),
+        *(_facts_of_instance(resource["instance"]) if resource["instance"] else ()),
     ]
+
+
+def _facts_of_instance(instance: Instance) -> list[tuple[str, Any]]:
+    found = instance["id"] is None
+    return [
+        ("id", "none: a listing found it" if found else f"{instance['id']}, {instance['id_in_pool']} in its pool"),
+        ("counters", instance["counters"]),
+        ("created", exact(instance["created_at"])),
+        ("ready", exact(instance["ready_at"])),
+        ("leases so far", instance["uses"]),
+        ("not deleted yet", instance["trouble"]),
+    ]
+
+
+def logs(
+    resource: options.ResourceName,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on until the resource is gone, or the run that --run names ends.")
+    ] = False,
+    run: options.Run = None,
+    stage: options.Stage = None,
+    attempt: Annotated[int | None, typer.Option("--attempt", min=1, help="Only this attempt.")] = None,
+    tail: options.Tail = None,
+    as_json: options.Json = False,
+) -> None:
+    """Print what hooks printed on a resource while no lease was involved: its creation, livechecks, its deletion.
+
+    What they printed for a lease: leasehold logs LEASE. It is text, with --json too.
+    """
+    part: dict[str, Any] = {"run": run, "stage": stage, "attempt": attempt, "tail": tail}
+    with connect() as client:
+        for piece in client.resource_log(*options.split_resource(resource), follow=follow, **part):
+            print_bytes(piece)
 
 
 def add(
@@ -171,6 +207,13 @@ def _print_resources(resources: list[Resource]) -> None:
 def _standing(resource: Resource) -> str:
     marks = [("broken", resource["broken"]), ("offline", resource["offline"])]
     said = [f"{name}: {mark['reason']}" for name, mark in marks if mark]
+    instance = resource["instance"]
+    if instance and instance["trouble"]:
+        said.append(instance["trouble"])
+    if resource["suspect"]:
+        said.append("its livecheck fails")
+    if resource["kept_until"]:
+        said.append(f"kept until {exact(resource['kept_until'])}")
     state = resource["state"] if resource["stage"] is None else f"{resource['state']} ({resource['stage']})"
     return ", ".join([state, *said])
 

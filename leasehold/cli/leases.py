@@ -27,7 +27,7 @@ from leasehold.cli.output import (
 )
 from leasehold.cli.progress import progress
 from leasehold.cli.take import print_alternatives, print_delivery
-from leasehold.cli.words import held, moment, name_of, parting, resource_name, standing, step, wanted
+from leasehold.cli.words import degraded, held, moment, name_of, parting, resource_name, standing, step, wanted
 from leasehold.errors import LeaseholdError, NotFound
 from leasehold.model import LeaseState
 
@@ -188,13 +188,13 @@ def logs(
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on until the lease has ended, or the run that --run names.")
     ] = False,
-    run: Annotated[int | None, typer.Option("--run", min=1, help="Only what this run printed; show has them.")] = None,
-    stage: Annotated[str | None, typer.Option("--stage", help="Only this stage.")] = None,
+    run: options.Run = None,
+    stage: options.Stage = None,
     resource: Annotated[
         str | None, typer.Option("--resource", metavar="[POOL/]NAME", help="Only on this resource.")
     ] = None,
     attempt: Annotated[int | None, typer.Option("--attempt", min=1, help="Only this attempt.")] = None,
-    tail: Annotated[int | None, typer.Option("--tail", min=0, help="Only so many of the last lines.")] = None,
+    tail: options.Tail = None,
     as_json: options.Json = False,
 ) -> None:
     """Print what a lease's stages printed, or a part of it. It is text, with --json too."""
@@ -253,6 +253,8 @@ def _facts(lease: Lease) -> list[tuple[str, Any]]:
     wants = [
         ("asked for", wanted(lease["items"])),
         ("priority", lease["priority"] or None),
+        ("share key", lease["share_key"]),
         ("ticket", lease["ticket"]),
     ]
-    return [*fields, *wants, *times, ("Temporal", lease["temporal_url"])]
+    dead = [("degraded", degraded(one)) for one in lease["degraded"]]
+    return [*fields, *wants, *times, *dead, ("Temporal", lease["temporal_url"])]

@@ -152,6 +152,17 @@ NoNotify = Annotated[bool, typer.Option("--no-notify", help="No person is told w
 WaitForSupply = Annotated[
     bool, typer.Option("--wait-for-supply", help="Wait also for what does not exist yet, instead of being refused.")
 ]
+ShareKey = Annotated[
+    str | None,
+    typer.Option(
+        "--share-key",
+        metavar="KEY",
+        help="What you give back is kept for a while for your next lease with this key, where the pool says so.",
+    ),
+]
+Stage = Annotated[str | None, typer.Option("--stage", help="Only this stage.")]
+Run = Annotated[int | None, typer.Option("--run", min=1, help="Only what this run printed; show has them.")]
+Tail = Annotated[int | None, typer.Option("--tail", min=0, help="Only so many of the last lines.")]
 Reason = Annotated[str, typer.Option("--reason", "-r", help="Why, for everyone to see.")]
 WhyEnd = Annotated[str | None, typer.Option("--reason", "-r", help="Why; a holder whose lease you end is told.")]
 Key = Annotated[

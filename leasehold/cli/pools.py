@@ -1,4 +1,4 @@
-"""Commands about pools: `apply`, `pool ls`, `pool show`, `pool queue`."""
+"""Commands about pools: `apply`, `pool ls`, `show`, `queue`, `pause`, `drain`, `resume`, `logs`."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from leasehold.answers import Applied, Change
-from leasehold.cli import options
+from leasehold.cli import options, poolwords
 from leasehold.cli.connect import connect
-from leasehold.cli.output import note, one_line, print_fields, print_json, print_rows, say, written
+from leasehold.cli.output import note, one_line, print_bytes, print_fields, print_json, print_rows, say, written
 from leasehold.cli.words import exact
 
 _SIGNS = {"add": ("+", "green"), "change": ("~", "yellow"), "remove": ("-", "red")}
@@ -41,25 +41,62 @@ def list_pools(as_json: options.Json = False) -> None:
     if as_json:
         print_json({"items": pools, "next_cursor": None})
         return
-    columns = ("name", "free", "total", "waiting", "paused", "description")
-    rows = [{**pool, "paused": (pool.get("paused") or {}).get("reason")} for pool in pools]
-    print_rows([column.upper() for column in columns], [[row.get(column) for column in columns] for row in rows])
+    print_rows(("NAME", "FREE", "TOTAL", "WAITING", "CREATING", "MAX", "PAUSED", "DESCRIPTION"), map(_row, pools))
+
+
+def _row(pool: dict[str, Any]) -> tuple[Any, ...]:
+    counted = (pool["free"], pool["total"], pool["waiting"], poolwords.creating(pool), poolwords.most(pool))
+    return (pool["name"], *counted, (pool["paused"] or {}).get("reason"), pool["description"])
 
 
 def show(pool: options.PoolName, as_json: options.Json = False) -> None:
-    """Print a pool with its stages and policy."""
+    """Tell what a pool is and how it stands, with its hooks and policy."""
     with connect() as client:
         found = client.pool(pool)
     if as_json:
         print_json(found)
-    else:
-        print_fields(found.items())
+        return
+    say(one_line(f"Pool {found['name']}: {poolwords.standing(found)}"))
+    print_fields(poolwords.facts(found), indent=2)
+    if found["statistics"] is not None:
+        say("Creations")
+        print_fields(poolwords.creations(found["statistics"]), indent=2)
+    if found["stages"]:
+        say("Hooks")
+        print_fields(poolwords.hooks(found["stages"]), indent=2)
+    say("Policy")
+    print_fields(found["policy"].items(), indent=2)
 
 
-def pause(pool: options.PoolName, reason: options.Reason, as_json: options.Json = False) -> None:
+def logs(
+    pool: options.PoolName,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on until the pool is gone.")] = False,
+    stage: options.Stage = None,
+    tail: options.Tail = None,
+    as_json: options.Json = False,
+) -> None:
+    """Print what a pool's hooks printed while no lease was involved: creations, deletions, livechecks, listings."""
+    with connect() as client:
+        for piece in client.pool_log(pool, follow=follow, stage=stage, tail=tail):
+            print_bytes(piece)
+
+
+def pause(
+    pool: options.PoolName,
+    reason: options.Reason,
+    drain: Annotated[
+        bool, typer.Option("--drain", help="Have what the pool has made deleted as soon as nobody has it.")
+    ] = False,
+    as_json: options.Json = False,
+) -> None:
     """Let a pool lend nothing for now; its holders keep what they have."""
     with connect() as client:
-        _report(client.pause(pool, reason), as_json)
+        _report(client.pause(pool, reason, drain=drain), as_json)
+
+
+def drain(pool: options.PoolName, reason: options.Reason, as_json: options.Json = False) -> None:
+    """Pause a pool and have what it has made deleted as soon as nobody has it: `pool pause --drain`."""
+    pause(pool, reason, drain=True, as_json=as_json)
 
 
 def resume(pool: options.PoolName, as_json: options.Json = False) -> None:
@@ -71,10 +108,8 @@ def resume(pool: options.PoolName, as_json: options.Json = False) -> None:
 def _report(pool: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(pool)
-        return
-    paused = pool["paused"]
-    standing = f"paused by {paused['by']}: {paused['reason']}" if paused else "lending"
-    say(one_line(f"{pool['name']}: {standing}, {pool['free']} of {pool['total']} free, {pool['waiting']} waiting"))
+    else:
+        say(one_line(f"{pool['name']}: {poolwords.standing(pool)}"))
 
 
 def queue(pool: options.PoolName, as_json: options.Json = False) -> None:

@@ -28,6 +28,7 @@ class LeaseRequest:
     start_at: str | None = None
     queue_timeout: str | None = None
     wait_for_supply: bool = False
+    share_key: str | None = None
     notify: Sequence[str] | Literal[False] = ()
     key: str = field(default_factory=lambda: uuid4().hex)
 
@@ -49,6 +50,7 @@ def lease_request(
     start_at: str | None,
     queue_timeout: str | None,
     wait_for_supply: bool,
+    share_key: str | None,
     notify: Sequence[str] | Literal[False],
     key: str | None,
 ) -> LeaseRequest:
@@ -63,6 +65,7 @@ def lease_request(
         start_at=start_at,
         queue_timeout=queue_timeout,
         wait_for_supply=wait_for_supply,
+        share_key=share_key,
         notify=notify,
     )
     return replace(asked, key=key) if key else asked

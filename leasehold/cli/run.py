@@ -55,6 +55,7 @@ def run(
     start_at: options.StartAt = None,
     queue_timeout: options.QueueTimeout = None,
     wait_for_supply: options.WaitForSupply = False,
+    share_key: options.ShareKey = None,
     notify: options.Notify = None,
     no_notify: options.NoNotify = False,
     key: options.Key = None,
@@ -82,6 +83,7 @@ def run(
         start_at=start_at,
         queue_timeout=queue_timeout,
         wait_for_supply=wait_for_supply,
+        share_key=share_key,
         notify=options.read_notify(notify, no_notify),
         key=key,
     )

@@ -177,10 +177,39 @@ class _Teller:
         after = f" after {self._name(event)}" if self._names is not None else ""
         return Line(at=event["at"], text=f"{self._place(event)}recycling{after}", mood=Mood.BUSY)
 
+    def tell_resource_creating(self, event: Event) -> Line:
+        self._note(event, f"{_where(event)} made")
+        return Line(at=event["at"], text=f"{self._place(event)}being created", mood=Mood.BUSY)
+
+    def tell_creation_failed(self, event: Event) -> Line:
+        self._took(event, f"{_where(event)} made")
+        return Line(at=event["at"], text=f"{self._place(event)}not created{_why(event)}", mood=Mood.BAD)
+
     def tell_resource_free(self, event: Event) -> Line:
+        if made := self._after(event, f"{_where(event)} made", ""):
+            return Line(at=event["at"], text=f"{self._place(event)}created{made}", mood=Mood.GOOD)
         return Line(
             at=event["at"], text=f"{self._place(event)}free again{self._after(event, _where(event), ' of recycling')}"
         )
+
+    def tell_resource_deleting(self, event: Event) -> Line:
+        return Line(at=event["at"], text=f"{self._place(event)}being deleted{_why(event)}", mood=Mood.BUSY)
+
+    def tell_deletion_failed(self, event: Event) -> Line:
+        text = f"{self._place(event)}not deleted, which is tried again{_why(event)}"
+        return Line(at=event["at"], text=text, mood=Mood.BAD)
+
+    def tell_livecheck_failed(self, event: Event) -> Line:
+        return Line(at=event["at"], text=f"{self._place(event)}its livecheck failed{_why(event)}", mood=Mood.BAD)
+
+    def tell_resource_alive(self, event: Event) -> Line:
+        return Line(at=event["at"], text=f"{self._place(event)}alive again", mood=Mood.GOOD)
+
+    def tell_lease_degraded(self, event: Event) -> Line:
+        return Line(at=event["at"], text=f"{self._place(event)}dead{_why(event)}", mood=Mood.BAD)
+
+    def tell_not_replaced(self, event: Event) -> Line:
+        return Line(at=event["at"], text=f"{self._place(event)}not replaced yet{_why(event)}", mood=Mood.BUSY)
 
     def tell_resource_broken(self, event: Event) -> Line:
         return Line(at=event["at"], text=f"{self._place(event)}broken{_why(event)}", mood=Mood.BAD)

@@ -46,6 +46,7 @@ def take(
     start_at: options.StartAt = None,
     queue_timeout: options.QueueTimeout = None,
     wait_for_supply: options.WaitForSupply = False,
+    share_key: options.ShareKey = None,
     notify: options.Notify = None,
     no_notify: options.NoNotify = False,
     key: options.Key = None,
@@ -71,6 +72,7 @@ def take(
         start_at=start_at,
         queue_timeout=queue_timeout,
         wait_for_supply=wait_for_supply,
+        share_key=share_key,
         notify=options.read_notify(notify, no_notify),
         key=key,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
-from leasehold.answers import Delivered, ItemRequest, Lease, LeasedResource
+from leasehold.answers import Degraded, Delivered, ItemRequest, Lease, LeasedResource
 from leasehold.model import OVER
 
 
@@ -33,6 +33,11 @@ def standing(lease: Lease) -> str:
         return lease["state"]
     why = f" ({lease['error']['code']}): {lease['error']['detail']}" if lease["error"] else ""
     return f"{lease['state']}: {lease['outcome']}{why}"
+
+
+def degraded(one: Degraded) -> str:
+    """A resource that fails its livechecks: `vm/vm-3: livecheck: exited with status 1 (since …)`."""
+    return f"{one['pool']}/{one['name']}: {one['reason']} (since {exact(one['since'])})"
 
 
 def held(lease: Lease) -> list[LeasedResource]:

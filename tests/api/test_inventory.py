@@ -103,6 +103,11 @@ class TestByHand:
             "grace": None,
             "on_failure": "replace",
             "replacements": 3,
+            "on_degraded": "tell",
+            "reuse": "same_key",
+            "reuse_window": None,
+            "reuse_count": None,
+            "reuse_time": "1h",
             "prepare": "on_demand",
             "prepare_timeout": "2h",
             "keep_logs": "30d",
@@ -131,13 +136,25 @@ class TestByHand:
             },
             "admit": [],
             "notices": {},
+            "tags": [],
+            "tags_on_demand": [],
+            "properties": {},
+            "size": None,
+            "name_pattern": None,
+            "named_counters": [],
+            "livecheck": None,
+            "list": None,
+            "cost_per_hour": None,
             "file": None,
             "draining": False,
             "paused": None,
+            "drain": False,
+            "dynamic": False,
             "total": 2,
             "free": 2,
             "states": {"free": 2},
             "waiting": 0,
+            "statistics": None,
         }
         assert shown in (await get(stack, "/v1/pools"))["items"]
 
@@ -175,6 +192,9 @@ class TestByHand:
             "broken": None,
             "lease": None,
             "epoch": shown["epoch"],
+            "suspect": False,
+            "kept_until": None,
+            "instance": None,
         }
         assert (await stack.http.delete(address)).json()["changes"][0]["action"] == "remove"
         assert (await stack.http.get(address)).status_code == 404

@@ -72,7 +72,7 @@ ACTIVE = {
 def lease(ordinal: int, **fields: Any) -> dict[str, Any]:
     """A lease as the API shows it."""
     nothing = dict.fromkeys(
-        "outcome error description queue ticket start_at active_at expires_at heartbeat_by ended_at command".split()
+        "outcome error description queue ticket start_at active_at expires_at heartbeat_by ended_at command share_key".split()
     )
     known = {
         "id": f"lease-{ordinal}",
@@ -82,9 +82,25 @@ def lease(ordinal: int, **fields: Any) -> dict[str, Any]:
         "cc": [],
         "resources": [],
     }
-    told = {"items": [{"pool": "lab", "count": 1}], "priority": 0, "in_grace": False}
+    told = {"items": [{"pool": "lab", "count": 1}], "priority": 0, "in_grace": False, "degraded": []}
     url = f"http://ui/workflows/lease-{ordinal}"
     return {**nothing, **known, **told, "created_at": "2026-01-05T09:00:00Z", "temporal_url": url, **fields}
+
+
+def resource(name: str, **fields: Any) -> dict[str, Any]:
+    """A resource as the API shows it."""
+    known = {"pool": "lab", "name": name, "state": "free", "stage": None, "offline": None, "broken": None}
+    told = {"lease": None, "epoch": 7, "tags": ["x86", "metal"], "properties": {"ram": 64}}
+    return {**known, **told, "suspect": False, "kept_until": None, "instance": None, **fields}
+
+
+def pool(**fields: Any) -> dict[str, Any]:
+    """A pool as the API shows it, the settings that matter here."""
+    nothing = dict.fromkeys("site folder file paused size name_pattern livecheck list cost_per_hour statistics".split())
+    known = {"name": "lab", "description": "A lab", "priority": 0, "draining": False, "drain": False, "dynamic": False}
+    counted = {"free": 1, "total": 2, "waiting": 0, "states": {"free": 1, "leased": 1}}
+    empty: dict[str, Any] = {"tags": [], "tags_on_demand": [], "properties": {}, "named_counters": []}
+    return {**nothing, **known, **counted, **empty, "stages": {}, "policy": {"default_duration": "1h"}, **fields}
 
 
 class _Server(ThreadingHTTPServer):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.unit.cli_runner import Cli
-from tests.unit.fake_api import Answer, FakeApi, lease, problem
+from tests.unit.fake_api import Answer, FakeApi, lease, pool, problem, resource
 
 
 @pytest.fixture
@@ -23,11 +23,6 @@ def api() -> Iterator[FakeApi]:
 @pytest.fixture
 def cli(api: FakeApi, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Cli:
     return Cli(api, monkeypatch, capfdbinary)
-
-
-def resource(name: str, **fields: Any) -> dict[str, Any]:
-    known = {"pool": "lab", "name": name, "state": "free", "stage": None, "offline": None, "broken": None}
-    return {**known, "lease": None, "epoch": 7, "tags": ["x86", "metal"], "properties": {"ram": 64}, **fields}
 
 
 CHANGES = {
@@ -136,63 +131,75 @@ def test_available_for_a_time_asks_for_that_long(api: FakeApi, cli: Cli) -> None
 
 
 def test_pools_are_listed_and_shown(api: FakeApi, cli: Cli) -> None:
-    hook = {"run": ["./wipe.sh"], "timeout": "30m", "attempts": 1}
-    pool = {"name": "lab", "description": "A lab", "free": 1, "total": 2, "waiting": 0, "stages": {"wipe": [hook]}}
-    api.answers["GET /v1/pools"] = [Answer(200, {"items": [pool], "next_cursor": None})] * 2
-    api.answers["GET /v1/pools/lab"] = [Answer(200, pool)] * 2
+    hook = {"run": ["./wipe.sh", "-x"], "timeout": "30m", "attempts": 3, "scope": "resource", "limit": None}
+    lab = pool(file="default", stages={"wipe": [hook]})
+    api.answers["GET /v1/pools"] = [Answer(200, {"items": [lab], "next_cursor": None})] * 2
+    api.answers["GET /v1/pools/lab"] = [Answer(200, lab)] * 2
 
-    assert cli("pool", "ls").out == "lab\t1\t2\t0\t\tA lab\n"
-    assert json.loads(cli("pool", "ls", "--json").out) == {"items": [pool], "next_cursor": None}
+    assert cli("pool", "ls").out == "lab\t1\t2\t0\t\t\t\tA lab\n"
+    assert json.loads(cli("pool", "ls", "--json").out) == {"items": [lab], "next_cursor": None}
     assert cli("pool", "show", "lab").out.splitlines() == [
-        "name: lab",
-        "description: A lab",
-        "free: 1",
-        "total: 2",
-        "waiting: 0",
-        "stages:",
-        '  wipe: [{"run": ["./wipe.sh"], "timeout": "30m", "attempts": 1}]',
+        "Pool lab: lending, 1 of 2 free, 0 waiting",
+        "  description: A lab",
+        "  file: default",
+        "  resources: 1 free, 1 leased",
+        "Hooks",
+        "  wipe: ./wipe.sh -x (at most 30m, 3 attempts)",
+        "Policy",
+        "  default_duration: 1h",
     ]
-    assert json.loads(cli("pool", "show", "lab", "--json").out) == pool
+    assert json.loads(cli("pool", "show", "lab", "--json").out) == lab
 
 
 PAUSED = {"reason": "new\nswitch", "by": "bob", "since": "2026-01-05T09:00:00Z"}
 
 
 def test_a_paused_pool_is_listed_with_its_reason(api: FakeApi, cli: Cli) -> None:
-    pool = {"name": "lab", "description": "A lab", "free": 0, "total": 2, "waiting": 3, "paused": PAUSED}
-    api.answers["GET /v1/pools"] = [Answer(200, {"items": [pool], "next_cursor": None})]
+    lab = pool(free=0, waiting=3, paused=PAUSED)
+    api.answers["GET /v1/pools"] = [Answer(200, {"items": [lab], "next_cursor": None})]
 
-    assert cli("pool", "ls").out == "lab\t0\t2\t3\tnew switch\tA lab\n"
+    assert cli("pool", "ls").out == "lab\t0\t2\t3\t\t\tnew switch\tA lab\n"
 
 
 @pytest.mark.parametrize(
-    ("argv", "call", "body", "paused", "said"),
+    ("argv", "call", "body", "standing", "said"),
     [
         (
             ["pause", "lab", "--reason", "new switch"],
             "POST /v1/pools/lab/pause",
             b'{"reason":"new switch"}',
-            PAUSED,
+            {"paused": PAUSED},
             "paused by bob: new switch",
         ),
-        (["resume", "lab"], "POST /v1/pools/lab/resume", b"", None, "lending"),
+        *(
+            (
+                [*command, "lab", "--reason", "new switch"],
+                "POST /v1/pools/lab/pause",
+                b'{"reason":"new switch","drain":true}',
+                {"paused": PAUSED, "drain": True},
+                "paused by bob: new switch, and what it has made is deleted",
+            )
+            for command in (["drain"], ["pause", "--drain"])
+        ),
+        (["resume", "lab"], "POST /v1/pools/lab/resume", b"", {}, "lending"),
     ],
 )
 def test_operators_pause_and_resume_a_pool(
-    api: FakeApi, cli: Cli, argv: list[str], call: str, body: bytes, paused: object, said: str
+    api: FakeApi, cli: Cli, argv: list[str], call: str, body: bytes, standing: dict[str, Any], said: str
 ) -> None:
-    pool = {"name": "lab", "free": 1, "total": 2, "waiting": 3, "paused": paused}
-    api.answers[call] = [Answer(200, pool)] * 2
+    lab = pool(waiting=3, **standing)
+    api.answers[call] = [Answer(200, lab)] * 2
 
     outcome = cli("pool", *argv)
 
     assert (outcome.status, outcome.out) == (0, f"lab: {said}, 1 of 2 free, 3 waiting\n")
     assert api.requests[0].body == body
-    assert json.loads(cli("pool", *argv, "--json").out) == pool
+    assert json.loads(cli("pool", *argv, "--json").out) == lab
 
 
-def test_a_pool_is_not_paused_without_a_reason(api: FakeApi, cli: Cli) -> None:
-    assert cli("pool", "pause", "lab").status == 2
+@pytest.mark.parametrize("command", ["pause", "drain"])
+def test_a_pool_is_not_paused_without_a_reason(api: FakeApi, cli: Cli, command: str) -> None:
+    assert cli("pool", command, "lab").status == 2
     assert not api.requests
 
 

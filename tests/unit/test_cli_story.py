@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.unit.cli_runner import Cli, Outcome, finish, kill_leftovers, start
-from tests.unit.fake_api import ACTIVE, QUEUED, Answer, FakeApi, lease, leased, problem
+from tests.unit.fake_api import ACTIVE, QUEUED, Answer, FakeApi, lease, leased, problem, resource
 
 
 @pytest.fixture
@@ -317,11 +317,32 @@ class TestALease:
         assert shown == {**api.leases["lease-1"], "events": EVENTS, "runs": runs}
 
 
+    def test_one_whose_resource_was_found_dead(self, api: FakeApi, cli: Cli) -> None:
+        why = "livecheck: exited with status 1, 3 times in a row"
+        dead = {"pool": "lab", "name": "r1", "reason": why, "since": "2026-01-05T09:30:00.5Z"}
+        happened = [
+            event(1, "09:10:00", "livecheck_failed", **R1, reason="exited with status 1"),
+            event(2, "09:30:00", "lease_degraded", **R1, reason=why),
+            event(3, "09:30:00", "not_replaced", **R1, reason="not all of it is free now"),
+            event(4, "09:40:00", "resource_alive", **R1),
+        ]
+        have(api, {**ACTIVE, "degraded": [dead], "share_key": "nightly"}, happened)
+
+        outcome = cli("show", "1")
+
+        assert f"  degraded: lab/r1: {why} (since 2026-01-05T09:30:00Z)" in outcome.out.splitlines()
+        assert "  share key: nightly" in outcome.out.splitlines()
+        assert told(outcome) == [
+            "lab/r1: its livecheck failed: exited with status 1",
+            f"lab/r1: dead: {why}",
+            "lab/r1: not replaced yet: not all of it is free now",
+            "lab/r1: alive again",
+        ]
+
+
 class TestAResource:
     def known(self, api: FakeApi, **fields: Any) -> None:
-        free = {"pool": "lab", "name": "r1", "state": "free", "stage": None, "offline": None, "broken": None}
-        told = {"lease": None, "epoch": 7, "tags": ["x86", "metal"], "properties": {"ram": 64}}
-        api.answers["GET /v1/pools/lab/resources/r1"] = [Answer(200, {**free, **told, **fields})]
+        api.answers["GET /v1/pools/lab/resources/r1"] = [Answer(200, resource("r1", **fields))]
 
     def test_its_story(self, api: FakeApi, cli: Cli) -> None:
         offline = {"reason": "new disk", "by": "bob", "since": "2026-01-05T12:00:00.000000Z"}
@@ -381,6 +402,77 @@ class TestAResource:
         lines = cli("resource", "show", "lab/r1").out.splitlines()
 
         assert lines[:2] == ["Resource lab/r1: broken", "  broken: wipe: no power (since 2026-01-05T12:00:00Z)"]
+
+    def test_one_that_its_pool_has_made(self, api: FakeApi, cli: Cli) -> None:
+        made = {
+            "id": 12,
+            "id_in_pool": 0,
+            "counters": {"port": 3},
+            "created_at": "2026-01-05T08:00:00.1Z",
+            "ready_at": "2026-01-05T08:01:00.1Z",
+            "uses": 2,
+            "trouble": "try 2: delete: exited with status 1",
+        }
+        self.known(api, state="deleting", instance=made)
+        mine = {**R1, "lease": None}
+        failed = run(31, "09:30:00", "delete", 1.0, **BAD, lease="")
+        api.events = [
+            event(1, "08:00:00", "resource_creating", **mine),
+            event(2, "08:01:00", "resource_free", **mine),
+            event(3, "09:00:00", "livecheck_failed", **mine, reason="exited with status 1"),
+            event(4, "09:10:00", "resource_alive", **mine),
+            event(5, "09:30:00", "resource_deleting", **mine, reason="nobody needs it"),
+            {**began(6, "09:30:00", failed), "lease": None},
+            event(7, "09:30:01", "deletion_failed", **mine, reason="delete: exited with status 1"),
+        ]
+        api.runs = [failed]
+        address = "/v1/pools/lab/resources/r1/log"
+        api.answers[f"GET {address}"] = [Answer(200, b"[lab/r1 delete#1 stderr] no answer\n")]
+
+        outcome = cli("resource", "show", "lab/r1")
+
+        assert outcome.out.splitlines()[:12] == [
+            "Resource lab/r1: deleting",
+            "  epoch: 7",
+            "  tags: x86,metal",
+            "  properties:",
+            "    ram: 64",
+            "  id: 12, 0 in its pool",
+            "  counters:",
+            "    port: 3",
+            "  created: 2026-01-05T08:00:00Z",
+            "  ready: 2026-01-05T08:01:00Z",
+            "  leases so far: 2",
+            "  not deleted yet: try 2: delete: exited with status 1",
+        ]
+        assert told(outcome)[:8] == [
+            "being created",
+            "created after 1m",
+            "its livecheck failed: exited with status 1",
+            "alive again",
+            "being deleted: nobody needs it",
+            "delete, attempt 1 failed after 1.0s: exited with status 3 (run 31)",
+            "| no answer",
+            "not deleted, which is tried again: delete: exited with status 1",
+        ]
+        (asked,) = api.calls("GET", address)
+        assert dict(asked.query) == {"run": "31", "tail": "5"}
+
+    def test_one_that_could_not_be_made(self, api: FakeApi, cli: Cli) -> None:
+        self.known(api, state="deleting")
+        mine = {**R1, "lease": None}
+        why = "create: exited with status 1"
+        api.events = [
+            event(1, "08:00:00", "resource_creating", **mine),
+            event(2, "08:01:00", "creation_failed", **mine, reason=why, data={"lost": False}),
+            event(3, "08:01:00", "resource_deleting", **mine, reason="it could not be created"),
+        ]
+
+        assert told(cli("resource", "show", "lab/r1")) == [
+            "being created",
+            f"not created: {why}",
+            "being deleted: it could not be created",
+        ]
 
     def test_as_much_of_its_history_as_wanted(self, api: FakeApi, cli: Cli) -> None:
         self.known(api)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import uuid
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -30,7 +31,20 @@ from activities.channels.sender import ChannelSender
 from leasehold.channels import Channel
 from leasehold.links import Links
 from leasehold.messages import Steer, SubmitLease, recycle_id
-from leasehold.model import ADMIT, Hook, Inventory, Item, Lease, LeaseState, Policy, PoolSpec, ResourceSpec, StageName
+from leasehold.model import (
+    ADMIT,
+    Cadence,
+    Hook,
+    Inventory,
+    Item,
+    Lease,
+    LeaseState,
+    Policy,
+    PoolSpec,
+    ResourceSpec,
+    Size,
+    StageName,
+)
 from leasehold.ports import Ending, HookCall, HookResult, LogSink, ResourceFilter
 from leasehold.store import migrate
 from leasehold.store import tables as t
@@ -141,6 +155,15 @@ class Lab:
             if e.kind == "resource_recycling" and e.pool and e.resource
         ]
 
+    async def started(self, kind: str) -> list[str]:
+        """The ids of the workflows that were posted to be started, of a kind of message."""
+        query = select(t.outbox.c.message).where(t.outbox.c.kind == kind).order_by(t.outbox.c.id)
+        messages = await self.store.database.read(lambda c: c.execute(query).scalars().all())
+        if kind in {"create", "delete"}:
+            claims = [message["claim"] for message in messages]
+            return [f"{kind}:{claim['pool']}:{claim['resource']}:{claim['epoch']}" for claim in claims]
+        return [message["id"] for message in messages]
+
     @property
     async def told(self) -> list[str]:
         """The workflow ids of the notices that were posted."""
@@ -189,6 +212,33 @@ class Lab:
         )
         resources = tuple(ResourceSpec(name=f"r{i}") for i in range(n))
         await self.store.apply(Inventory(name=name, limits=limits or {}, pools=((spec, resources),)), "test")
+
+    async def dynamic_pool(
+        self,
+        name: str,
+        size: Size,
+        *stages: str,
+        policy: Policy | None = None,
+        livecheck: Cadence | None = None,
+        listing: Cadence | None = None,
+        **hooks: Hook,
+    ) -> None:
+        """Make a pool that makes its resources; a hook for each of these stages, beside create and delete."""
+        await self.clock.sync()
+        names = ["create", "delete", *stages, *(["livecheck"] if livecheck else []), *(["list"] if listing else [])]
+        made = {StageName(stage): (hooks.get(stage, Hook(run="true")),) for stage in names}
+        spec = PoolSpec(
+            name=name, stages=made, size=size, policy=policy or Policy(), livecheck=livecheck, listing=listing
+        )
+        await self.store.apply(Inventory(name=name, pools=((spec, ()),)), "test")
+
+    async def until_there(self, pool: str, **states: int) -> None:
+        """Wait until a pool has so many resources in these states, and in no others."""
+        while True:
+            there = await self.store.resources(ResourceFilter(pool=pool))
+            if Counter(str(one.state) for one in there) == states:
+                return
+            await asyncio.sleep(0.02)
 
     async def submit(
         self,

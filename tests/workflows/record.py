@@ -22,7 +22,19 @@ from temporalio.testing import WorkflowEnvironment
 from leasehold.channels import Channel, People
 from leasehold.healing import ReconcileOrder, SweepOrder
 from leasehold.messages import AddResources, ExtendLease, GiveBack, Steer, Transfer
-from leasehold.model import Hook, Item, LeaseState, OnFailure, Policy, Prepare, Scope
+from leasehold.model import (
+    Cadence,
+    Hook,
+    Inventory,
+    Item,
+    LeaseState,
+    OnFailure,
+    Policy,
+    Prepare,
+    Scope,
+    Size,
+)
+from leasehold.ports import HookCall
 from tests import temporal
 from tests.mail import mail_server
 from tests.workflows.lab import SHORT_HISTORIES, Lab, open_lab, start_skipping_server
@@ -224,7 +236,31 @@ async def terminated_and_swept(lab: Lab) -> list[tuple[Any, str]]:
     return [(sweeping, "sweep")]
 
 
-HEALED = (forgotten_and_recorded_again, terminated_and_swept)
+async def made_checked_listed_and_deleted(lab: Lab) -> list[tuple[Any, str]]:
+    """A pool that makes two resources, the first of them in vain, and leaves its file with them."""
+    failed: list[str] = []
+
+    def script(call: HookCall) -> int:
+        stage, name = call.env["LEASEHOLD_STAGE"], call.env["LEASEHOLD_RESOURCE"]
+        first = stage in {"create", "delete"} and stage not in failed
+        failed.extend([stage] if first else [])
+        return int(first and bool(name))
+
+    lab.driver.script = script
+    every = Cadence(every=timedelta(seconds=1))
+    await lab.dynamic_pool("made", Size(max=3, min_free=2), livecheck=every, listing=every)
+    await lab.until_there("made", free=2)
+    await asyncio.sleep(2)
+    await lab.store.apply(Inventory(name="made", pools=()), "test")
+    while await lab.store.pools():
+        await asyncio.sleep(0.05)
+    found = [("pool:made", "pool")]
+    for kind in ("create", "delete", "checks", "list"):
+        found += [(one, f"{kind}-{number}") for number, one in enumerate((await lab.started(kind))[:3], start=1)]
+    return [(lab.env.client.get_workflow_handle(one), kind) for one, kind in found]
+
+
+HEALED = (forgotten_and_recorded_again, terminated_and_swept, made_checked_listed_and_deleted)
 """On Temporal's own server: the one whose clock skips lists no workflows."""
 
 

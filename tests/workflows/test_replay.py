@@ -10,6 +10,7 @@ from temporalio.worker import Replayer
 
 from workflows.lease import LeaseWorkflow
 from workflows.notice import NoticeWorkflow
+from workflows.pool import CheckWorkflow, CreateWorkflow, DeleteWorkflow, ListWorkflow, PoolWorkflow
 from workflows.recycle import RecycleWorkflow
 from workflows.sweep import ReconcileWorkflow, SweepWorkflow
 
@@ -17,7 +18,18 @@ HISTORIES = sorted((Path(__file__).parents[1] / "histories").glob("*.json"))
 
 
 def test_there_are_histories_of_every_kind() -> None:
-    assert {path.name.split("-")[0] for path in HISTORIES} == {"lease", "recycle", "notice", "sweep", "reconcile"}
+    assert {path.name.split("-")[0] for path in HISTORIES} == {
+        "lease",
+        "recycle",
+        "notice",
+        "sweep",
+        "reconcile",
+        "pool",
+        "create",
+        "delete",
+        "checks",
+        "list",
+    }
 
 
 @pytest.fixture(params=HISTORIES, ids=lambda path: path.stem)
@@ -27,5 +39,16 @@ def history(request: pytest.FixtureRequest) -> WorkflowHistory:
 
 
 async def test_a_running_workflow_survives_the_change(history: WorkflowHistory) -> None:
-    kinds = [LeaseWorkflow, RecycleWorkflow, NoticeWorkflow, SweepWorkflow, ReconcileWorkflow]
+    kinds = [
+        LeaseWorkflow,
+        RecycleWorkflow,
+        PoolWorkflow,
+        CreateWorkflow,
+        DeleteWorkflow,
+        CheckWorkflow,
+        ListWorkflow,
+        NoticeWorkflow,
+        SweepWorkflow,
+        ReconcileWorkflow,
+    ]
     await Replayer(workflows=kinds).replay_workflow(history)
