@@ -8,21 +8,30 @@ from datetime import datetime
 
 from leasehold.model import NAME_PATTERN
 
-_FIELDS = {"pool_name": None, "id": r"\d{8,}", "id_in_pool": r"\d+", "datetime": r"\d{8}_\d{6}"}
+_FIELDS = {
+    "pool_name": None,
+    "id": r"(?:0\d{7}|[1-9]\d{7,})",
+    "id_in_pool": r"(?:0|[1-9]\d*)",
+    "datetime": r"\d{8}_\d{6}",
+}
 """What a pattern may have in braces, and what that looks like in a name; a pool's name looks like itself."""
 
 _DISTINCT = {"id", "id_in_pool"}
 """Without one of these two resources could have the same name at once."""
 
 _NAME = re.compile(NAME_PATTERN)
+_MOST = 99_999_999, 99_999
+"""Numbers as long as they become: of all resources that there ever were, and of those of one pool."""
 
 
-def check(pattern: str) -> None:
-    """Raise `ValueError` where the pattern makes no names, or the same one twice."""
+def check(pattern: str, pool: str = "p") -> None:
+    """Raise `ValueError` where the pattern makes no names for a pool, or the same one twice."""
     fields = {field for _, field, _, _ in _parts(pattern) if field is not None}
     if not _DISTINCT & fields:
         raise ValueError("needs {id} or {id_in_pool}: two resources would have the same name")
-    if not _NAME.match(name(pattern, pool="p", number=1, place=0, now=datetime(2000, 1, 1))):  # noqa: DTZ001
+    number, place = _MOST
+    longest = name(pattern, pool=pool, number=number, place=place, now=datetime(2000, 1, 1))  # noqa: DTZ001
+    if not _NAME.fullmatch(longest):
         raise ValueError(f"makes no names: they are {NAME_PATTERN}")
 
 
@@ -48,5 +57,6 @@ def _parts(pattern: str) -> list[tuple[str, str | None, str | None, str | None]]
         raise ValueError(f"is no pattern: {error}") from None
     for _, field, spec, conversion in parts:
         if field is not None and (field not in _FIELDS or spec or conversion):
-            raise ValueError(f"has {{{field}}}: there are only {', '.join(f'{{{one}}}' for one in _FIELDS)}")
+            written = field + (f"!{conversion}" if conversion else "") + (f":{spec}" if spec else "")
+            raise ValueError(f"has {{{written}}}: there are only {', '.join(f'{{{one}}}' for one in _FIELDS)}")
     return parts

@@ -31,6 +31,23 @@ class Promised:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Making:
+    """A pool that could make what is waited for: `room` for so many more than the `existing` ones it has.
+
+    `trouble` is why its last creations failed, after which it tries again at a time. One that makes something only for
+    those who ask for certain tags, of which this is none, says so.
+    """
+
+    pool: str
+    most: int
+    existing: int
+    room: int
+    trouble: str | None = None
+    again_at: datetime | None = None
+    only_for: Sequence[str] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Supply:
     """How much there is of what an item wants; `holders` are those who give back first, the first of them first.
 
@@ -42,11 +59,13 @@ class Supply:
     holders: Sequence[Holder] = ()
     promised: Sequence[Promised] = ()
     others: Mapping[str, int] = field(default_factory=dict)
+    making: Sequence[Making] = ()
 
     @property
     def total(self) -> int:
-        """How much there is at all."""
-        return self.free + self.held + sum(self.others.values())
+        """How much there is at all, and can be."""
+        possible = sum(max(0, one.most - one.existing) for one in self.making if not one.only_for)
+        return self.free + self.held + sum(self.others.values()) + possible
 
 
 def wish(item: Item) -> str:
@@ -72,7 +91,18 @@ def shortage(item: Item, supply: Supply, now: datetime) -> str:
     if supply.held:
         parts.append(_held(item.count - supply.free, supply, now))
     parts += [f"{count} {what}" for what, count in sorted(supply.others.items())]
+    parts += [said for one in supply.making if (said := _making(one, now))]
     return "; ".join(parts)
+
+
+def _making(one: Making, now: datetime) -> str | None:
+    """Why a pool does not make what is waited for, if it does not."""
+    if one.only_for:
+        return f"{one.pool} makes some only for requests tagged {listed(one.only_for, 'or')}"
+    if one.trouble is not None:
+        again = f", tried again at {clock(one.again_at, now)}" if one.again_at and one.again_at > now else ""
+        return f"{one.pool} fails to make any: {one.trouble}{again}"
+    return f"{one.pool} has the {one.most} that it may have" if one.existing >= one.most else None
 
 
 def _held(missing: int, supply: Supply, now: datetime) -> str:

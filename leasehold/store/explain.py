@@ -132,7 +132,8 @@ class Explanations:
             found = outlook.earliest(self._line.claimant(one))
         else:
             found = self._forecasts(one, ahead).get(one.lease)
-        return None if found is None else self._ready(one, found.start)
+        starts = [at for at in (found.start if found else None, self._supplies.made_at(one)) if at is not None]
+        return self._ready(one, min(starts)) if starts else None
 
     def _forecasts(self, one: Waiting, ahead: int) -> dict[str, Forecast]:
         """What is foretold of a lease, and of those before it; of all who are asked for together, for several."""

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any
 
 from sqlalchemy import ColumnElement, Connection, Row, func, select
 
 from leasehold import allocation
-from leasehold.model import Item, LeaseState, ResourceState
-from leasehold.reasons import Holder, Promised, Supply
-from leasehold.store import catalogue, diaries, stock
+from leasehold.model import Item, LeaseState, PoolSpec, ResourceState
+from leasehold.reasons import Holder, Making, Promised, Supply
+from leasehold.store import catalogue, diaries, growth, stock
 from leasehold.store import tables as t
 from leasehold.store.catalogue import Shape
 from leasehold.store.lanes import Waiting
@@ -65,7 +65,7 @@ class Supplies:
         shape = catalogue.shape([item])
         found = self._counted.get(shape)
         if found is None:
-            found = self._counted[shape] = self._count(self._suiting(item))
+            found = self._counted[shape] = self._count(item, self._suiting(item))
         return found
 
     def _suiting(self, item: Item) -> list[ColumnElement[bool]]:
@@ -77,7 +77,7 @@ class Supplies:
             where.append(_R.name.in_([row.name for row in rows if allocation.suits(item, stock.as_candidate(row))]))
         return where
 
-    def _count(self, where: Sequence[ColumnElement[bool]]) -> Supply:
+    def _count(self, item: Item, where: Sequence[ColumnElement[bool]]) -> Supply:
         query = (
             select(
                 _R.pool,
@@ -94,7 +94,52 @@ class Supplies:
         for row in self._connection.execute(query):
             counted[self._standing(row)] += row.many
         held, free = counted.pop(ResourceState.LEASED, 0), counted.pop(ResourceState.FREE, 0)
-        return Supply(free=free, held=held, holders=self._holders(where) if held else (), others=counted)
+        making = [self._making[pool] for pool in sorted(self._line.known.making_for([item])) if pool in self._making]
+        return Supply(
+            free=free,
+            held=held,
+            holders=self._holders(where) if held else (),
+            others=counted,
+            making=[_for(self._line.known.making[one.pool], item, one) for one in making],
+        )
+
+    @cached_property
+    def _making(self) -> dict[str, Making]:
+        """The pools that make something, as they stand."""
+        known = self._line.known
+        pools = [pool for pool in known.making if pool not in known.paused]
+        if not pools:
+            return {}
+        attempts = growth.of(self._connection, pools)
+        existing = select(_R.pool, func.count().label("many")).where(_R.pool.in_(pools)).group_by(_R.pool)
+        there = {row.pool: row.many for row in self._connection.execute(existing)}
+        return {pool: self._as_making(known.making[pool], there.get(pool, 0), attempts.get(pool)) for pool in pools}
+
+    def _as_making(self, spec: PoolSpec, existing: int, attempts: Row[Any] | None) -> Making:
+        failing = attempts is not None and attempts.failures > 0
+        return Making(
+            pool=spec.name,
+            most=spec.size.max,
+            existing=existing,
+            room=max(0, spec.size.max - existing),
+            trouble=attempts.trouble if failing and attempts is not None else None,
+            again_at=attempts.retry_at if failing and attempts is not None else None,
+        )
+
+    def made_at(self, one: Waiting) -> datetime | None:
+        """When what a lease waits for is likely to be made, where all of it can be, by how long that took so far."""
+        supplies = self.of(one)
+        if not all(self._is_coming(item, has) for item, has in zip(one.wishes, supplies, strict=True)):
+            return None
+        pools = {making.pool for has in supplies for making in has.making}
+        took = [known.start_s for known in growth.shown(self._connection, sorted(pools)).values() if known.start_s]
+        return self._line.now + timedelta(seconds=max(took)) if took else None
+
+    @staticmethod
+    def _is_coming(item: Item, has: Supply) -> bool:
+        able = [making for making in has.making if making.trouble is None and not making.only_for]
+        coming = has.others.get(ResourceState.CREATING, 0) + sum(making.room for making in able)
+        return bool(able) and has.free + coming >= item.count
 
     def _standing(self, row: Any) -> str:
         """What keeps a resource from being granted, in a word."""
@@ -135,6 +180,12 @@ class Supplies:
             end: datetime = row.grace_until or row.expires_at
             return end
         return diaries.active_until(row, self._line.history, self._line.now)
+
+
+def _for(spec: PoolSpec, item: Item, making: Making) -> Making:
+    """A pool as it stands to who asks for this: it may make something only for others."""
+    asked = item.pool == spec.name or not set(spec.tags_on_demand).isdisjoint(item.tags)
+    return making if asked else replace(making, only_for=sorted(spec.tags_on_demand))
 
 
 def _told(item: Item, promised: Sequence[Row[Any]]) -> list[Promised]:

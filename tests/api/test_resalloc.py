@@ -172,6 +172,15 @@ class TestData:
         await lab.pool(1, deliver=hooks)
         assert await lab.wait(await lab.take()) == b"mine and all of it"
 
+    async def test_what_a_pool_printed_when_it_made_the_resource_is_all_of_it(self, lab: ResallocLab) -> None:
+        pool = {"name": f"p{lab.tag}", "tags": [lab.tag], "size": {"max": 1}, "create": deliver(lab, EVERY_BYTE)}
+        answer = await lab.stack.http.put(f"/v1/pools/{pool['name']}", json={**pool, "delete": {"run": "true"}})
+        assert answer.status_code == 200, fail(answer)
+        ticket = await lab.take()
+        assert await lab.wait(ticket) == EVERY_BYTE
+        await lab.call("closeTicket", ticket)
+        assert await lab.check(ticket) == (True, EVERY_BYTE, True, False)
+
     async def test_a_closed_ticket_keeps_it(self, lab: ResallocLab) -> None:
         await lab.pool(1, deliver=deliver(lab, EVERY_BYTE))
         ticket = await lab.take()

@@ -102,7 +102,7 @@ class Cloud:
         raise AssertionError("it never comes to an end")
 
     async def _watch(self) -> None:
-        states = [one.state for one in await self.lab.store.resources(ResourceFilter(limit=1000))]
+        states = [str(one.state) for one in await self.lab.store.resources(ResourceFilter(limit=1000))]
         self.most = max(self.most, len(states))
         self.most_creating = max(self.most_creating, states.count("creating"))
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from leasehold.errors import StaleEpoch, Unavailable
 from leasehold.messages import LOST, Checked, CheckRound, Created, CreateResource, DeleteResource, ListPool
-from leasehold.model import Circuit, Item, OnDegraded, Outcome, Policy, Prepare, Reuse, Size
+from leasehold.model import Circuit, Item, OnDegraded, Outcome, Policy, Prepare, ResourceSpec, Reuse, Size
 from leasehold.ports import Place
+from leasehold.store import healing
 from tests.contract.dynamic_lab import LISTING, LIVECHECK, Cloud, planned, vm
-from tests.contract.store_lab import HOST, Lab, run_of, spec
+from tests.contract.store_lab import HOST, Lab, file, run_of, spec
 
 ANYWHERE = Item(tags=("x86_64",))
 KEPT = Policy(reuse_window=timedelta(minutes=5))
@@ -225,9 +228,46 @@ class TestGrowing:
         assert [one for one in await cloud.due() if isinstance(one, CreateResource | DeleteResource)] == []
 
 
-async def suspend(cloud: Cloud) -> None:
-    from leasehold.store import healing
+class TestWaiting:
+    """Why somebody waits, and how long yet."""
 
+    async def test_it_is_told_how_long_it_takes_to_make_one(self, cloud: Cloud) -> None:
+        await cloud.apply(vm(size=Size(max=2)))
+        await cloud.lab.submit("a", pool="vm")
+        await cloud.tend()
+        cloud.lab.clock.forward(seconds=40)
+        await cloud.settle()
+        await cloud.lab.submit("b", pool="vm")
+        place = (await cloud.lab.lease("b")).queue
+        assert place is not None
+        assert place.eta == cloud.lab.clock.now + timedelta(seconds=40)
+        await cloud.tend()
+        assert "1 creating" in await cloud.lab.reason("b")
+
+    async def test_it_is_told_that_the_pool_has_all_it_may_have(self, cloud: Cloud) -> None:
+        await cloud.apply(vm(size=Size(max=1)))
+        for lease in ("a", "b"):
+            await cloud.lab.submit(lease, pool="vm")
+        await cloud.settle()
+        assert "1 held by lease 1" in await cloud.lab.reason("b")
+        assert "vm has the 1 that it may have" in await cloud.lab.reason("b")
+
+    async def test_it_is_told_why_nothing_can_be_made(self, cloud: Cloud) -> None:
+        await cloud.apply(vm())
+        cloud.creates = lambda _: False
+        await cloud.lab.submit("a", pool="vm")
+        await cloud.settle()
+        assert "vm fails to make any: create: exited with status 1, tried again at 09:00 UTC" in await cloud.lab.reason(
+            "a"
+        )
+
+    async def test_it_is_told_that_a_pool_makes_some_only_for_others(self, cloud: Cloud) -> None:
+        await cloud.apply(vm("beefy", tags={"x86_64": 0}, tags_on_demand={"big": 0}))
+        await cloud.lab.submit("a", ANYWHERE)
+        assert "beefy makes some only for requests tagged big" in await cloud.lab.reason("a")
+
+
+async def suspend(cloud: Cloud) -> None:
     await cloud.lab.store.database.write(healing.suspend, "the database is older than Temporal")
 
 
@@ -459,7 +499,7 @@ class TestReuse:
         assert (await cloud.lab.lease("b")).resources[0].name == first
 
     @pytest.mark.parametrize("asked", [{}, {"share_key": "other"}, {"share_key": "k", "owner": "mallory"}])
-    async def test_nobody_else_gets_it(self, cloud: Cloud, asked: dict[str, str]) -> None:
+    async def test_nobody_else_gets_it(self, cloud: Cloud, asked: dict[str, Any]) -> None:
         await cloud.apply(vm(policy=KEPT, size=Size(max=2)))
         await cloud.lab.submit("a", pool="vm", share_key="k")
         await cloud.settle()
@@ -603,11 +643,6 @@ class TestLivechecks:
     async def test_a_registered_one_goes_into_quarantine(self, cloud: Cloud) -> None:
         made = vm("r640", livecheck=LIVECHECK)
         static = spec("r640", "livecheck")
-        from dataclasses import replace
-
-        from leasehold.model import ResourceSpec
-        from tests.contract.store_lab import file
-
         static = replace(static, livecheck=made.livecheck)
         await cloud.lab.store.apply(file((static, (ResourceSpec(name="host01"),))), "operator")
         cloud.lives = lambda _: False

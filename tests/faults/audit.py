@@ -97,7 +97,8 @@ def _resources(connection: Connection) -> Iterator[str]:
         if row.stage is not None:
             yield f"{key} is at rest and shows stage {row.stage}"
         steps = told.get(key, [])
-        yield from _illegal(f"resource {key}", [ResourceState.FREE, *steps], model.check_resource_transition)
+        registered = [] if steps[:1] == [ResourceState.CREATING] else [ResourceState.FREE]
+        yield from _illegal(f"resource {key}", [*registered, *steps], model.check_resource_transition)
     query = select(t.events).where(t.events.c.kind.startswith("resource_")).order_by(t.events.c.id)
     last: dict[tuple[str, str], int] = {}
     for event in connection.execute(query):

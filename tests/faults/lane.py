@@ -208,6 +208,30 @@ class Scene:
         again(lambda: self.client.apply(file, folder=str(self.hooks.folder)))
         return self.name
 
+    def dynamic_pool(self, size: Mapping[str, Any], **hooks: Any) -> str:
+        """Make a pool that makes its resources, named after the scene; what is made is a file of the folder `made`."""
+        (self.hooks.folder / "made").mkdir()
+        machine = 'made/"$LEASEHOLD_RESOURCE"'
+        create = f'test -e {machine} && echo "$who created it twice" >>faults; touch {machine}; echo key'
+        pool = {
+            "name": self.name,
+            "size": dict(size),
+            "create": {"run": self.hooks.hook(create), "timeout": "1m"},
+            "delete": {"run": self.hooks.hook(f"rm -f {machine}"), "timeout": "1m"},
+            **hooks,
+        }
+        self.applied(pool)
+        return self.name
+
+    def applied(self, *pools: Mapping[str, Any]) -> None:
+        """Make the pools of the scene these."""
+        again(lambda: self.client.apply({"name": self.name, "pools": list(pools)}, folder=str(self.hooks.folder)))
+
+    @property
+    def made(self) -> set[str]:
+        """What there is of what pools have made."""
+        return {path.name for path in (self.hooks.folder / "made").iterdir()}
+
     def take(
         self,
         pool: str,

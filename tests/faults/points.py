@@ -13,13 +13,14 @@ from typing import Any
 
 from leasehold import ports
 from leasehold.messages import RunHook
+from leasehold.store.caring import SqlTending
 from leasehold.store.healing import SqlHealing
 from leasehold.store.logs import SqlLogStore
 from leasehold.store.store import SqlStore
 from leasehold.store.tokens import SqlTokens
 from worker.relay import Relay
 
-STORES = (SqlStore, SqlLogStore, SqlHealing, SqlTokens)
+STORES = (SqlStore, SqlLogStore, SqlHealing, SqlTending, SqlTokens)
 
 UNWRITTEN = ((SqlStore, "outbox_due"), (Relay, "_signal"), (SqlStore, "standing"))
 """What commits nothing, and lies between the commit of a grant and its lease's knowing of it, in this order.

@@ -242,6 +242,28 @@ def handed_on(scene: Scene) -> None:
     scene.all_free(pool)
 
 
+def made(scene: Scene) -> None:
+    """A pool makes what somebody takes, checks and lists it, makes another, and in the end has nothing any more."""
+    folder, client = scene.hooks.folder, scene.client
+    looks = {
+        "livecheck": {"run": f"touch {folder}/checked; test -e {folder}/made/$LEASEHOLD_RESOURCE", "every": "1s"},
+        "list": {"run": f"touch {folder}/listed; ls {folder}/made", "every": "1s"},
+    }
+    pool = scene.dynamic_pool({"max": 2, "min_free": 1}, **looks)
+    lease = scene.take(pool, "one", wait=True)
+    (delivered,) = client.delivery(lease)["resources"]
+    assert delivered["data"] == "key\n"
+    scene.until(lambda: (folder / "checked").exists() and (folder / "listed").exists(), "it is looked after")
+    client.release(lease)
+    scene.ends(lease, "released")
+    scene.all_free(pool)
+    assert {one["name"] for one in client.resources(pool=pool)} == scene.made
+
+    scene.applied()
+    scene.until(lambda: pool not in {one["name"] for one in client.pools()}, "the pool is gone")
+    assert scene.made == set()
+
+
 SCENARIOS = (
     handed_over,
     reminded,
@@ -256,6 +278,7 @@ SCENARIOS = (
     ahead,
     unserved,
     handed_on,
+    made,
     inventory,
 )
 ALL: Mapping[str, Callable[[Scene], None]] = {s.__name__: s for s in SCENARIOS}

@@ -72,7 +72,8 @@ ACTIVE = {
 def lease(ordinal: int, **fields: Any) -> dict[str, Any]:
     """A lease as the API shows it."""
     nothing = dict.fromkeys(
-        "outcome error description queue ticket start_at active_at expires_at heartbeat_by ended_at command share_key".split()
+        "outcome error description queue ticket share_key start_at active_at expires_at heartbeat_by ended_at"
+        " command".split()
     )
     known = {
         "id": f"lease-{ordinal}",

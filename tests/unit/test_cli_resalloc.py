@@ -366,9 +366,11 @@ class TestResourceLogs:
         monkeypatch.setattr("leasehold.cli.compat.maintenance.LOOK_AGAIN_S", 0.01)
         lab.runs = [run(1), run(2, of=""), run(3, ended=False)]
         lab.printed = {"1": b"wiping\n", "3": b"\xff half"}
+        lab.answers["GET /v1/pools/lab/resources/vm10/log"] = [Answer(200, b"creating\n")]
         lab.answers["GET /v1/pools/lab/resources/vm10"] = [Answer(200, RESOURCES[1]), Answer(200, RESOURCES[1])]
         outcome = resalloc("resource-logs", "vm10")
-        assert (outcome.status, outcome.out_bytes, outcome.err) == (0, b"wiping\n\xff half", "")
+        assert (outcome.status, outcome.out_bytes, outcome.err) == (0, b"wiping\ncreating\n\xff half", "")
+        assert ("run", "2") in lab.calls("GET", "/v1/pools/lab/resources/vm10/log")[0].query
 
     def test_of_several_it_says_which(self, lab: FakeApi, resalloc: Resalloc) -> None:
         lab.runs, lab.printed = [run(1)], {"1": b"wiping\n"}

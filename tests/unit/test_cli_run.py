@@ -230,14 +230,15 @@ def test_without_an_api_there_is_125() -> None:
 
 
 def test_options_say_when_and_how_patiently(api: FakeApi) -> None:
-    options = "--start-at 2026-03-01T17:00:00Z --queue-timeout 30m --wait-for-supply"
+    options = "--start-at 2026-03-01T17:00:00Z --queue-timeout 30m --wait-for-supply --share-key nightly"
     assert run(api, *options.split(), "--", "true").status == 0
 
     (asked,) = api.calls("POST", "/v1/leases")
-    assert {key: asked.json[key] for key in ("start_at", "queue_timeout", "wait_for_supply")} == {
+    assert {key: asked.json[key] for key in ("start_at", "queue_timeout", "wait_for_supply", "share_key")} == {
         "start_at": "2026-03-01T17:00:00Z",
         "queue_timeout": "30m",
         "wait_for_supply": True,
+        "share_key": "nightly",
     }
 
 

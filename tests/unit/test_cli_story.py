@@ -316,7 +316,6 @@ class TestALease:
         runs[2]["output"] = ["no disk"]
         assert shown == {**api.leases["lease-1"], "events": EVENTS, "runs": runs}
 
-
     def test_one_whose_resource_was_found_dead(self, api: FakeApi, cli: Cli) -> None:
         why = "livecheck: exited with status 1, 3 times in a row"
         dead = {"pool": "lab", "name": "r1", "reason": why, "since": "2026-01-05T09:30:00.5Z"}

@@ -133,7 +133,7 @@ def test_nobody_and_somebody_cannot_both_be_told(cli: Cli) -> None:
 
 
 def test_options_say_when_and_how_patiently(api: FakeApi, cli: Cli) -> None:
-    options = "--start-at 2026-03-01T18:00:00+01:00 --queue-timeout 30m --wait-for-supply"
+    options = "--start-at 2026-03-01T18:00:00+01:00 --queue-timeout 30m --wait-for-supply --share-key nightly"
     assert cli("take", "lab", *options.split()).status == 0
 
     (asked,) = api.calls("POST", "/v1/leases")
@@ -141,6 +141,7 @@ def test_options_say_when_and_how_patiently(api: FakeApi, cli: Cli) -> None:
         "start_at": "2026-03-01T17:00:00Z",
         "queue_timeout": "30m",
         "wait_for_supply": True,
+        "share_key": "nightly",
     }
 
 

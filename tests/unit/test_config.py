@@ -14,11 +14,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from leasehold import config
+from leasehold import config, durations
 from leasehold.errors import Invalid, LeaseholdError, Malformed
 from leasehold.hook_file import HookFile
 from leasehold.http_hook import HttpFile
-from leasehold.model import Hook, Policy, PoolSpec, ResourceSpec, StageName
+from leasehold.model import (
+    Cadence,
+    Hook,
+    OnDegraded,
+    Policy,
+    PoolSpec,
+    ResourceSpec,
+    Reuse,
+    Size,
+    StageName,
+)
 from leasehold.store import specs
 
 ROOT = Path(__file__).parents[2]
@@ -99,11 +109,95 @@ def test_the_folder_given_is_used_where_the_file_names_none() -> None:
     assert config.load_yaml(b"folder: /own\n" + text, "/srv").pools[0][0].folder == "/own"
 
 
-def test_every_stage_may_be_one_hook_or_several() -> None:
-    for stage in StageName:
-        assert load(f"pools: [{{name: a, {stage}: {{run: 'true'}}}}]").stages == {stage: (Hook(run="true"),)}
-        several = load(f"pools: [{{name: a, {stage}: [{{run: a}}, {{run: b}}]}}]")
-        assert several.stages == {stage: (Hook(run="a"), Hook(run="b"))}
+PERIODIC = {StageName.LIVECHECK: "10m", StageName.LIST: "30m"}
+"""Stages of one hook that is run again and again, and how often if nothing is said."""
+
+
+def stages_of(text: str, stage: StageName) -> PoolSpec:
+    """A pool with one stage, and what that needs."""
+    create = ", create: {run: new}" if stage in {StageName.DELETE, StageName.LIST} else ""
+    return load(f"pools: [{{name: a{create}, {stage}: {text}}}]")
+
+
+@pytest.mark.parametrize("stage", [stage for stage in StageName if stage not in PERIODIC])
+def test_every_stage_may_be_one_hook_or_several(stage: StageName) -> None:
+    assert stages_of("{run: 'true'}", stage).stages[stage] == (Hook(run="true"),)
+    assert stages_of("[{run: a}, {run: b}]", stage).stages[stage] == (Hook(run="a"), Hook(run="b"))
+
+
+@pytest.mark.parametrize("stage", PERIODIC)
+def test_what_is_run_again_and_again_is_one_hook_that_ends_before_its_next_run(stage: StageName) -> None:
+    usual, often, slow = [
+        stages_of(f"{{run: 'true'{more}}}", stage) for more in ("", ", every: 1m", ", every: 1m, timeout: 5m")
+    ]
+    assert usual.stages[stage] == (Hook(run="true", timeout=durations.parse(PERIODIC[stage])),)
+    assert often.stages[stage] == (Hook(run="true", timeout=timedelta(minutes=1)),)
+    assert slow.stages[stage] == (Hook(run="true", timeout=timedelta(minutes=5)),)
+    with pytest.raises(Invalid):
+        stages_of("[{run: a}, {run: b}]", stage)
+
+
+def test_a_livecheck_may_fail_some_times_and_a_listing_comes_again_anyway() -> None:
+    both = "create: {run: new}, livecheck: {run: 'true', attempts: 5, parallel: 2}, list: {run: ls}"
+    pool = load(f"pools: [{{name: a, {both}}}]")
+    assert pool.livecheck == Cadence(every=timedelta(minutes=10), attempts=5, parallel=2)
+    assert pool.listing == Cadence(every=timedelta(minutes=30))
+    # What is made of failures is the cadence's: one run of the hook is one attempt.
+    assert {hook.attempts for hooks in pool.stages.values() for hook in hooks} == {1}
+
+
+DYNAMIC = """
+pools:
+- name: vm
+  create: {run: new}
+  delete: {run: gone}
+  size: {max: 10, max_creating: 3, min_free: 2, create_delay: 5s, idle: 15m, age: 12h, keep_broken: 1}
+  tags: [x86_64, {name: fast, priority: 10}]
+  tags_on_demand: [gpu]
+  properties: {instance_type: t3.medium}
+  name_pattern: "{pool_name}-{id}"
+  named_counters: [port]
+  cost_per_hour: 0.05
+  policy: {reuse: anyone, reuse_window: 1m, reuse_count: 3, reuse_time: null, on_degraded: replace}
+"""
+
+
+def test_a_pool_that_makes_its_resources_itself() -> None:
+    pool = load(DYNAMIC)
+    assert pool == PoolSpec(
+        name="vm",
+        stages={StageName.CREATE: (Hook(run="new"),), StageName.DELETE: (Hook(run="gone"),)},
+        size=Size(
+            max=10,
+            max_creating=3,
+            min_free=2,
+            create_delay=timedelta(seconds=5),
+            idle=timedelta(minutes=15),
+            age=timedelta(hours=12),
+            keep_broken=1,
+        ),
+        tags={"x86_64": 0, "fast": 10},
+        tags_on_demand={"gpu": 0},
+        properties={"instance_type": "t3.medium"},
+        name_pattern="{pool_name}-{id}",
+        named_counters=("port",),
+        cost_per_hour=0.05,
+        policy=Policy(
+            reuse=Reuse.ANYONE,
+            reuse_window=timedelta(minutes=1),
+            reuse_count=3,
+            reuse_time=None,
+            on_degraded=OnDegraded.REPLACE,
+        ),
+    )
+    assert pool.dynamic
+    assert specs.from_text(json.dumps(specs.to_json(pool))) == pool
+
+
+def test_a_pool_without_create_has_livechecks_and_tags_of_all_its_resources() -> None:
+    text = b"pools: [{name: a, tags: [x], livecheck: {run: 'true'}, resources: [{name: r, tags: [y]}]}]"
+    ((pool, (resource,)),) = config.load_yaml(text).pools
+    assert (pool.dynamic, pool.is_tended, resource.tags) == (False, True, ("x", "y"))
 
 
 @pytest.mark.parametrize("run", ["./wipe.sh", "scripts/wipe.sh now", "['./wipe.sh', x]"])
@@ -228,6 +322,50 @@ MISTAKES = {
         5,
         "pools[0].resources[0].properties",
         "not_json",
+    ),
+    "create beside resources": (
+        "pools:\n- name: a\n  create: {run: x}\n  resources: [{name: r}]",
+        2,
+        "pools[0]",
+        "dynamic",
+    ),
+    **{
+        f"{key} without create": (f"pools:\n- name: a\n  {key}: {value}", 2, "pools[0]", "not_dynamic")
+        for key, value in (
+            ("delete", "{run: x}"),
+            ("list", "{run: x}"),
+            ("size", "{max: 1}"),
+            ("tags_on_demand", "[x]"),
+            ("properties", "{a: 1}"),
+            ("name_pattern", "'{id}'"),
+            ("named_counters", "[x]"),
+            ("cost_per_hour", "1"),
+        )
+    },
+    "a pattern that makes one name twice": (
+        "pools:\n- name: a\n  create: {run: x}\n  name_pattern: vm",
+        4,
+        "pools[0].name_pattern",
+        "name_pattern",
+    ),
+    "a pattern with something unknown": (
+        "pools:\n- name: a\n  create: {run: x}\n  name_pattern: 'vm-{id}-{owner}'",
+        4,
+        "pools[0].name_pattern",
+        "name_pattern",
+    ),
+    "a tag twice": ("pools:\n- name: a\n  tags: [x, {name: x, priority: 1}]", 2, "pools[0]", "duplicate"),
+    "two attempts of a listing": (
+        "pools:\n- name: a\n  create: {run: x}\n  list:\n    run: x\n    attempts: 2",
+        6,
+        "pools[0].list.attempts",
+        "less_than_equal",
+    ),
+    "a livecheck with a limiter": (
+        "pools:\n- name: a\n  livecheck:\n    run: x\n    limit: l",
+        3,
+        "pools[0].livecheck",
+        "scope",
     ),
     "NUL in a description": ('pools:\n- name: a\n  description: "x\\0"', 3, "pools[0].description", "nul"),
     "NUL in the properties": (

@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -181,10 +182,13 @@ class _Tail:
     def _print(self, run: Run) -> None:
         if run["ended_at"] is not None:
             self._done.add(run["id"])
+        # What no lease is involved in is the resource's own.
+        own = partial(self._client.resource_log, *self._place)
+        log = partial(self._client.log, run["lease"]) if run["lease"] else own
         try:
-            text = b"".join(self._client.log(run["lease"], run=run["id"]))
+            text = b"".join(log(run=run["id"]))
         except NotFound:
-            # Nothing of it can be read, of one for no lease for instance.
+            # What it printed went with the resource, or with time.
             self._done.add(run["id"])
             return
         new = text[self._printed.get(run["id"], 0) :]

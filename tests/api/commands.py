@@ -1,0 +1,51 @@
+"""The command line on the service in this process: the API is on a port for as long as a test needs that."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+from api.serving import Server
+from tests.api.stack import ADMIN, PATIENCE_S, Stack
+from tests.servers import free_port
+from tests.stack import LEASEHOLD
+
+
+class Commands(Protocol):
+    """`await leasehold("pool", "ls")` returns what the command printed; it must succeed."""
+
+    async def __call__(self, *arguments: str) -> bytes: ...
+
+
+@asynccontextmanager
+async def commands(stack: Stack) -> AsyncIterator[Commands]:
+    """Run commands as the admin until the block ends."""
+    server = Server(stack.app, "127.0.0.1", free_port())
+    # Its end would end what all tests share.
+    server.config.lifespan = "off"
+    serving = asyncio.create_task(server.serve())
+    address = {"LEASEHOLD_URL": f"http://127.0.0.1:{server.config.port}", "LEASEHOLD_TOKEN": ADMIN}
+
+    async def leasehold(*arguments: str) -> bytes:
+        process = await asyncio.create_subprocess_exec(
+            str(LEASEHOLD),
+            *arguments,
+            env={**os.environ, **address},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        async with asyncio.timeout(PATIENCE_S):
+            out, err = await process.communicate()
+        assert process.returncode == 0, (arguments, out, err)
+        return out
+
+    try:
+        yield leasehold
+    finally:
+        server.should_exit = True
+        await serving
