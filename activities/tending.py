@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from temporalio import activity
@@ -25,6 +26,8 @@ from leasehold.model import StageName
 from leasehold.ports import Briefing, Driver, HookCall, HookResult, LogStore, Store
 
 _MOST_NAMES = 10_000
+_TOLD_AFTER_S = 0.2
+"""How long the result of a livecheck waits for others, to be written down together."""
 
 
 class Tending:
@@ -67,29 +70,42 @@ class Checks:
         """Check resources, many at once, and return how many failed."""
         free = asyncio.Semaphore(order.parallel)
 
-        async def one(held: HeldResource) -> Checked | None:
+        async def one(held: HeldResource) -> Checked:
             async with free:
-                checked = await self._check(order, held)
-            if checked is not None:
-                # At once: one that hangs holds up what is known of no other.
-                await self._tending.checked([checked])
-            return checked
+                return await self._check(order, held)
 
+        failed = 0
         try:
             async with heartbeats():
-                done = await asyncio.gather(*(one(held) for held in order.resources))
+                left = {asyncio.create_task(one(held)) for held in order.resources}
+                try:
+                    while left:
+                        done, left = await asyncio.wait(left, return_when=asyncio.FIRST_COMPLETED)
+                        # Soon: one that hangs holds up what is known of no other. And some at once.
+                        more, left = await asyncio.wait(left, timeout=_TOLD_AFTER_S) if left else (set(), left)
+                        results = [task.result() for task in done | more]
+                        await self._tending.checked(results)
+                        failed += sum(result.failed is not None for result in results)
+                finally:
+                    for task in left:
+                        task.cancel()
+                    await asyncio.gather(*left, return_exceptions=True)
         except LeaseholdError as error:
             raise as_failure(error) from None
-        return sum(checked is not None and checked.failed is not None for checked in done)
+        return failed
 
-    async def _check(self, order: CheckRound, held: HeldResource) -> Checked | None:
+    async def _check(self, order: CheckRound, held: HeldResource) -> Checked:
+        unknown = Checked(pool=held.pool, resource=held.resource, epoch=held.epoch)
+
+        async def is_still_there() -> bool:
+            return await self._tending.brief_check(order.spec, held) is not None
+
         briefing = await self._tending.brief_check(order.spec, held)
         if briefing is None:
-            return None
+            return unknown
         lock = f"{held.pool}/{held.resource}/{StageName.LIVECHECK}"
-        result = await self._run(briefing, lock, StageName.LIVECHECK, held)
-        failed = None if result.ok else result.detail
-        return Checked(pool=held.pool, resource=held.resource, epoch=held.epoch, failed=failed)
+        result = await self._run(briefing, lock, StageName.LIVECHECK, held, is_still_there)
+        return unknown if result is None or result.ok else replace(unknown, failed=result.detail)
 
     @activity.defn(name="list")
     async def list(self, order: ListPool) -> int:
@@ -99,17 +115,22 @@ class Checks:
                 briefing = await self._tending.brief_listing(order)
                 lock = f"{order.pool}//{StageName.LIST}"
                 nothing = HeldResource(pool=order.pool, resource="", epoch=0)
-                result = await self._run(briefing, lock, StageName.LIST, nothing)
+                result = await self._run(briefing, lock, StageName.LIST, nothing, _always)
+                assert result is not None
                 names = _names(result.stdout) if result.ok else []
                 await self._tending.listed(order, names, None if result.ok else result.detail)
         except LeaseholdError as error:
             raise as_failure(error) from None
         return len(names)
 
-    async def _run(self, briefing: Briefing, lock: str, stage: StageName, held: HeldResource) -> HookResult:
-        async def begin() -> bool:
-            return True
-
+    async def _run(
+        self,
+        briefing: Briefing,
+        lock: str,
+        stage: StageName,
+        held: HeldResource,
+        begin: Callable[[], Awaitable[bool]],
+    ) -> HookResult | None:
         async def log(stream: str, data: bytes) -> None:
             await self._logs.append(
                 run=None,
@@ -135,9 +156,11 @@ class Checks:
             log_stdout=True,
             begin=begin,
         )
-        result = await driver.run(call, log)
-        assert result is not None
-        return result
+        return await driver.run(call, log)
+
+
+async def _always() -> bool:
+    return True
 
 
 def _names(printed: bytes) -> list[str]:

@@ -95,7 +95,7 @@ def pause(
 
 
 def drain(pool: options.PoolName, reason: options.Reason, as_json: options.Json = False) -> None:
-    """Pause a pool and have what it has made deleted as soon as nobody has it: `pool pause --drain`."""
+    """Pause a pool, and have what it has made deleted as soon as nobody has it."""
     pause(pool, reason, drain=True, as_json=as_json)
 
 

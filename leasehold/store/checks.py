@@ -26,10 +26,15 @@ _HELD = (_G.pool == _R.pool) & (_G.resource == _R.name) & _G.closed_at.is_(None)
 _CHECKED = (_C.pool == _R.pool) & (_C.name == _R.name)
 
 
-def take_due(tx: Tx, pool: str, every: timedelta) -> tuple[Sequence[Row[Any]], list[datetime]]:
-    """The resources of a pool whose check is due now, put down for the next one, and when the others are.
+_LOST_AFTER = timedelta(minutes=1)
+"""So much longer than it may take nobody waits for a check: its worker is gone, or there is none."""
 
-    Only what is free or delivered is checked: while hooks work on it, it may well be dead.
+
+def take_due(tx: Tx, pool: str, timeout: timedelta) -> tuple[Sequence[Row[Any]], list[datetime]]:
+    """The resources of a pool whose check is due now, and when those of the others are.
+
+    The next one of each is due a while after this one has ended, so that never two are under way. Only what is free or
+    delivered is checked: while hooks work on it, it may well be dead.
     """
     query = (
         select(_R.pool, _R.name, _R.epoch, _C.due_at)
@@ -43,10 +48,11 @@ def take_due(tx: Tx, pool: str, every: timedelta) -> tuple[Sequence[Row[Any]], l
     )
     rows = tx.execute(query).all()
     due = [row for row in rows if row.due_at is None or row.due_at <= tx.now]
+    lost_at = tx.now + timeout + _LOST_AFTER
     for row in due:
-        _put(tx, row.pool, row.name, new=row.due_at is None, due_at=tx.now + every)
+        _put(tx, row.pool, row.name, new=row.due_at is None, due_at=lost_at)
     later = [row.due_at for row in rows if row.due_at is not None and row.due_at > tx.now]
-    return due, [*later, *([tx.now + every] if due else [])]
+    return due, [*later, *([lost_at] if due else [])]
 
 
 def _put(tx: Tx, pool: str, name: str, *, new: bool, **values: Any) -> None:
@@ -61,7 +67,13 @@ def checked(tx: Tx, results: Sequence[Checked]) -> None:
     for one in results:
         resource = moves.row_of(tx, one.pool, one.resource)
         known = tx.execute(select(t.checks).where(_C.pool == one.pool, _C.name == one.resource)).one_or_none()
-        if resource is None or resource.epoch != one.epoch or known is None:
+        if resource is None or known is None:
+            continue
+        _, spec = specs.in_force(tx.connection, one.pool)
+        every = spec.livecheck.every if spec.livecheck is not None else timedelta(days=1)
+        _put(tx, one.pool, one.resource, new=False, due_at=tx.now + every)
+        outbox.tend(tx, one.pool)
+        if resource.epoch != one.epoch:
             continue
         if one.failed is None:
             _alive(tx, resource, known)

@@ -240,8 +240,8 @@ def _checks(tx: Tx, spec_id: int, spec: PoolSpec) -> list[datetime]:
     """Begin the livechecks that are due, and return when others will be."""
     if spec.livecheck is None:
         return []
-    due, later = checks.take_due(tx, spec.name, spec.livecheck.every)
     hook = spec.stages[StageName.LIVECHECK][0]
+    due, later = checks.take_due(tx, spec.name, hook.timeout)
     for start in range(0, len(due), _MOST_AT_ONCE):
         part = tuple(
             HeldResource(pool=row.pool, resource=row.name, epoch=row.epoch)

@@ -101,6 +101,11 @@ class Cloud:
         """How many resources of a pool are in which state."""
         return Counter(one["state"] for one in self.client.resources(pool=pool))
 
+    def trouble(self, pool: str) -> str:
+        """Why something of a pool is not deleted yet; empty where nothing is in the way."""
+        stuck = [one["instance"] for one in self.client.resources(pool=pool) if one["state"] == "deleting"]
+        return next((one["trouble"] for one in stuck if one is not None and one["trouble"]), "")
+
     def until(self, pool: str, **states: int) -> None:
         """Wait until a pool has so many resources in these states, and in no others, and the cloud just these."""
         end = time.monotonic() + PATIENCE_S
