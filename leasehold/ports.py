@@ -55,6 +55,7 @@ from leasehold.model import (
     Forced,
     Hook,
     Inventory,
+    Item,
     Lab,
     Lease,
     LeaseState,
@@ -666,8 +667,8 @@ class Store(Protocol):
         """What holds for all pools together."""
         ...
 
-    async def policies(self) -> Mapping[str, Policy]:
-        """The policies in force, by pool."""
+    async def policies(self, items: Sequence[Item] = ()) -> Mapping[str, Policy]:
+        """The policies in force, by pool; of those that may serve these items, if there are some."""
         ...
 
     async def transfer(self, order: Transfer) -> Transferred:

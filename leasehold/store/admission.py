@@ -230,9 +230,12 @@ def _start_at(request: SubmitLease, submitted_at: datetime) -> datetime | None:
 
 def _duration(tx: Tx, request: SubmitLease) -> timedelta:
     """How long the lease will be, by the strictest policy of the pools that it wants."""
+    known, wanted_of = catalogue.current(tx.connection), wanted_specs(tx, request.items)
+    # What a pool allows that has nothing of what is wanted is of no concern.
+    suitable = known.suitable_pools(request.items)
     policies = rules.terms(
-        (spec.policy for spec in wanted_specs(tx, request.items).values()),
-        catalogue.current(tx.connection),
+        (spec.policy for pool, spec in wanted_of.items() if pool in suitable),
+        known,
         self_service=request.self_service,
     )
     limit = holding.longest(policies)

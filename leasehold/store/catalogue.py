@@ -180,6 +180,10 @@ class Catalogue:
         named = {item.pool for item in items if item.pool is not None}
         return named if all(item.pool is not None for item in items) else set(self.policies)
 
+    def suitable_pools(self, items: Sequence[Item]) -> set[str]:
+        """Those of them that have something which suits it, whoever has that now; all of them where none has."""
+        return {kind.pool for kind in self.serving(items)} | {i.pool for i in items if i.pool} or self.pools(items)
+
 
 def _general(item: Item) -> Item:
     """An item without what tells resources of one kind apart."""

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import select, text
+from sqlalchemy import Connection, select, text
 
 from leasehold.messages import (
     AddResources,
@@ -42,6 +42,7 @@ from leasehold.model import (
     Delivery,
     Event,
     Inventory,
+    Item,
     Lab,
     Lease,
     LeaseState,
@@ -98,6 +99,12 @@ from leasehold.store.healing import SqlHealing
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+def _policies(connection: Connection, items: Sequence[Item]) -> Mapping[str, Policy]:
+    known = catalogue.current(connection)
+    wanted = known.suitable_pools(items) if items else set(known.policies)
+    return {pool: policy for pool, policy in known.policies.items() if pool in wanted}
 
 
 class SqlStore:
@@ -335,8 +342,8 @@ class SqlStore:
     async def lab(self) -> Lab:
         return await self.database.read(lambda c: catalogue.current(c).lab or Lab())
 
-    async def policies(self) -> Mapping[str, Policy]:
-        return await self.database.read(lambda c: catalogue.current(c).policies)
+    async def policies(self, items: Sequence[Item] = ()) -> Mapping[str, Policy]:
+        return await self.database.read(_policies, items)
 
     async def pools(self, name: str | None = None) -> list[Pool]:
         return await self.database.read(records.pools, name)

@@ -60,11 +60,13 @@ class Cloud:
 
     async def shown(self, pool: str) -> Json:
         """A pool as it is now."""
-        return await get(self.stack, f"/v1/pools/{pool}")
+        found: Json = await get(self.stack, f"/v1/pools/{pool}")
+        return found
 
     async def until(self, pool: str, true: Callable[[Json], bool]) -> Json:
         """Wait until something holds of a pool, and return that."""
-        return await until(lambda: self.shown(pool), true)
+        found: Json = await until(lambda: self.shown(pool), true)
+        return found
 
     async def resources(self, pool: str) -> list[Json]:
         """What there is in a pool."""

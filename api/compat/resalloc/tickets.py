@@ -126,7 +126,8 @@ class Tickets:
             detail = f"a key is a text of at most {_LONGEST_KEY} characters"
             raise Invalid(detail, [Fault(path="key", code="not_a_key", detail=detail)])
         body = _asked(tags, sandbox)
-        policies = await self._store.policies()
+        items = tuple(item.item() for item in body.items)
+        policies = await self._store.policies(items)
         if not policies:
             # Said before anything is recorded: their client will ask again and again.
             raise Unsatisfiable("there is no pool yet")
@@ -137,7 +138,7 @@ class Tickets:
             principal=OWNER,
             owner=OWNER,
             digest=hashlib.sha256(json.dumps([body.items[0].tags, sandbox or None]).encode()).hexdigest(),
-            items=tuple(item.item() for item in body.items),
+            items=items,
             duration=durations.render(duration),
             description=f"sandbox {sandbox}"[:_LONGEST_DESCRIPTION] if sandbox else None,
             heartbeat=durations.render(heartbeat) if heartbeat else None,
