@@ -13,9 +13,10 @@ from pathlib import Path
 from tests.bench import allocation, rows, table
 from tests.bench.held import held
 from tests.bench.table import Row
+from tests.bench.tickets import PORT, tickets
 from tests.faults.nursery import Nursery
 from tests.faults.parts import Parts
-from tests.stack import ROOT, Stack
+from tests.stack import ROOT, Stack, free_ports
 
 SAVED = ROOT / "docs" / "benchmarks.md"
 
@@ -48,16 +49,20 @@ def _groups() -> Mapping[str, Group]:
     return {
         **{measure.__name__: measure for measure in (allocation.sqlite, allocation.postgresql)},
         **{measure.__name__: _on_stack(measure) for measure in rows.ALL},
+        tickets.__name__: _on_stack(tickets, PORT),
         held.__name__: _on_parts(held),
     }
 
 
-def _on_stack(measure: Callable[[Stack], Iterable[Row]]) -> Group:
-    """Measure on a fresh stack."""
+def _on_stack(measure: Callable[[Stack], Iterable[Row]], *ports: str) -> Group:
+    """Measure on a fresh stack; these settings of it are ports."""
 
     def group() -> Iterator[Row]:
-        with tempfile.TemporaryDirectory() as folder, Stack(Path(folder)) as stack:
-            yield from measure(stack)
+        with tempfile.TemporaryDirectory() as folder:
+            stack = Stack(Path(folder))
+            stack.settings |= dict(zip(ports, map(str, free_ports(len(ports))), strict=True))
+            with stack:
+                yield from measure(stack)
 
     return group
 

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from xmlrpc import client as xmlrpc
 
 import pytest
@@ -41,7 +42,7 @@ def server(stack: Stack) -> xmlrpc.ServerProxy:
     return xmlrpc.ServerProxy(f"http://127.0.0.1:{stack.settings['LEASEHOLD_RESALLOC_PORT']}", allow_none=True)
 
 
-def waited(stack: Stack, ticket: object) -> bytes:
+def waited(stack: Stack, ticket: Any) -> bytes:
     """What a ticket's resource printed, once it has one."""
     with server(stack) as proxy:
         data = proxy.waitTicket(ticket)

@@ -84,9 +84,9 @@ def test_what_is_being_created_for_somebody_is_not_created_again() -> None:
 
 
 def test_the_cheapest_pool_creates_and_the_next_one_what_it_has_no_room_for() -> None:
-    pools = [source("dear", DEAR, cost=2), source("cheap", CHEAP, 3, cost=1)]
-    assert created([wish(2)], *pools) == {"cheap": 2}
-    assert created([wish(5)], *pools) == {"cheap": 3, "dear": 2}
+    pools = [source("aws", DEAR, cost=2), source("lab", CHEAP, 3, cost=1)]
+    assert created([wish(2)], *pools) == {"lab": 2}
+    assert created([wish(5)], *pools) == {"lab": 3, "aws": 2}
 
 
 def test_a_pool_of_what_does_not_suit_creates_nothing() -> None:
@@ -219,7 +219,7 @@ def some(
 
 def planned(size: Size, instances: Sequence[Instance] = (), *, used: int = 0, **more: object) -> Plan:
     """What a pool does now; those who wait count on `used` of what is free or being created in it."""
-    counted = sum(one.spare or one.state is CREATING for one in instances)
+    counted = sum(one.spare or (one.state is CREATING and not one.unwanted) for one in instances)
     standing = Standing(size=size, instances=instances, left=counted - used, **more)  # type: ignore[arg-type]
     return sizing.plan(standing, NOW)
 
@@ -269,6 +269,12 @@ def test_no_more_exist_than_the_size_allows_whatever_their_state() -> None:
     # What is deleted now is there until it is gone.
     old = some(1, ago=2 * MINUTE)
     assert planned(Size(max=5, max_creating=9, min_free=9, keep_broken=9, age=MINUTE), there + old).create == 0
+
+
+def test_what_goes_is_replaced_only_where_it_was_counted_on() -> None:
+    size = Size(max=9, max_creating=9, min_free=1)
+    assert planned(size, some(1) + some(2, name="kept", spare=False, kept_until=NOW)).create == 0
+    assert planned(size, some(1) + some(2, BROKEN, name="broken")).create == 0
 
 
 def test_no_more_are_created_at_once_than_the_size_allows() -> None:
@@ -335,11 +341,16 @@ def test_idle_is_counted_from_when_it_became_free() -> None:
 def test_of_what_is_too_much_that_goes_which_was_free_for_longest() -> None:
     there = some(1, name="new") + some(1, name="old", ago=9 * MINUTE) + some(1, name="older", ago=10 * MINUTE)
     assert deleted(Size(min_free=1), there) == ["old0", "older0"]
+    # However old they are.
+    used = some(1, name="used", created_at=NOW - 60 * MINUTE)
+    assert deleted(Size(min_free=1), used + some(1, name="x", ago=9 * MINUTE)) == ["x0"]
 
 
 def test_what_those_who_wait_count_on_is_not_too_much() -> None:
     assert deleted(Size(), some(3), used=2) == ["vm0"]
     assert deleted(Size(), some(3), used=3) == []
+    # One of them goes in any case.
+    assert deleted(Size(min_free=1, age=9 * MINUTE), some(2) + some(1, name="old", ago=9 * MINUTE), used=1) == ["old0"]
 
 
 def test_what_is_ready_does_not_go_because_more_is_coming() -> None:
@@ -349,12 +360,19 @@ def test_what_is_ready_does_not_go_because_more_is_coming() -> None:
     assert deleted(Size(min_free=1), some(3)) == ["vm0", "vm1"]
     # Two are waited for, of which one is free.
     assert deleted(Size(), there, used=2) == []
+    # What goes as soon as it is made is nobody's.
+    assert deleted(Size(), some(2) + some(1, CREATING, name="coming", unwanted=True)) == ["vm0", "vm1"]
 
 
 def test_what_is_too_old_goes_and_another_is_created_in_its_stead() -> None:
     size = Size(max=9, max_creating=9, min_free=2, age=5 * MINUTE)
     old, young = some(1, name="old", ago=5 * MINUTE), some(1, ago=4 * MINUTE)
     assert planned(size, old + young) == Plan(create=1, delete={"old0": "it is too old"}, look_at=NOW + MINUTE)
+
+
+def test_its_age_is_counted_from_when_it_was_created() -> None:
+    assert planned(Size(min_free=1, age=5 * MINUTE), some(1, since=NOW - 5 * MINUTE)).look_at == NOW + 4 * MINUTE
+    assert deleted(Size(min_free=1, age=5 * MINUTE), some(1, created_at=NOW - 5 * MINUTE)) == ["vm0"]
 
 
 @pytest.mark.parametrize("state", [LEASED, CREATING, RECYCLING, DELETING])
@@ -394,13 +412,13 @@ def test_what_failed_and_is_to_go_takes_no_place_of_what_is_kept() -> None:
 
 
 def test_a_pool_that_has_more_than_it_may_deletes_the_oldest_that_are_free() -> None:
-    there = some(2, LEASED, name="leased") + some(1, name="old", ago=9 * MINUTE) + some(2)
+    there = some(2, LEASED, name="leased") + some(2) + some(1, name="x", ago=9 * MINUTE)
     plan = planned(Size(max=3, min_free=3, idle=60 * MINUTE), there)
-    assert plan == Plan(
-        create=0, delete={"old0": "there are more than 3", "vm0": "there are more than 3"}, look_at=None
-    )
+    assert plan == Plan(create=0, delete={"x0": "there are more than 3", "vm0": "there are more than 3"}, look_at=None)
     # Also if somebody waits for them, and only what is free.
-    assert deleted(Size(max=1), there, used=3) == ["old0", "vm0", "vm1"]
+    assert deleted(Size(max=1), there, used=3) == ["vm0", "vm1", "x0"]
+    # What is left goes where nobody needs it.
+    assert planned(Size(max=3), there).delete["vm1"] == "nobody needs it"
 
 
 def test_what_goes_in_any_case_makes_room_for_what_is_free() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
@@ -85,6 +86,10 @@ class Pool:
 
     def spare(self) -> list[Resource]:
         return [one for one in self.resources.values() if one.is_spare]
+
+    def coming(self) -> list[Resource]:
+        coming = [CREATING, RECYCLING] if self.is_for_anyone else [CREATING]
+        return [one for one in self.all(*coming) if not one.is_unwanted]
 
     @property
     def min_free(self) -> int:
@@ -175,9 +180,7 @@ class AnyTime(RuleBasedStateMachine):
         ]
         supply: Counter[int] = Counter()
         for pool in self.pools.values():
-            coming = [CREATING, RECYCLING] if pool.is_for_anyone else [CREATING]
-            supply[pool.kind] += len(pool.spare())
-            supply[pool.kind] += sum(not one.is_unwanted for one in pool.all(*coming))
+            supply[pool.kind] += len(pool.spare()) + len(pool.coming())
         sources = [
             Source(
                 pool=pool.name,
@@ -207,7 +210,7 @@ class AnyTime(RuleBasedStateMachine):
     def check(self, pool: Pool, plan: Plan) -> None:
         assert plan.look_at is None or plan.look_at > self.now
         if plan.create:
-            self.check_creations(pool, plan.create)
+            self.check_creations(pool, plan.create, plan.delete)
         going = [pool.resources[name] for name in plan.delete]
         for one in going:
             assert one.state in (FREE, BROKEN)
@@ -219,7 +222,7 @@ class AnyTime(RuleBasedStateMachine):
             self.check_surplus(pool, [one for one in going if one.is_spare and not self.is_too_old(pool, one)], plan)
             self.check_broken(pool, plan)
 
-    def check_creations(self, pool: Pool, many: int) -> None:
+    def check_creations(self, pool: Pool, many: int, going: Collection[str]) -> None:
         size, attempts = pool.size, pool.attempts
         assert pool.is_open
         assert len(pool.resources) + many <= size.max
@@ -232,6 +235,9 @@ class AnyTime(RuleBasedStateMachine):
         if size.create_delay is not None:
             assert many == 1
             assert attempts.last_start_at is None or attempts.last_start_at + size.create_delay <= self.now
+        if not self.waiting:
+            staying = [one for one in pool.spare() if one.name not in going]
+            assert len(staying) + len(pool.coming()) + many <= pool.min_free
 
     def check_surplus(self, pool: Pool, surplus: list[Resource], plan: Plan) -> None:
         """What is deleted only because it is too much."""
@@ -380,7 +386,7 @@ class AnyTime(RuleBasedStateMachine):
         self.pools[pool].size = size
         self.changed()
 
-    @rule(pool=POOLS, how=st.sampled_from(["open", "open", "paused", "closing"]))
+    @rule(pool=POOLS, how=st.sampled_from(["open", "open", "open", "paused", "closing"]))
     def a_pool_is_paused_or_closed_or_opened(self, pool: str, how: str) -> None:
         self.pools[pool].is_paused = how == "paused"
         self.pools[pool].is_closing = how == "closing"
@@ -439,6 +445,12 @@ class AnyTime(RuleBasedStateMachine):
     def check_rest(self, pool: Pool) -> None:
         plan = self.plan(pool, pool.size)
         assert (plan.create, plan.delete) == (0, {})
+        assert not pool.all(BROKEN)
+        for one in pool.all(FREE):
+            assert not pool.is_closing
+            assert not one.is_unwanted
+            assert one.kept_until is None
+            assert one.is_suspect or not self.is_too_old(pool, one)
         if pool.is_open and not self.waiting:
             others = len(pool.resources) - len(pool.spare())
             assert len(pool.spare()) == min(pool.min_free, max(0, pool.size.max - others))
@@ -450,4 +462,4 @@ class AnyTime(RuleBasedStateMachine):
 
 
 TestAnyTime = AnyTime.TestCase
-TestAnyTime.settings = settings(suppress_health_check=[HealthCheck.too_slow])
+TestAnyTime.settings = settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
