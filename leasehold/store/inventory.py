@@ -91,8 +91,10 @@ def put_pool(tx: Tx, spec: PoolSpec, resources: tuple[ResourceSpec, ...], actor:
 
 
 def put_resource(tx: Tx, pool: str, spec: ResourceSpec, actor: str) -> list[Change]:
-    """Make or change a resource by hand."""
+    """Make or change a resource by hand; raise `Conflict` where its pool makes its resources itself."""
     _check_pool(tx, pool)
+    if specs.in_force(tx.connection, pool)[1].dynamic:
+        raise Conflict(f"{pool} makes its resources itself: none is registered there")
     changes = _put_resource(tx, pool, spec, None, actor)
     _prepare_ahead(tx, pool)
     matching.match(tx, {pool})
@@ -298,7 +300,7 @@ def _retire(tx: Tx, pool: str, file: str, kept: set[str], actor: str) -> list[Ch
 def _retire_one(tx: Tx, row: Row[Any], actor: str) -> Change:
     if row.state in _IDLE and not _is_awaited(tx, row) and row.spec is not None:
         moves.delete(tx, row, lease=None, reason="somebody asked for it", actor=actor)
-        return _change(tx, "delete", "resource", row.pool, row.name, {}, actor)
+        return Change(action="delete", kind="resource", pool=row.pool, name=row.name, diff={})
     if row.state in _IDLE and not _is_awaited(tx, row):
         moves.remove(tx, row.pool, row.name, actor=actor)
         return Change(action="remove", kind="resource", pool=row.pool, name=row.name, diff={})
@@ -325,7 +327,7 @@ def _drain_pool(tx: Tx, pool: str, file: str, actor: str) -> list[Change]:
     return [*changes, _change(tx, "drain", "pool", pool, pool, {}, actor)]
 
 
-_PAST = {"add": "added", "change": "changed", "drain": "draining", "delete": "deleting"}
+_PAST = {"add": "added", "change": "changed", "drain": "draining"}
 
 
 def _change(tx: Tx, action: str, kind: str, pool: str, name: str, diff: dict[str, Any], actor: str) -> Change:

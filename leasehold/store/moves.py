@@ -73,11 +73,9 @@ def epoch(tx: Tx, last: int) -> int:
     return max(last + 1, int(tx.now.timestamp() * 1000))
 
 
-def set_state(
-    tx: Tx, row: Known, state: ResourceState, *, lease: str | None, why: str | None = None, **more: Any
-) -> int:
+def set_state(tx: Tx, row: Known, state: ResourceState, *, lease: str | None, **more: Any) -> int:
     """Move a resource (a row of `resources`) to a state under a new epoch, which is returned."""
-    return set_states(tx, [(row, more)], state, lease=lease, why=why)[0]
+    return set_states(tx, [(row, more)], state, lease=lease)[0]
 
 
 def set_states(
@@ -87,6 +85,7 @@ def set_states(
     *,
     lease: str | None,
     why: str | None = None,
+    actor: str | None = None,
 ) -> list[int]:
     """Move resources, each with what else changes of it, to a state under new epochs, which are returned."""
     changes = []
@@ -100,6 +99,7 @@ def set_states(
             lease=lease,
             pool=row.pool,
             resource=row.name,
+            actor=actor,
             reason=more.get("broken_reason") or why,
             data={"epoch": new},
         )
@@ -200,7 +200,7 @@ def delete(tx: Tx, resource: Known, *, lease: str | None, reason: str, actor: st
     assert resource.spec is not None
     spec = specs.load(tx.connection, {resource.spec})[resource.spec]
     stages = specs.plan(spec, (StageName.DELETE,))
-    number = set_state(tx, resource, ResourceState.DELETING, lease=lease, why=reason)
+    (number,) = set_states(tx, [(resource, {})], ResourceState.DELETING, lease=lease, why=reason, actor=actor)
     if not stages:
         remove(tx, resource.pool, resource.name, actor=actor)
         return

@@ -564,4 +564,13 @@ logs = Table(
 )
 Index("ix_logs_lease", logs.c.lease, logs.c.id)
 Index("ix_logs_run", logs.c.run, logs.c.id)
+NO_LEASE = "lease = ''"
+Index(
+    "ix_logs_resource",
+    logs.c.pool,
+    logs.c.resource,
+    logs.c.id,
+    postgresql_where=text(NO_LEASE),
+    sqlite_where=text(NO_LEASE),
+)
 Index("ix_logs_pool_at", logs.c.pool, logs.c.at)

@@ -120,7 +120,7 @@ def _decide(tx: Tx, pool: Row[Any], spec: PoolSpec, made: Sequence[Row[Any]]) ->
     standing = Standing(
         size=spec.size,
         on_demand=bool(spec.tags_on_demand),
-        instances=[_instance(row) for row in made],
+        instances=[_instance(row, catalogue.made_kind(spec)) for row in made],
         wanted=wanted,
         left=left,
         attempts=attempts,
@@ -130,7 +130,8 @@ def _decide(tx: Tx, pool: Row[Any], spec: PoolSpec, made: Sequence[Row[Any]]) ->
     return sizing.plan(standing, tx.now)
 
 
-def _instance(row: Row[Any]) -> Instance:
+def _instance(row: Row[Any], kind: int) -> Instance:
+    """A resource as it stands; what is of another `kind` than what its pool makes by now is not wanted any more."""
     is_free = row.state == ResourceState.FREE
     open_to_all = row.offline_since is None and not row.suspect and row.share_key is None and not row.draining
     return Instance(
@@ -139,7 +140,7 @@ def _instance(row: Row[Any]) -> Instance:
         created_at=row.created_at,
         since=row.broken_since or row.free_since or row.created_at,
         spare=is_free and open_to_all,
-        unwanted=row.draining,
+        unwanted=row.draining or row.kind != kind,
         kept_until=row.kept_until if is_free else None,
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from leasehold.errors import StaleEpoch, Unavailable
+from leasehold.errors import Conflict, StaleEpoch, Unavailable
 from leasehold.messages import LOST, Checked, CheckRound, Created, CreateResource, DeleteResource, ListPool
 from leasehold.model import Circuit, Item, OnDegraded, Outcome, Policy, Prepare, ResourceSpec, Reuse, Size
 from leasehold.ports import Place
@@ -211,6 +211,20 @@ class TestGrowing:
         await cloud.settle()
         assert (await cloud.states(), cloud.there) == ([], set())
         assert (await cloud.tend()).over
+
+    async def test_what_is_described_otherwise_by_now_is_made_anew(self, cloud: Cloud) -> None:
+        await cloud.apply(vm(tags={"old": 0}, size=Size(max=4, max_creating=4, min_free=2)))
+        await cloud.settle()
+        await cloud.lab.take("a", pool="vm")
+        await cloud.apply(vm(tags={"new": 0}, size=Size(max=4, max_creating=4, min_free=2)))
+        await cloud.settle()
+        there = [(one.tags, str(one.state)) for one in await cloud.resources()]
+        assert sorted(there) == [(("new",), "free"), (("new",), "free"), (("old",), "leased")]
+
+    async def test_nothing_is_registered_where_a_pool_makes_its_own(self, cloud: Cloud) -> None:
+        await cloud.apply(vm())
+        with pytest.raises(Conflict):
+            await cloud.lab.store.put_resource("vm", ResourceSpec(name="by-hand"), "bob")
 
     async def test_a_request_for_more_than_a_pool_may_make_is_refused(self, cloud: Cloud) -> None:
         await cloud.apply(vm(size=Size(max=3)))

@@ -17,6 +17,7 @@ from leasehold.sizing import Attempts, Instance, Plan, Source, Spread, Standing,
 
 CREATING, FREE, LEASED = ResourceState.CREATING, ResourceState.FREE, ResourceState.LEASED
 RECYCLING, BROKEN, DELETING = ResourceState.RECYCLING, ResourceState.BROKEN, ResourceState.DELETING
+UNDER_WAY = CREATING, DELETING, RECYCLING
 SECOND = timedelta(seconds=1)
 REUSE_WINDOW = timedelta(seconds=45)
 MOST_LOOKS = 200
@@ -34,7 +35,6 @@ SIZES = st.builds(
     keep_broken_for=st.just(60 * SECOND),
 )
 POOLS = st.sampled_from(["cheap", "dear"])
-DATA = st.data()
 
 
 @dataclass(kw_only=True)
@@ -255,6 +255,7 @@ class AnyTime(RuleBasedStateMachine):
         staying = [one for one in pool.all(BROKEN) if one.name not in plan.delete]
         assert len(staying) <= pool.size.keep_broken
         assert all(one.since + pool.size.keep_broken_for > self.now for one in staying)
+        assert not any(one.is_unwanted for one in staying)
 
     def is_too_old(self, pool: Pool, one: Resource) -> bool:
         return pool.size.age is not None and one.created_at + pool.size.age <= self.now
@@ -268,117 +269,107 @@ class AnyTime(RuleBasedStateMachine):
     def some(self, *states: ResourceState) -> list[tuple[Pool, Resource]]:
         return [(pool, one) for pool in self.pools.values() for one in pool.all(*states)]
 
-    def pick(self, data: st.DataObject, *states: ResourceState) -> tuple[Pool, Resource]:
-        some = {one.name: (pool, one) for pool, one in self.some(*states)}
-        return some[data.draw(st.sampled_from(sorted(some)))]
-
-    @rule(count=st.integers(1, 3), pools=st.sampled_from([("cheap",), ("dear",), ("cheap", "dear")]))
+    @rule(count=st.integers(1, 4), pools=st.sampled_from([("cheap",), ("dear",), ("cheap", "dear")]))
     def somebody_waits(self, count: int, pools: tuple[str, ...]) -> None:
         self.waiting.append(Request(count=count, pools=pools))
         self.changed()
 
     @precondition(lambda self: self.waiting)
-    @rule(data=DATA)
-    def somebody_waits_no_more(self, data: st.DataObject) -> None:
-        self.waiting.remove(data.draw(st.sampled_from(self.waiting)))
+    @rule(which=st.integers(0, 9))
+    def somebody_waits_no_more(self, which: int) -> None:
+        del self.waiting[which % len(self.waiting)]
         self.changed()
 
-    @precondition(lambda self: self.some(CREATING))
-    @rule(data=DATA, how=st.sampled_from(["well", "well", "not created", "not prepared"]))
-    def a_creation_ends(self, data: st.DataObject, how: str) -> None:
-        pool, one = self.pick(data, CREATING)
-        if how == "well":
-            self.is_created(pool, one)
-        else:
-            self.has_failed(pool, one, DELETING if how == "not created" else BROKEN)
-        self.changed()
+    @precondition(lambda self: self.some(*UNDER_WAY))
+    @rule(
+        ends=st.lists(st.sampled_from(["well", "well", "well", "badly", "broken", "not yet"]), min_size=1, max_size=4)
+    )
+    def what_has_begun_ends(self, ends: list[str]) -> None:
+        for (pool, one), end in zip(self.some(*UNDER_WAY), ends, strict=False):
+            if end != "not yet":
+                self.end(pool, one, end)
+                self.changed()
+
+    def end(self, pool: Pool, one: Resource, how: str) -> None:
+        """End what has begun of a resource: `well`, or `badly`, or so that it is left `broken`."""
+        if one.state is DELETING:
+            # Otherwise it will be tried again.
+            if how == "well":
+                del pool.resources[one.name]
+            return
+        failed = BROKEN
+        if one.state is CREATING:
+            failures = 0 if how == "well" else pool.attempts.failures + 1
+            retry_at = self.now + sizing.pause_after(failures) if failures else None
+            pool.attempts = replace(pool.attempts, failures=failures, retry_at=retry_at)
+            failed = BROKEN if how == "broken" else DELETING
+        one.state, one.since = FREE if how == "well" else failed, self.now
 
     @precondition(lambda self: self.some(CREATING))
-    @rule(data=DATA)
-    def a_pool_keeps_failing(self, data: st.DataObject) -> None:
-        pool, _ = self.pick(data, CREATING)
-        for _ in range(sizing.OPENS_AFTER):
-            for one in pool.all(CREATING):
-                self.has_failed(pool, one, DELETING)
-            self.all_are_deleted(pool)
+    @rule(pool=POOLS)
+    def a_pool_keeps_failing(self, pool: str) -> None:
+        mine = self.pools[pool]
+        while mine.all(CREATING):
+            for one in mine.all(CREATING):
+                self.end(mine, one, "badly")
+            for one in mine.all(DELETING):
+                self.end(mine, one, "well")
             self.changed()
-            if pool.attempts.retry_at is not None and not pool.all(CREATING):
-                self.wait(pool.attempts.retry_at - self.now)
-
-    def is_created(self, pool: Pool, one: Resource) -> None:
-        one.state, one.since = FREE, self.now
-        pool.attempts = replace(pool.attempts, failures=0, retry_at=None)
-
-    def has_failed(self, pool: Pool, one: Resource, state: ResourceState) -> None:
-        one.state, one.since = state, self.now
-        failures = pool.attempts.failures + 1
-        retry_at = self.now + sizing.pause_after(failures)
-        pool.attempts = replace(pool.attempts, failures=failures, retry_at=retry_at)
-
-    def all_are_deleted(self, pool: Pool) -> None:
-        for one in pool.all(DELETING):
-            del pool.resources[one.name]
-
-    @precondition(lambda self: self.some(DELETING))
-    @rule(data=DATA)
-    def a_deletion_ends(self, data: st.DataObject) -> None:
-        pool, one = self.pick(data, DELETING)
-        del pool.resources[one.name]
-        self.changed()
+            if mine.attempts.failures > sizing.OPENS_AFTER:
+                return
+            if mine.attempts.retry_at is not None:
+                self.wait(mine.attempts.retry_at - self.now)
 
     @precondition(lambda self: self.some(LEASED))
-    @rule(data=DATA, how=st.sampled_from(["clean", "with a key", "used up", "broken"]))
-    def one_is_given_back(self, data: st.DataObject, how: str) -> None:
-        pool, one = self.pick(data, LEASED)
-        one.since = self.now
-        if how == "broken":
-            one.state = BROKEN
-        elif how == "used up":
-            one.state = DELETING
-        elif pool.is_for_anyone:
-            one.state = RECYCLING
-        elif how == "with a key":
-            one.state, one.kept_until = FREE, self.now + REUSE_WINDOW
-        else:
-            one.state = DELETING
+    @rule(
+        how=st.lists(
+            st.sampled_from(["with a key", "with a key", "clean", "used up", "broken"]), min_size=1, max_size=4
+        )
+    )
+    def some_are_given_back(self, how: list[str]) -> None:
+        for (pool, one), each in zip(self.some(LEASED), how, strict=False):
+            one.since = self.now
+            if each == "broken":
+                one.state = BROKEN
+            elif each != "used up" and pool.is_for_anyone:
+                one.state = RECYCLING
+            elif each == "with a key":
+                one.state, one.kept_until = FREE, self.now + REUSE_WINDOW
+            else:
+                one.state = DELETING
+            self.changed()
+
+    @precondition(lambda self: self.kept())
+    @rule()
+    def somebody_comes_with_the_key(self) -> None:
+        first = self.kept()[0]
+        first.state, first.kept_until = LEASED, None
         self.changed()
 
-    @precondition(lambda self: self.some(RECYCLING))
-    @rule(data=DATA, is_well=st.booleans())
-    def one_is_recycled(self, data: st.DataObject, is_well: bool) -> None:
-        _, one = self.pick(data, RECYCLING)
-        one.state, one.since = FREE if is_well else BROKEN, self.now
-        self.changed()
-
-    @precondition(lambda self: any(one.kept_until for _, one in self.some(FREE)))
-    @rule(data=DATA)
-    def somebody_comes_with_the_key(self, data: st.DataObject) -> None:
-        kept = {one.name: one for _, one in self.some(FREE) if one.kept_until}
-        one = kept[data.draw(st.sampled_from(sorted(kept)))]
-        one.state, one.kept_until = LEASED, None
-        self.changed()
+    def kept(self) -> list[Resource]:
+        return [one for _, one in self.some(FREE) if one.kept_until]
 
     @precondition(lambda self: self.some(FREE))
-    @rule(data=DATA, found=st.sampled_from(["alive", "suspect", "dead"]))
-    def one_is_checked(self, data: st.DataObject, found: str) -> None:
-        _, one = self.pick(data, FREE)
-        one.is_suspect = found == "suspect"
-        if found == "dead":
-            one.state, one.since, one.kept_until = BROKEN, self.now, None
+    @rule(found=st.lists(st.sampled_from(["alive", "alive", "suspect", "dead"]), min_size=1, max_size=4))
+    def some_are_checked(self, found: list[str]) -> None:
+        for (_, one), what in zip(self.some(FREE), found, strict=False):
+            one.is_suspect = what == "suspect"
+            if what == "dead":
+                one.state, one.since, one.kept_until = BROKEN, self.now, None
         self.changed()
 
     @precondition(lambda self: self.some(BROKEN))
-    @rule(data=DATA)
-    def one_is_repaired(self, data: st.DataObject) -> None:
-        _, one = self.pick(data, BROKEN)
+    @rule()
+    def one_is_repaired(self) -> None:
+        _, one = self.some(BROKEN)[0]
         one.state, one.since = FREE, self.now
         self.changed()
 
-    @precondition(lambda self: any(pool.resources for pool in self.pools.values()))
-    @rule(data=DATA)
-    def somebody_wants_one_deleted(self, data: st.DataObject) -> None:
-        _, one = self.pick(data, *ResourceState)
-        one.is_unwanted = True
+    @precondition(lambda self: self.some(*ResourceState))
+    @rule(which=st.integers(0, 9))
+    def somebody_wants_one_deleted(self, which: int) -> None:
+        there = self.some(*ResourceState)
+        there[which % len(there)][1].is_unwanted = True
         self.changed()
 
     @rule(pool=POOLS, size=SIZES)
@@ -410,11 +401,12 @@ class AnyTime(RuleBasedStateMachine):
 
     # What it comes to
 
+    @precondition(lambda self: self.some(*UNDER_WAY) or self.due())
     @rule()
     def nothing_else_happens(self) -> None:
         """What has begun ends well, and the pools are looked at when they want to be: they come to rest."""
         for _ in range(MOST_LOOKS):
-            if self.some(CREATING, DELETING, RECYCLING):
+            if self.some(*UNDER_WAY):
                 self.all_ends_well()
             elif all(self.is_calm(pool) for pool in self.pools.values()):
                 break
@@ -430,12 +422,8 @@ class AnyTime(RuleBasedStateMachine):
 
     def all_ends_well(self) -> None:
         self.wait(SECOND)
-        for pool, one in self.some(CREATING):
-            self.is_created(pool, one)
-        for pool in self.pools.values():
-            self.all_are_deleted(pool)
-        for _, one in self.some(RECYCLING):
-            one.state, one.since = FREE, self.now
+        for pool, one in self.some(*UNDER_WAY):
+            self.end(pool, one, "well")
         self.changed()
 
     def is_calm(self, pool: Pool) -> bool:
