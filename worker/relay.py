@@ -18,7 +18,7 @@ from temporalio.common import SearchAttributePair, TypedSearchAttributes, Workfl
 from temporalio.exceptions import WorkflowAlreadyStartedError
 from temporalio.service import RPCError, RPCStatusCode
 
-from leasehold.errors import LeaseUnknown
+from leasehold.errors import LeaseholdError, LeaseUnknown
 from leasehold.messages import (
     CheckRound,
     CloseLease,
@@ -43,6 +43,8 @@ from workflows.recycle import RecycleWorkflow
 log = logging.getLogger(__name__)
 
 INTERVAL_S = 1.0
+TEND_AFTER_S = 0.05
+"""How long a pool that is to look after itself waits: those who caused it have their answers by then."""
 _BATCH = 100
 
 
@@ -54,28 +56,70 @@ class Relay:
         self._client = client
         self._task_queue = task_queue
         self._trouble: dict[int, str] = {}
+        self._waiting: dict[str, set[int]] = {}
+        """Pools that are to be told soon to look after themselves, with the messages that say so."""
+        self._told: set[int] = set()
+        """Such messages that are being delivered."""
+        self._telling: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
         """Deliver until cancelled; whatever fails stays in the outbox and is tried again."""
-        while True:
-            await self._store.outbox_posted(INTERVAL_S)
-            try:
-                while await self._deliver_some():
-                    pass
-                await self._tell_overdue()
-            except Exception:
-                log.exception("the outbox could not be read; trying again")
-                await asyncio.sleep(INTERVAL_S)
+        try:
+            while True:
+                await self._store.outbox_posted(INTERVAL_S)
+                try:
+                    while await self._deliver_some():
+                        pass
+                    await self._tell_overdue()
+                except Exception:
+                    log.exception("the outbox could not be read; trying again")
+                    await asyncio.sleep(INTERVAL_S)
+        finally:
+            for task in self._telling:
+                task.cancel()
+            await asyncio.gather(*self._telling, return_exceptions=True)
 
     async def _deliver_some(self) -> bool:
         """Deliver a batch; return whether there may be more that can be delivered now."""
-        due = await self._store.outbox_due(_BATCH)
+        found = await self._store.outbox_due(_BATCH)
+        due = self._without_tending(found)
         done = await asyncio.gather(*(self._deliver(posted) for posted in due))
         await self._note_trouble(due, done)
         delivered = [posted.id for posted, trouble in zip(due, done, strict=True) if trouble is None]
         if delivered:
             await self._store.outbox_delivered(delivered)
-        return len(delivered) == _BATCH
+        return len(found) == _BATCH and len(delivered) == len(due) > 0
+
+    def _without_tending(self, due: list[Posted]) -> list[Posted]:
+        """What is to be delivered now: whoever has asked for something is served before pools look after themselves.
+
+        A pool that is to be told often is told once.
+        """
+        rest = []
+        for posted in due:
+            if not isinstance(posted.start, TendPool):
+                rest.append(posted)
+            elif posted.start.pool in self._waiting:
+                self._waiting[posted.start.pool].add(posted.id)
+            elif posted.id not in self._told:
+                self._waiting[posted.start.pool] = {posted.id}
+                telling = asyncio.create_task(self._tend(posted.start))
+                self._telling.add(telling)
+                telling.add_done_callback(self._telling.discard)
+        return rest
+
+    async def _tend(self, message: TendPool) -> None:
+        """Tell a pool to look after itself, soon, for all messages that have come by then."""
+        await asyncio.sleep(TEND_AFTER_S)
+        told = self._waiting.pop(message.pool)
+        self._told |= told
+        try:
+            await self._start(message)
+            await self._store.outbox_delivered(sorted(told))
+        except (RPCError, LeaseholdError) as error:
+            log.warning("pool %s is not told yet: %s", message.pool, error)
+        finally:
+            self._told -= told
 
     async def _tell_overdue(self) -> None:
         """Tell the workflows of leases that nobody was heard of for too long."""

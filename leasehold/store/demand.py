@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 
 from sqlalchemy import Connection, Row, func, select
@@ -37,7 +37,10 @@ def spread(connection: Connection, now: datetime) -> Spread:
     """What is to be created for those who wait, in which pools, and what they leave of what is there or coming."""
     known = catalogue.current(connection)
     wishes = list(_wishes(connection, known, now))
-    return sizing.spread(wishes, _supply(connection, known), _sources(connection, known, now))
+    kinds = set(known.made.values()).union(*(wish.kinds for wish in wishes))
+    # Where nobody waits nothing has to be created for anybody.
+    sources = _sources(connection, known, now) if wishes else []
+    return sizing.spread(wishes, _supply(connection, known, kinds), sources)
 
 
 def _wishes(connection: Connection, known: Catalogue, now: datetime) -> Iterable[Wish]:
@@ -68,9 +71,9 @@ def _lengths(connection: Connection) -> dict[int, int]:
     return {row.lane: row.many for row in connection.execute(query)}
 
 
-def _supply(connection: Connection, known: Catalogue) -> dict[int, int]:
-    """How much of each kind is free, or will be without a holder's doing."""
-    free = select(_R.kind, func.count().label("many")).where(*stock.GRANTABLE).group_by(_R.kind)
+def _supply(connection: Connection, known: Catalogue, kinds: Collection[int]) -> dict[int, int]:
+    """How much of each of these kinds is free, or will be without a holder's doing."""
+    free = select(_R.kind, func.count().label("many")).where(_R.kind.in_(kinds), *stock.GRANTABLE).group_by(_R.kind)
     supply = {row.kind: row.many for row in connection.execute(free)}
     coming = {pool: {ResourceState.CREATING} for pool in known.making}
     for pool, spec in known.making.items():

@@ -25,7 +25,7 @@ MOST_LOOKS = 200
 
 SIZES = st.builds(
     Size,
-    max=st.integers(0, 5),
+    max=st.sampled_from(range(7)),
     max_creating=st.integers(1, 3),
     min_free=st.integers(0, 3),
     create_delay=st.sampled_from([None, None, 5 * SECOND]),
@@ -315,7 +315,7 @@ class AnyTime(RuleBasedStateMachine):
             for one in mine.all(DELETING):
                 self.end(mine, one, "well")
             self.changed()
-            if mine.attempts.failures > sizing.OPENS_AFTER:
+            if mine.attempts.is_open:
                 return
             if mine.attempts.retry_at is not None:
                 self.wait(mine.attempts.retry_at - self.now)
@@ -368,8 +368,8 @@ class AnyTime(RuleBasedStateMachine):
     @precondition(lambda self: self.some(*ResourceState))
     @rule(which=st.integers(0, 9))
     def somebody_wants_one_deleted(self, which: int) -> None:
-        there = self.some(*ResourceState)
-        there[which % len(there)][1].is_unwanted = True
+        for _, one in self.some(*ResourceState)[which : which + 1]:
+            one.is_unwanted = True
         self.changed()
 
     @rule(pool=POOLS, size=SIZES)
@@ -401,7 +401,7 @@ class AnyTime(RuleBasedStateMachine):
 
     # What it comes to
 
-    @precondition(lambda self: self.some(*UNDER_WAY) or self.due())
+    @precondition(lambda self: self.waiting or self.some(*UNDER_WAY) or self.due())
     @rule()
     def nothing_else_happens(self) -> None:
         """What has begun ends well, and the pools are looked at when they want to be: they come to rest."""
@@ -450,4 +450,4 @@ class AnyTime(RuleBasedStateMachine):
 
 
 TestAnyTime = AnyTime.TestCase
-TestAnyTime.settings = settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow])
+TestAnyTime.settings = settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
