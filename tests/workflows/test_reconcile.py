@@ -19,7 +19,7 @@ from temporalio.service import RPCError
 from leasehold.healing import AlertKey, PassReport, Reconciled, ReconcileOrder, SweepOrder
 from leasehold.holdings import Holding
 from leasehold.messages import AdmitLease, ExtendLease, Steer, SubmitLease
-from leasehold.model import Item, Lease, LeaseState, Outcome, Policy
+from leasehold.model import Cadence, Item, Lease, LeaseState, Outcome, Policy, Size
 from leasehold.ports import ResourceFilter
 from leasehold.store import healing
 from leasehold.store import tables as t
@@ -593,3 +593,53 @@ async def suspend(lab: Lab) -> None:
 
     await lab.clock.sync()
     await lab.store.database.write(healing.suspend, "the database is older than what runs")
+
+
+async def test_what_a_pool_has_made_since_is_its_holders_and_is_deleted_after_it(lab: Lab) -> None:
+    pool = f"vm{uuid.uuid4().hex[:8]}"
+    await lab.dynamic_pool(pool, Size(max=3), listing=Cadence(every=timedelta(seconds=1)))
+    await sweep(lab)
+    copy = Copy(lab)
+    handle = await take(lab, pool=pool)
+    (mine,) = await lab.holds(handle)
+    await sweep(lab)
+    copy.restore()
+    await sweep(lab)
+    assert await lab.store.healing.suspension() is not None
+
+    done = await reconcile(lab)
+    assert done.suspended is None, done
+    assert await lab.holds(handle) == [mine]
+    resource = await lab.store.resource(pool, mine)
+    assert resource.instance is not None, "it is known as one that its pool has made"
+    await consistent(lab)
+    await release(handle)
+    while await lab.store.resources(ResourceFilter(pool=pool)):
+        await asyncio.sleep(0.05)
+    assert ("delete", mine) in lab.driver.started
+
+
+async def test_what_is_recorded_as_free_is_checked_before_anybody_gets_it(lab: Lab) -> None:
+    pool = f"vm{uuid.uuid4().hex[:8]}"
+    gone: set[str] = set()
+    lab.driver.script = lambda call: int(
+        call.env["LEASEHOLD_STAGE"] == "livecheck" and call.env["LEASEHOLD_RESOURCE"] in gone
+    )
+    often = Cadence(every=timedelta(minutes=5), attempts=1)
+    await lab.pool(1)
+    await lab.dynamic_pool(pool, Size(max=2, min_free=1), livecheck=often)
+    await lab.until_there(pool, free=1)
+    (there,) = await lab.store.resources(ResourceFilter(pool=pool))
+    await sweep(lab)
+    copy = Copy(lab)
+    await lab.store.delete_resource(pool, there.name, "operator")
+    while there.name in {one.name for one in await lab.store.resources(ResourceFilter(pool=pool))}:
+        await asyncio.sleep(0.05)
+    gone.add(there.name)
+    await take(lab)
+    await sweep(lab)
+    copy.restore()
+    await sweep(lab)
+    await reconcile(lab)
+    handle = await take(lab, pool=pool)
+    assert await lab.holds(handle) != [there.name]
