@@ -277,10 +277,10 @@ PoolTags = Annotated[
 ]
 
 
-def _name_pattern(value: str) -> str:
+def _name_pattern(value: str, pool: str = "p") -> str:
     """A pattern whose names are names; any other raises pydantic's error."""
     try:
-        naming.check(value)
+        naming.check(value, pool)
     except ValueError as error:
         raise PydanticCustomError("name_pattern", "{reason}", {"reason": str(error)}) from None
     return value
@@ -346,7 +346,7 @@ class PoolFile(Strict):
         default=[], description="Of a dynamic pool that creates only for requests with one of these tags"
     )
     properties: Json = Field(default={}, description="Of all resources of a dynamic pool")
-    name_pattern: Annotated[str, Field(max_length=200), AfterValidator(_name_pattern)] = Field(
+    name_pattern: Annotated[str, Field(max_length=200), AfterValidator(lambda value: _name_pattern(value))] = Field(
         default=DEFAULT_NAME_PATTERN, description="Of resources that the pool makes"
     )
     named_counters: list[CounterName] = Field(
@@ -380,6 +380,8 @@ class PoolFile(Strict):
                     raise PydanticCustomError("not_dynamic", "{key} needs create", {"key": key})
         elif self.resources:
             raise PydanticCustomError("dynamic", "a pool with create has no resources of its own")
+        else:
+            _name_pattern(self.name_pattern, self.name)
         return self
 
     def stages(self) -> Mapping[StageName, tuple[HookFile, ...]]:

@@ -66,7 +66,7 @@ _FORMS: Mapping[NoticeKind, _Form] = {
         then=(_SHOW, _LOG),
     ),
     NoticeKind.DEGRADED: _Form(
-        subject="Something of lease {{ number }} is dead",
+        subject="Lease {{ number }} has something that is dead",
         lead="Of what lease {{ number }} of {{ owner }} has something fails its livechecks: {{ reason }}",
         then=(_SHOW, _RELEASE),
     ),

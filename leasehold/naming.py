@@ -19,6 +19,8 @@ _FIELDS = {
 _DISTINCT = {"id", "id_in_pool"}
 """Without one of these two resources could have the same name at once."""
 
+LONGEST = 128
+"""No name is longer."""
 _NAME = re.compile(NAME_PATTERN)
 _MOST = 99_999_999, 99_999
 """Numbers as long as they become: of all resources that there ever were, and of those of one pool."""
@@ -38,6 +40,11 @@ def check(pattern: str, pool: str = "p") -> None:
 def name(pattern: str, *, pool: str, number: int, place: int, now: datetime) -> str:
     """The name of a resource of a pool; `number` is its own for ever, `place` that in the pool while it is there."""
     return pattern.format(pool_name=pool, id=f"{number:08}", id_in_pool=place, datetime=now.strftime("%Y%m%d_%H%M%S"))
+
+
+def has_place(pattern: str) -> bool:
+    """Whether names tell the places of resources in their pool."""
+    return any(field == "id_in_pool" for _, field, _, _ in _parts(pattern))
 
 
 def fitting(pattern: str, pool: str) -> re.Pattern[str]:

@@ -36,6 +36,8 @@ class Wish:
     kinds: Collection[int]
     tags: Collection[str] = ()
     pool: str | None = None
+    limits: Mapping[int, int] = field(default_factory=dict)
+    """So much of a kind at most, free or created: a quota leaves no more."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,14 +79,16 @@ def spread(wishes: Iterable[Wish], supply: Mapping[int, int], sources: Sequence[
     rooms = {source.pool: source.room for source in sources}
     create: Counter[str] = Counter()
     for wish in wishes:
-        missing = wish.count
+        missing, limits = wish.count, dict(wish.limits)
         for kind in wish.kinds:
-            taken = min(missing, left[kind])
+            taken = min(missing, left[kind], limits.get(kind, missing))
             left[kind] -= taken
             missing -= taken
+            if kind in limits:
+                limits[kind] -= taken
         able = [source for source in sources if source.suits(wish)]
         for source in sorted(able, key=lambda one: (-one.score(wish), one.cost, one.pool)):
-            taken = min(missing, rooms[source.pool])
+            taken = min(missing, rooms[source.pool], limits.get(source.kind, missing))
             rooms[source.pool] -= taken
             create[source.pool] += taken
             missing -= taken
@@ -103,8 +107,12 @@ class Instance:
     spare: bool = False
     unwanted: bool = False
     """Its pool is to have it no longer than its holder does."""
+    untouchable: bool = False
+    """Somebody looks at it, or it is promised: it stays as long as that is so."""
     kept_until: datetime | None = None
     """It is free, and kept for one key until then."""
+    granted_until: datetime | None = None
+    """It is free, was used before, and is granted again until then."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +146,7 @@ def room(size: Size, existing: int, creating: int, attempts: Attempts, now: date
 class Standing:
     """A dynamic pool as it stands: `wanted` by those who wait, who leave `left` of what is free or being created.
 
-    One that creates `on_demand` keeps nothing free. With `growing` off it creates nothing and keeps what it has;
+    One that creates `on_demand` keeps nothing free. With `growing` off it creates nothing, and nothing is too much;
     `closing`: it is to have nothing any more.
     """
 
@@ -197,7 +205,7 @@ def _not_before(pool: Standing) -> datetime | None:
     """When the next creation may begin."""
     attempts, delay = pool.attempts, pool.size.create_delay
     begun = attempts.last_start_at
-    waits = [attempts.retry_at if attempts.failures else None, begun + delay if begun and delay else None]
+    waits = [attempts.retry_at, begun + delay if begun and delay else None]
     return max((at for at in waits if at is not None), default=None)
 
 
@@ -207,18 +215,23 @@ def _deletions(pool: Standing, now: datetime) -> tuple[dict[str, str], list[date
     delete: dict[str, str] = {}
     spare = sorted((one for one in pool.instances if one.spare), key=lambda one: (one.created_at, one.name))
     for one in pool.instances:
+        if one.untouchable:
+            continue
         if one.state is ResourceState.FREE and (one.unwanted or pool.closing):
             delete[one.name] = "its pool has it no longer"
-        elif one.kept_until is not None:
-            if one.kept_until <= now:
-                delete[one.name] = "nobody came for it again"
+            continue
+        ends = {
+            "nobody came for it again": one.kept_until,
+            "it was used for long enough": one.granted_until if one.spare else None,
+            "it is too old": one.created_at + size.age if one.spare and size.age is not None else None,
+        }
+        for why, until in ends.items():
+            if until is None:
+                continue
+            if until <= now:
+                delete.setdefault(one.name, why)
             else:
-                due.append(one.kept_until)
-        elif one.spare and size.age is not None:
-            if one.created_at + size.age <= now:
-                delete[one.name] = "it is too old"
-            else:
-                due.append(one.created_at + size.age)
+                due.append(until)
     # What is broken goes first: what is free need not make room then.
     _delete_broken(pool, now, delete, due)
     _delete_surplus(pool, [one for one in spare if one.name not in delete], now, delete, due)
@@ -253,8 +266,11 @@ def _delete_surplus(
 
 def _delete_broken(pool: Standing, now: datetime, delete: dict[str, str], due: list[datetime]) -> None:
     """Delete what failed, but for as many as are kept to be looked at, for a while: those that failed last."""
-    broken = [one for one in pool.instances if one.state is ResourceState.BROKEN]
-    kept = 0 if pool.closing else pool.size.keep_broken
+    broken = [one for one in pool.instances if one.state is ResourceState.BROKEN and not one.untouchable]
+    going = sum(one.state is ResourceState.DELETING or one.name in delete for one in pool.instances)
+    # Nobody waits for what is just looked at.
+    short = max(0, pool.wanted - max(0, pool.size.max - len(pool.instances) + going)) if pool.growing else 0
+    kept = 0 if pool.closing else max(0, min(pool.size.keep_broken, len(broken) - short))
     last_first = sorted(broken, key=lambda one: (not one.unwanted, one.since, one.name), reverse=True)
     for index, one in enumerate(last_first):
         until = one.since + pool.size.keep_broken_for

@@ -118,6 +118,8 @@ class Relay:
             await self._store.outbox_delivered(sorted(told))
         except (RPCError, LeaseholdError) as error:
             log.warning("pool %s is not told yet: %s", message.pool, error)
+            with suppress(LeaseholdError):
+                await self._store.outbox_failed(min(told), f"pool {message.pool} is not told yet: {error}")
         finally:
             self._told -= told
 

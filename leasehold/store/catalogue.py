@@ -201,14 +201,13 @@ def _with_made(kinds: Iterable[ResourceKind], making: Iterable[PoolSpec]) -> lis
     known = {kind.id: kind for kind in kinds}
     for spec in making:
         number = made_kind(spec)
-        there = known[number].total if number in known else 0
         known[number] = ResourceKind(
             id=number,
             pool=spec.name,
             cost=spec.priority,
             tags=frozenset(spec.all_tags),
             properties=alike(spec.properties),
-            total=max(there, spec.size.max),
+            total=spec.size.max,
         )
     return list(known.values())
 

@@ -8,14 +8,15 @@ into quarantine, and its pool makes another; of a leased one the holder is told,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import Row, delete, insert, select, update
 
 from leasehold.channels import NoticeKind
 from leasehold.errors import LeaseholdError
-from leasehold.messages import Checked, CloseLease, Refusal
+from leasehold.messages import Checked, CloseLease, HeldResource, Refusal
 from leasehold.model import LeaseState, OnDegraded, Outcome, ResourceState, StageName
 from leasehold.store import closing, events, growing, holding, matching, moves, notices, outbox, specs
 from leasehold.store import tables as t
@@ -28,63 +29,101 @@ _CHECKED = (_C.pool == _R.pool) & (_C.name == _R.name)
 
 _LOST_AFTER = timedelta(minutes=1)
 """So much longer than it may take nobody waits for a check: its worker is gone, or there is none."""
+_IN_A_ROW = 5
+"""So many checks follow one another in one round."""
 
 
-def take_due(tx: Tx, pool: str, timeout: timedelta) -> tuple[Sequence[Row[Any]], list[datetime]]:
-    """The resources of a pool whose check is due now, and when those of the others are.
+@dataclass(frozen=True, kw_only=True)
+class Taken:
+    """What is to be checked now, so many at once; `due` is when others will be."""
 
-    The next one of each is due a while after this one has ended, so that never two are under way. Only what is free or
-    delivered is checked: while hooks work on it, it may well be dead.
+    resources: tuple[HeldResource, ...]
+    parallel: int
+    due: list[datetime]
+
+
+def take_due(tx: Tx, pool: str, parallel: int, timeout: timedelta) -> Taken:
+    """Take the resources of a pool whose check is due, those that are longest due first, as far as there is room.
+
+    No more than `parallel` checks are under way in a pool, and the next one of a resource is due a while after its last
+    has ended. Only what is free or delivered is checked: while hooks work on it, it may well be dead.
     """
     query = (
-        select(_R.pool, _R.name, _R.epoch, _C.due_at)
+        select(_R.pool, _R.name, _R.epoch, _C.due_at, _C.begun_at)
         .outerjoin(t.checks, _CHECKED)
         .outerjoin(t.grants, _HELD)
         .where(
             _R.pool == pool,
             (_R.state == ResourceState.FREE) | ((_R.state == ResourceState.LEASED) & _G.ready_at.is_not(None)),
         )
-        .order_by(_R.name)
+        .order_by(_C.due_at, _R.name)
     )
     rows = tx.execute(query).all()
+    under_way = [row for row in rows if row.begun_at is not None and row.due_at > tx.now]
     due = [row for row in rows if row.due_at is None or row.due_at <= tx.now]
-    lost_at = tx.now + timeout + _LOST_AFTER
-    for row in due:
-        _put(tx, row.pool, row.name, new=row.due_at is None, due_at=lost_at)
+    room = max(0, parallel - len(under_way))
+    taken = due[: room * _IN_A_ROW]
+    lost_at = tx.now + _IN_A_ROW * timeout + _LOST_AFTER
+    _begin(tx, taken, lost_at)
     later = [row.due_at for row in rows if row.due_at is not None and row.due_at > tx.now]
-    return due, [*later, *([lost_at] if due else [])]
+    return Taken(
+        resources=tuple(HeldResource(pool=row.pool, resource=row.name, epoch=row.epoch) for row in taken),
+        parallel=max(1, min(room, len(taken))),
+        due=[*later, *([lost_at] if taken else [])],
+    )
 
 
-def _put(tx: Tx, pool: str, name: str, *, new: bool, **values: Any) -> None:
+def _begin(tx: Tx, taken: Sequence[Row[Any]], lost_at: datetime) -> None:
+    new = [{"pool": row.pool, "name": row.name, "failures": 0} for row in taken if row.due_at is None]
     if new:
-        tx.execute(insert(t.checks).values(pool=pool, name=name, failures=0, **values))
-    else:
-        tx.execute(update(t.checks).where(_C.pool == pool, _C.name == name).values(**values))
+        tx.execute(insert(t.checks), [{**one, "due_at": lost_at, "begun_at": tx.now} for one in new])
+    known = [row.name for row in taken if row.due_at is not None]
+    if known:
+        these = (_C.pool == taken[0].pool, _C.name.in_(known))
+        tx.execute(update(t.checks).where(*these).values(due_at=lost_at, begun_at=tx.now))
+
+
+def forget(tx: Tx, pool: str) -> None:
+    """Hold nothing against resources of a pool that checks them no more."""
+    tx.execute(delete(t.checks).where(_C.pool == pool))
+    doubted = (_R.pool == pool, _R.suspect)
+    if tx.execute(select(_R.name).where(*doubted).limit(1)).first() is not None:
+        tx.execute(update(t.resources).where(*doubted).values(suspect=False))
+        matching.match(tx, {pool})
+
+
+def _put(tx: Tx, pool: str, name: str, **values: Any) -> None:
+    tx.execute(update(t.checks).where(_C.pool == pool, _C.name == name).values(**values))
 
 
 def checked(tx: Tx, results: Sequence[Checked]) -> None:
-    """Record how livechecks ended, and do what is due for what is dead."""
+    """Record how livechecks of one pool ended, and do what is due for what is dead."""
+    if not results:
+        return
+    pool = results[0].pool
+    _, spec = specs.in_force(tx.connection, pool)
+    every = spec.livecheck.every if spec.livecheck is not None else timedelta(days=1)
+    named = [one.resource for one in results]
+    these = (_C.pool == pool, _C.name.in_(named))
+    tx.execute(update(t.checks).where(*these).values(due_at=tx.now + every, begun_at=None))
+    outbox.tend(tx, pool)
+    known = {row.name: row for row in tx.execute(select(t.checks).where(*these)).all()}
+    rows = tx.execute(select(t.resources).where(_R.pool == pool, _R.name.in_(named))).all()
+    resources = {row.name: row for row in rows}
     for one in results:
-        resource = moves.row_of(tx, one.pool, one.resource)
-        known = tx.execute(select(t.checks).where(_C.pool == one.pool, _C.name == one.resource)).one_or_none()
-        if resource is None or known is None:
-            continue
-        _, spec = specs.in_force(tx.connection, one.pool)
-        every = spec.livecheck.every if spec.livecheck is not None else timedelta(days=1)
-        _put(tx, one.pool, one.resource, new=False, due_at=tx.now + every)
-        outbox.tend(tx, one.pool)
-        if resource.epoch != one.epoch:
+        resource = resources.get(one.resource)
+        if resource is None or one.resource not in known or resource.epoch != one.epoch:
             continue
         if one.failed is None:
-            _alive(tx, resource, known)
+            _alive(tx, resource, known[one.resource])
         else:
-            _failed(tx, resource, known, one.failed)
+            _failed(tx, resource, known[one.resource], one.failed, spec.livecheck.attempts if spec.livecheck else 1)
 
 
 def _alive(tx: Tx, resource: Row[Any], known: Row[Any]) -> None:
     if not known.failures and not resource.suspect:
         return
-    _put(tx, resource.pool, resource.name, new=False, failures=0, trouble=None, failed_since=None)
+    _put(tx, resource.pool, resource.name, failures=0, trouble=None, failed_since=None)
     _suspect(tx, resource, suspect=False)
     events.record(tx, "resource_alive", pool=resource.pool, resource=resource.name, lease=_holder(tx, resource))
     _mark_lease(tx, resource, None)
@@ -92,23 +131,21 @@ def _alive(tx: Tx, resource: Row[Any], known: Row[Any]) -> None:
     matching.match(tx, {resource.pool}, {resource.kind})
 
 
-def _failed(tx: Tx, resource: Row[Any], known: Row[Any], reason: str) -> None:
+def _failed(tx: Tx, resource: Row[Any], known: Row[Any], reason: str, allowed: int) -> None:
     failures = known.failures + 1
     since = known.failed_since or tx.now
-    _put(tx, resource.pool, resource.name, new=False, failures=failures, trouble=reason, failed_since=since)
+    _put(tx, resource.pool, resource.name, failures=failures, trouble=reason, failed_since=since)
     if not resource.suspect:
         _suspect(tx, resource, suspect=True)
         about = {"pool": resource.pool, "resource": resource.name, "lease": _holder(tx, resource)}
         events.record(tx, "livecheck_failed", reason=reason, **about)
         outbox.tend(tx, resource.pool)
-    _, spec = specs.in_force(tx.connection, resource.pool)
-    allowed = spec.livecheck.attempts if spec.livecheck else 1
     if failures < allowed:
         return
     why = f"{StageName.LIVECHECK}: {reason}" + (f", {failures} times in a row" if failures > 1 else "")
     if resource.state == ResourceState.FREE:
         _suspect(tx, resource, suspect=False)
-        _put(tx, resource.pool, resource.name, new=False, failures=0, trouble=None, failed_since=None)
+        _put(tx, resource.pool, resource.name, failures=0, trouble=None, failed_since=None)
         moves.quarantine(tx, resource, why, lease=None)
     elif resource.state == ResourceState.LEASED:
         _degraded(tx, resource, why)
@@ -154,14 +191,15 @@ def _degraded(tx: Tx, resource: Row[Any], why: str) -> None:
         return
     entry = {"pool": resource.pool, "name": resource.name, "reason": why, "since": tx.now.isoformat()}
     lease, about = grant.lease, {"pool": resource.pool, "resource": resource.name}
-    if _mark_lease(tx, resource, entry):
+    is_news = _mark_lease(tx, resource, entry)
+    if is_news:
         events.record(tx, "lease_degraded", lease=lease, reason=why, **about)
         notices.tell(tx, NoticeKind.DEGRADED, lease, reason=f"{resource.pool}/{resource.name}: {why}")
     policy = specs.load(tx.connection, {grant.spec})[grant.spec].policy
     if policy.on_degraded is OnDegraded.END:
         _end(tx, lease, f"{resource.pool}/{resource.name}: {why}")
     elif policy.on_degraded is OnDegraded.REPLACE:
-        _replace(tx, lease, grant, why)
+        _replace(tx, lease, grant, why, is_news=is_news)
 
 
 def _end(tx: Tx, lease: str, why: str) -> None:
@@ -173,9 +211,13 @@ def _end(tx: Tx, lease: str, why: str) -> None:
     outbox.signal(tx, lease)
 
 
-def _replace(tx: Tx, lease: str, grant: Row[Any], why: str) -> None:
+def _replace(tx: Tx, lease: str, grant: Row[Any], why: str, *, is_news: bool) -> None:
     """Give a lease another resource in the stead of one that is dead, as soon as there is one."""
     try:
         growing.replace(tx, lease, grant, why)
     except LeaseholdError as error:
+        # Its pool makes another, and it is tried again with the next check.
+        outbox.tend(tx, grant.pool)
+        if not is_news:
+            return
         events.record(tx, "not_replaced", lease=lease, pool=grant.pool, resource=grant.resource, reason=error.detail)

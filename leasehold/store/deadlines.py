@@ -25,6 +25,7 @@ from leasehold.store import (
     answers,
     catalogue,
     closing,
+    demand,
     events,
     holding,
     lanes,
@@ -154,7 +155,9 @@ def wake(tx: Tx, lease: str) -> Admitted:
         if row.wait_until is not None and row.wait_until <= tx.now:
             closing.close(tx, _out_of_patience(row))
         elif row.start_at is not None and row.start_at <= tx.now:
-            matching.match(tx, matching.wanted_pools(specs.items_from_json(row.wanted)))
+            wanted = specs.items_from_json(row.wanted)
+            demand.stir(tx, wanted)
+            matching.match(tx, matching.wanted_pools(wanted))
     return holding.standing(tx.connection, lease, tx.now)
 
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime
 
-from sqlalchemy import Connection, Row, func, select
+from sqlalchemy import Connection, Row, exists, func, select
 
-from leasehold import sizing
-from leasehold.model import Item, PoolSpec, ResourceState, Reuse
+from leasehold import allocation, sizing
+from leasehold.allocation import Candidate
+from leasehold.model import Item, LeaseState, OnDegraded, PoolSpec, ResourceState, Reuse
 from leasehold.sizing import Source, Spread, Wish
-from leasehold.store import catalogue, growth, lanes, order, outbox, stock
+from leasehold.store import catalogue, growth, lanes, order, outbox, specs, stock
 from leasehold.store import tables as t
 from leasehold.store.catalogue import Catalogue
 from leasehold.store.engine import Tx
@@ -19,6 +21,9 @@ from leasehold.store.rules import Rules
 from leasehold.store.shares import Shares
 
 _R = t.resources.c
+
+IS_TENDED = _R.spec.is_not(None) | _R.suspect | _R.share_key.is_not(None)
+"""Whether something has to be done for a resource, whatever its pool is by now."""
 
 
 def stir(tx: Tx, wishes: Sequence[Item]) -> None:
@@ -44,9 +49,16 @@ def spread(connection: Connection, now: datetime) -> Spread:
 
 
 def _wishes(connection: Connection, known: Catalogue, now: datetime) -> Iterable[Wish]:
-    """What is waited for that some pool could make, in the order of service but for fair shares."""
-    kinds = set(known.made.values())
-    heads = [one for one in lanes.heads(connection, kinds, known) if not order.is_upcoming(one, now)]
+    """What is waited for that some pool could make, in the order of service but for fair shares.
+
+    First what is to take the place of what is dead.
+    """
+    made = {kind for pool, kind in known.made.items() if pool not in known.paused}
+    for item in _to_be_replaced(connection):
+        kinds = _kinds(known, item, made, ())
+        if not made.isdisjoint(kinds):
+            yield Wish(count=1, kinds=kinds, tags=item.tags, pool=item.pool)
+    heads = [one for one in lanes.heads(connection, made, known) if not order.is_upcoming(one, now)]
     if not heads:
         return
     many = _lengths(connection)
@@ -54,10 +66,53 @@ def _wishes(connection: Connection, known: Catalogue, now: datetime) -> Iterable
     for one in sorted(heads, key=lambda one: (-one.priority, one.number)):
         if _is_held_up(one, known, shares, rules):
             continue
+        pools = known.pools(one.wishes)
+        barred = shares.barred(one, pools) | rules.barred(one, pools)
         for item in one.wishes:
-            serving = [kind.id for kind in known.lending([item])]
-            if not kinds.isdisjoint(serving):
-                yield Wish(count=item.count * many.get(one.lane, 1), kinds=serving, tags=item.tags, pool=item.pool)
+            kinds = _kinds(known, item, made, () if item.pool else barred)
+            if made.isdisjoint(kinds):
+                continue
+            limits = {
+                known.made[pool]: left for pool in known.made if (left := shares.left(one, pool, item)) is not None
+            }
+            count = item.count * many.get(one.lane, 1)
+            yield Wish(count=count, kinds=kinds, tags=item.tags, pool=item.pool, limits=limits)
+
+
+def _kinds(known: Catalogue, item: Item, made: Collection[int], barred: Collection[str]) -> list[int]:
+    """The kinds of which something suits an item, in order of preference; of what is made, if all of it would suit."""
+    found = [kind for kind in known.lending([item]) if kind.pool not in barred]
+    if not catalogue.is_particular(item):
+        return [kind.id for kind in found]
+    return [kind.id for kind in found if kind.id not in made or _would_suit(known.making[kind.pool], item)]
+
+
+def _would_suit(spec: PoolSpec, item: Item) -> bool:
+    """Whether anything that a pool makes is what an item tells by an identifier, or by its name."""
+    new = Candidate(pool=spec.name, name="", tags=frozenset(spec.all_tags), properties=spec.properties)
+    return allocation.suits(item, new)
+
+
+def _to_be_replaced(connection: Connection) -> list[Item]:
+    """One more of each item of which a lease has something dead that its pool would replace."""
+    leases = connection.execute(
+        select(t.leases.c.id, t.leases.c.wanted, t.leases.c.degraded).where(
+            t.leases.c.degraded.is_not(None), t.leases.c.state == LeaseState.ACTIVE
+        )
+    ).all()
+    found = []
+    for lease in leases:
+        items = specs.items_from_json(lease.wanted)
+        dead = {(one["pool"], one["name"]) for one in lease.degraded}
+        held = select(t.grants).where(t.grants.c.lease == lease.id, t.grants.c.closed_at.is_(None))
+        for grant in connection.execute(held).all():
+            if (grant.pool, grant.resource) in dead and _replaces(connection, grant.spec):
+                found.append(replace(items[grant.item], count=1, names=()))
+    return found
+
+
+def _replaces(connection: Connection, spec: int) -> bool:
+    return specs.load(connection, {spec})[spec].policy.on_degraded is OnDegraded.REPLACE
 
 
 def _is_held_up(one: Waiting, known: Catalogue, shares: Shares, rules: Rules) -> bool:
@@ -73,8 +128,10 @@ def _lengths(connection: Connection) -> dict[int, int]:
 
 def _supply(connection: Connection, known: Catalogue, kinds: Collection[int]) -> dict[int, int]:
     """How much of each of these kinds is free, or will be without a holder's doing."""
-    free = select(_R.kind, func.count().label("many")).where(_R.kind.in_(kinds), *stock.GRANTABLE).group_by(_R.kind)
-    supply = {row.kind: row.many for row in connection.execute(free)}
+    # What is promised to a reservation is nobody else's.
+    promised = exists().where(t.promises.c.pool == _R.pool, t.promises.c.resource == _R.name)
+    free = select(_R.kind, func.count().label("many")).where(_R.kind.in_(kinds), ~promised, *stock.GRANTABLE)
+    supply = {row.kind: row.many for row in connection.execute(free.group_by(_R.kind))}
     coming = {pool: {ResourceState.CREATING} for pool in known.making}
     for pool, spec in known.making.items():
         if spec.policy.reuse is Reuse.ANYONE:
@@ -91,7 +148,12 @@ def _supply(connection: Connection, known: Catalogue, kinds: Collection[int]) ->
 
 def _sources(connection: Connection, known: Catalogue, now: datetime) -> list[Source]:
     pools = [pool for pool in known.making if pool not in known.paused]
-    counted = select(_R.pool, _R.state, func.count().label("many")).where(_R.pool.in_(pools))
+    # What is broken, and no lease waits for, goes where room is needed.
+    held = exists().where(t.grants.c.pool == _R.pool, t.grants.c.resource == _R.name, t.grants.c.closed_at.is_(None))
+    goes = (_R.state == ResourceState.BROKEN) & ~held
+    counted = select(_R.pool, _R.state, func.count().label("many")).where(
+        _R.pool.in_(pools), _R.spec.is_not(None), ~goes
+    )
     rows = connection.execute(counted.group_by(_R.pool, _R.state)).all()
     attempts = growth.of(connection, pools)
     return [_source(known.making[pool], known.made[pool], rows, attempts.get(pool), now) for pool in pools]

@@ -36,11 +36,12 @@ _SOONEST = (_R.state != ResourceState.FREE, _L.id.is_not(None), _L.expires_at.nu
 _ALIKE = (_R.pool, _L.id.is_not(None) & _L.expires_at.is_(None))
 """Of these the order tells who is first: each pool has its grace and cleaning, and who is prepared has no end yet."""
 _PLACE = func.row_number().over(partition_by=_ALIKE, order_by=_SOONEST).label("place")
+_OUT_OF_USE = (ResourceState.BROKEN, ResourceState.DELETING)
 _ROWS: Any = (
     select(_R.pool, _R.name, _R.kind, _R.tags, _R.properties, _PLACE, *HOLDER)
     .outerjoin(t.grants, HELD)
     .outerjoin(t.leases, _L.id == t.grants.c.lease)
-    .where(_R.state != ResourceState.BROKEN, _R.offline_since.is_(None), ~_R.draining)
+    .where(_R.state.not_in(_OUT_OF_USE), _R.offline_since.is_(None), ~_R.draining)
 )
 _NEVER_LATE = timedelta(seconds=1)
 """Whoever should have given back by now does so any moment."""

@@ -11,7 +11,7 @@ from sqlalchemy import Row, bindparam, insert, select, update
 from leasehold.allocation import Award, Candidate
 from leasehold.messages import Claim
 from leasehold.model import PREPARE, Item, PoolSpec, ResourceState, StageName
-from leasehold.store import catalogue, growth, instances, moves, reuse, specs
+from leasehold.store import catalogue, growth, instances, moves, outbox, reuse, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 from leasehold.store.lanes import Waiting
@@ -163,14 +163,18 @@ def close(
     for row in rows:
         key, spec = (row.pool, row.resource), loaded[row.spec]
         resource, reason = _resource(row), broken.get(key)
+        if resource is None:
+            continue
         kinds.add(resource.kind)
         was_used = all_used or key in touched
         if resource.state == ResourceState.BROKEN:
             moves.remove_drained(tx, resource)
+            if resource.spec is not None:
+                outbox.tend(tx, resource.pool)
         elif reason is not None:
             moves.quarantine(tx, resource, reason, lease=lease)
         elif was_used and specs.plan(spec, spec.policy.after_release):
-            moves.recycle(tx, resource, row.spec, spec, lease=lease)
+            reuse.recycle(tx, resource, row.spec, spec, lease=lease)
         elif was_used:
             left.append((resource, row.spec, None))
         elif resource.spec is not None:
@@ -182,8 +186,10 @@ def close(
     return {row.pool for row in rows}, kinds
 
 
-def _resource(row: Row[Any]) -> Standing:
-    """The resource of a row of `open_rows`."""
+def _resource(row: Row[Any]) -> Standing | None:
+    """The resource of a row of `open_rows`; None where it is gone, which only a restored database has."""
+    if getattr(row, _STANDING["state"]) is None:
+        return None
     return Standing(**{name: getattr(row, label) for name, label in _STANDING.items()})
 
 

@@ -147,12 +147,17 @@ def replace(tx: Tx, lease: str, grant: Row[Any], why: str) -> None:
         granting.record(tx, given)
         about = {"pool": grant.pool, "resource": grant.resource, "reason": why}
         events.record(tx, "lease_replaced", lease=lease, data=granting.granted_data(award.resources), **about)
-        others = [one for one in row.degraded or () if (one["pool"], one["name"]) != (grant.pool, grant.resource)]
-        holding.change(tx, lease, {"degraded": others or None, "replaced": row.replaced + 1})
+        left = _without(row, grant.pool, grant.resource)
+        holding.change(tx, lease, {"degraded": left, "replaced": row.replaced + 1})
         outbox.signal(tx, lease)
         if not any(claim.stages for claim in given.claims) and not claims.wide(tx.connection, given.claims):
             holding.activate(tx, lease, [claim.held for claim in given.claims])
     notices.tell(tx, NoticeKind.REPLACED, lease, reason=f"{grant.pool}/{grant.resource}: {why}")
+
+
+def _without(lease: Row[Any], pool: str, resource: str) -> list[dict[str, Any]] | None:
+    """What of a lease is dead, without one of its resources."""
+    return [one for one in lease.degraded or () if (one["pool"], one["name"]) != (pool, resource)] or None
 
 
 def _award(tx: Tx, row: Row[Any], me: Waiting, ends: datetime) -> Award:
@@ -200,5 +205,7 @@ def give_back(tx: Tx, lease: str, part: GiveBack) -> Admitted:
         return Admitted(refusal=as_refusal(error))
     if mine:
         events.record(tx, "lease_shrunk", lease=lease, pool=part.pool, resource=part.resource, actor=part.actor)
+        if row.degraded:
+            holding.change(tx, lease, {"degraded": _without(row, part.pool, part.resource)})
         matching.match(tx, *granting.close(tx, mine, {}, was_active=True))
     return holding.standing(tx.connection, lease, tx.now)

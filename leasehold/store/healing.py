@@ -16,7 +16,22 @@ from leasehold.messages import Errand, recycle_id
 from leasehold.model import OVER, PREPARE_AHEAD, Alert, LeaseState, ResourceState
 from leasehold.ports import OpenLease
 from leasehold.rebuilding import Books, Census, Rebuilt, Suspension
-from leasehold.store import alerts, catalogue, events, facts, limiters, matching, moves, outbox, rebuilding, runs, specs
+from leasehold.store import (
+    alerts,
+    catalogue,
+    demand,
+    events,
+    facts,
+    instances,
+    limiters,
+    matching,
+    moves,
+    outbox,
+    rebuilding,
+    reuse,
+    runs,
+    specs,
+)
 from leasehold.store import tables as t
 from leasehold.store.engine import Database, Tx, Undone
 
@@ -145,6 +160,7 @@ def suspend(tx: Tx, reason: str, previous: Mark | None = None) -> None:
     facts.put(tx, facts.SUSPENSION, fact)
     number = max(rebuilding.last_number(tx.connection), previous.number if previous else 0) + _SKIPPED_NUMBERS
     tx.execute(update(t.counters).where(t.counters.c.name == "lease").values(value=number))
+    instances.skip(tx, _SKIPPED_NUMBERS)
     events.record(tx, "matching_suspended", reason=reason, data={"numbers_go_on_after": number})
 
 
@@ -177,7 +193,7 @@ def close_pass(tx: Tx, order: ClosePass) -> tuple[PassReport, list[Alert]]:
 
 def _tend_all(tx: Tx) -> None:
     """Have all pools looked after that need it, whatever became of their workflows."""
-    made = select(t.resources.c.pool).where(t.resources.c.spec.is_not(None)).distinct()
+    made = select(t.resources.c.pool).where(demand.IS_TENDED).distinct()
     tended = {pool for pool, spec in catalogue.current(tx.connection).specs.items() if spec.is_tended}
     for pool in sorted(tended.union(tx.execute(made).scalars())):
         outbox.tend(tx, pool)
@@ -285,11 +301,11 @@ def recycle_again(tx: Tx, dead: DeadRecycling) -> None:
         tx, "recycling_again", lease=lease, pool=dead.pool, resource=dead.resource, actor="leasehold", reason=reason
     )
     if last is not None:
-        moves.recycle(tx, resource, last.spec, specs.load(tx.connection, {last.spec})[last.spec], lease=lease)
+        reuse.recycle(tx, resource, last.spec, specs.load(tx.connection, {last.spec})[last.spec], lease=lease)
     else:
         # It was being prepared ahead of its first lease.
         spec_id, spec = specs.in_force(tx.connection, dead.pool)
-        moves.recycle(tx, resource, spec_id, spec, lease=None, stages=PREPARE_AHEAD)
+        reuse.recycle(tx, resource, spec_id, spec, lease=None, stages=PREPARE_AHEAD)
     matching.match(tx, {dead.pool})
 
 

@@ -49,18 +49,50 @@ def of_all(connection: Connection, those: Collection[tuple[str, str]]) -> dict[t
 
 def begin(tx: Tx, spec: PoolSpec, many: int) -> list[str]:
     """Give so many new resources of a pool their numbers and names, which are written down before anything is made."""
-    places = _lowest(tx.execute(select(_I.place).where(_I.pool == spec.name)).scalars(), many)
-    numbers = _numbers(tx, many)
     counters = {counter: _taken(tx, counter, many) for counter in spec.named_counters}
     made = []
-    for index in range(many):
-        name = naming.name(spec.name_pattern, pool=spec.name, number=numbers[index], place=places[index], now=tx.now)
+    for index, (number, place, name) in enumerate(_names(tx, spec, many)):
         mine = {counter: values[index] for counter, values in counters.items()}
-        add(tx, spec.name, name, number=numbers[index], place=places[index], counters=mine)
+        add(tx, spec.name, name, number=number, place=place, counters=mine)
         for counter, value in mine.items():
             tx.execute(insert(t.counted).values(counter=counter, value=value, pool=spec.name, name=name))
         made.append(name)
     return made
+
+
+def _names(tx: Tx, spec: PoolSpec, many: int) -> list[tuple[int, int, str]]:
+    """Numbers, the lowest free places and names that nothing in the pool has, whatever its place is."""
+    taken = set(tx.execute(select(_I.place).where(_I.pool == spec.name)).scalars())
+    names = set(tx.execute(select(t.resources.c.name).where(t.resources.c.pool == spec.name)).scalars())
+    number, place = last_number(tx), -1
+    found: list[tuple[int, int, str]] = []
+    while len(found) < many:
+        number, place = number + 1, place + 1
+        while place in taken:
+            place += 1
+        name = naming.name(spec.name_pattern, pool=spec.name, number=number, place=place, now=tx.now)
+        if name not in names:
+            found.append((number, place, name))
+        elif not naming.has_place(spec.name_pattern):
+            # Another number makes another name, at the same place.
+            place -= 1
+    _count_to(tx, number)
+    return found
+
+
+def last_number(tx: Tx) -> int:
+    """The number of the resource that was made last."""
+    number: int = tx.execute(select(t.counters.c.value).where(t.counters.c.name == _COUNTER)).scalar_one()
+    return number
+
+
+def skip(tx: Tx, many: int) -> None:
+    """Leave out so many numbers, which may have been given since a copy of the database was made."""
+    _count_to(tx, last_number(tx) + many)
+
+
+def _count_to(tx: Tx, number: int) -> None:
+    tx.execute(update(t.counters).where(t.counters.c.name == _COUNTER).values(value=number))
 
 
 def add(
@@ -75,13 +107,6 @@ def add(
     """Begin to know of a resource; one that was found has no numbers."""
     known = {"number": number, "place": place, "counters": dict(counters or {}), "created_at": tx.now, "uses": 0}
     tx.execute(insert(t.instances).values(pool=pool, name=name, **known))
-
-
-def _numbers(tx: Tx, many: int) -> list[int]:
-    this = t.counters.c.name == _COUNTER
-    last: int = tx.execute(select(t.counters.c.value).where(this)).scalar_one()
-    tx.execute(update(t.counters).where(this).values(value=last + many))
-    return list(range(last + 1, last + many + 1))
 
 
 def _taken(tx: Tx, counter: str, many: int) -> list[int]:

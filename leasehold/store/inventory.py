@@ -22,7 +22,7 @@ from leasehold.model import (
     ResourceState,
     StageName,
 )
-from leasehold.store import catalogue, demand, events, limiters, matching, moves, outbox, rules, specs
+from leasehold.store import catalogue, demand, events, limiters, matching, moves, outbox, reuse, rules, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 
@@ -117,6 +117,8 @@ def offline(tx: Tx, pool: str, name: str, reason: str, actor: str) -> None:
     _resource(tx, pool, name)
     _mark(tx, pool, name, {"offline_reason": reason, "offline_by": actor, "offline_since": tx.now})
     events.record(tx, "resource_offline", pool=pool, resource=name, actor=actor, reason=reason)
+    # One that is there and nobody can have is made up for.
+    outbox.tend(tx, pool)
     # What was promised of it is promised of another.
     matching.match(tx, {pool})
 
@@ -127,6 +129,7 @@ def online(tx: Tx, pool: str, name: str, actor: str) -> None:
         return
     _mark(tx, pool, name, {"offline_reason": None, "offline_by": None, "offline_since": None})
     events.record(tx, "resource_online", pool=pool, resource=name, actor=actor)
+    outbox.tend(tx, pool)
     matching.match(tx, {pool})
 
 
@@ -155,6 +158,7 @@ def resume(tx: Tx, pool: str, actor: str) -> None:
 def force_self_service(tx: Tx, pool: str | None, opening: Opening, reason: str, actor: str) -> None:
     """Open self-service of a pool or of the lab, close it, or leave it to its rules; who waited for it is served."""
     rules.force(tx, pool, opening, reason, actor)
+    demand.stir_all(tx)
     matching.match(tx, {ANY_POOL})
 
 
@@ -188,7 +192,7 @@ def repair(tx: Tx, pool: str, name: str, actor: str) -> None:
         _give_to_waiting(tx, row, last)
         return
     spec_id, spec = specs.in_force(tx.connection, pool)
-    moves.recycle(tx, row, spec_id, spec, lease=lease)
+    reuse.recycle(tx, row, spec_id, spec, lease=lease)
     matching.match(tx, {pool})
 
 
@@ -215,16 +219,18 @@ def _prepare_ahead(tx: Tx, pool: str) -> None:
         t.resources.c.pool == pool,
         t.resources.c.state == ResourceState.FREE,
         t.resources.c.offline_since.is_(None),
+        t.resources.c.share_key.is_(None),
+        ~t.resources.c.suspect,
         t.resources.c.prepared.is_distinct_from(mark),
     )
     for row in tx.execute(stale).all():
-        moves.recycle(tx, row, spec_id, spec, lease=None, stages=PREPARE_AHEAD)
+        reuse.recycle(tx, row, spec_id, spec, lease=None, stages=PREPARE_AHEAD)
 
 
 def _tend(tx: Tx, spec: PoolSpec) -> None:
-    """Have a pool looked after that makes its resources, or made them once, or checks them."""
-    made = select(t.resources.c.name).where(t.resources.c.pool == spec.name, t.resources.c.spec.is_not(None))
-    if spec.is_tended or tx.execute(made.limit(1)).first() is not None:
+    """Have a pool looked after that makes, checks or keeps its resources, or did so once."""
+    tended = select(t.resources.c.name).where(t.resources.c.pool == spec.name, demand.IS_TENDED)
+    if spec.is_tended or tx.execute(tended.limit(1)).first() is not None:
         outbox.tend(tx, spec.name)
 
 
@@ -257,6 +263,8 @@ def _put_pool(tx: Tx, spec: PoolSpec, file: str | None, actor: str) -> list[Chan
     if row.spec == spec_id and not row.draining:
         return []
     before = specs.to_json(specs.load(tx.connection, {row.spec})[row.spec])
+    if row.draining:
+        _drain_made(tx, spec.name, draining=False)
     tx.execute(
         update(t.pools).where(t.pools.c.name == spec.name).values(spec=spec_id, priority=spec.priority, draining=False)
     )
@@ -316,8 +324,15 @@ def _is_awaited(tx: Tx, resource: Row[Any]) -> bool:
     return tx.execute(open_grant).first() is not None
 
 
+def _drain_made(tx: Tx, pool: str, *, draining: bool) -> None:
+    """Let nobody have any more what a pool has made, or let it be lent again."""
+    made = (t.resources.c.pool == pool, t.resources.c.spec.is_not(None))
+    tx.execute(update(t.resources).where(*made).values(draining=draining))
+
+
 def _drain_pool(tx: Tx, pool: str, file: str, actor: str) -> list[Change]:
     tx.execute(update(t.pools).where(t.pools.c.name == pool).values(draining=True))
+    _drain_made(tx, pool, draining=True)
     changes = _retire(tx, pool, file, set(), actor)
     outbox.tend(tx, pool)
     moves.remove_if_empty(tx, pool)

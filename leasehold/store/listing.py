@@ -27,11 +27,15 @@ def listed(tx: Tx, order: ListPool, names: Sequence[str], trouble: str | None) -
     if trouble is not None or facts.suspended(tx.connection) is not None:
         growth.change(tx, order.pool, list_trouble=trouble)
         return
-    growth.change(tx, order.pool, list_trouble=None)
+    known = growth.of(tx.connection, [order.pool]).get(order.pool)
+    if known is not None and known.last_listing == order.id:
+        # Said twice: one listing is not two.
+        return
+    growth.change(tx, order.pool, list_trouble=None, last_listing=order.id)
     unknown = set(names) - set(tx.execute(select(t.resources.c.name).where(t.resources.c.name.in_(names))).scalars())
     spec = specs.load(tx.connection, {order.spec})[order.spec]
     fits = naming.fitting(spec.name_pattern, order.pool)
-    strays = {name for name in unknown if fits.match(name)}
+    strays = {name for name in unknown if len(name) <= naming.LONGEST and fits.match(name)}
     before = set(tx.execute(select(t.strays.c.name).where(t.strays.c.pool == order.pool)).scalars())
     tx.execute(delete(t.strays).where(t.strays.c.pool == order.pool))
     for name in sorted(strays - before):

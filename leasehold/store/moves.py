@@ -15,14 +15,14 @@ from sqlalchemy import delete as sql_delete
 
 from leasehold import model
 from leasehold.errors import Unavailable
-from leasehold.messages import Claim, DeleteResource, RecycleResource
-from leasehold.model import PoolSpec, ResourceState, StageName
+from leasehold.messages import Claim, DeleteResource
+from leasehold.model import ResourceState, StageName
 from leasehold.store import catalogue, events, instances, outbox, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 
 _R = t.resources.c
-STANDING = (_R.pool, _R.name, _R.kind, _R.state, _R.epoch, _R.draining, _R.prepared, _R.spec)
+STANDING = (_R.pool, _R.name, _R.kind, _R.state, _R.epoch, _R.draining, _R.prepared, _R.spec, _R.offline_since)
 """What has to be known of a resource to move it."""
 
 
@@ -39,6 +39,7 @@ class Standing:
     prepared: str | None
     spec: int | None
     """With which its pool has made it; None of one that was registered."""
+    offline_since: datetime | None
 
 
 Known = Row[Any] | Standing
@@ -137,28 +138,6 @@ def quarantine(tx: Tx, resource: Known, reason: str, *, lease: str | None) -> No
     """Put a resource out of use until an operator repairs it; one that left its pools file goes for good."""
     set_state(tx, resource, ResourceState.BROKEN, lease=lease, broken_reason=reason, broken_since=tx.now)
     remove_drained(tx, resource)
-
-
-def recycle(
-    tx: Tx,
-    resource: Known,
-    spec_id: int,
-    spec: PoolSpec,
-    *,
-    lease: str | None,
-    stages: tuple[StageName, ...] | None = None,
-) -> None:
-    """Send a resource through stages, or those that its pool wants after a lease; free it where there are none.
-
-    `lease` is the last that had it, if there was one.
-    """
-    due = specs.plan(spec, spec.policy.after_release if stages is None else stages)
-    if not due:
-        free(tx, resource, lease=lease)
-        return
-    number = set_state(tx, resource, ResourceState.RECYCLING, lease=lease)
-    claim = Claim(pool=resource.pool, resource=resource.name, epoch=number, spec=spec_id, site=spec.site, stages=due)
-    outbox.recycle(tx, RecycleResource(lease=lease or "", claim=claim))
 
 
 def free(tx: Tx, resource: Known, *, lease: str | None, prepared: str | None = None) -> None:

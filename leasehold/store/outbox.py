@@ -92,11 +92,14 @@ def _post(tx: Tx, kind: str, lease: str, message: object) -> None:
 
 
 def due(connection: Connection, limit: int) -> list[Posted]:
-    """Undelivered messages, oldest first, those in trouble last: they must not be in the way of the others."""
+    """Undelivered messages, oldest first, those in trouble last: they must not be in the way of the others.
+
+    Nor must those that tell pools to look after themselves, which come after all others.
+    """
     rows = connection.execute(
         select(t.outbox.c.id, t.outbox.c.kind, t.outbox.c.lease, t.outbox.c.message)
         .where(t.outbox.c.delivered_at.is_(None))
-        .order_by(t.outbox.c.trouble.is_not(None), t.outbox.c.id)
+        .order_by(t.outbox.c.kind == "tend", t.outbox.c.trouble.is_not(None), t.outbox.c.id)
         .limit(limit)
     )
     return [_posted(row) for row in rows]

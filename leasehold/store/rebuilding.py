@@ -32,6 +32,7 @@ from leasehold.store import (
     matching,
     moves,
     outbox,
+    reuse,
     specs,
 )
 from leasehold.store import tables as t
@@ -363,7 +364,7 @@ class _Writer:
             moves.quarantine(self._tx, row, f"{step.detail}, and nothing is known of how to clean it", lease=None)
             return
         spec = specs.load(self._tx.connection, {last.spec})[last.spec]
-        moves.recycle(self._tx, row, last.spec, spec, lease=step.lease or last.lease)
+        reuse.recycle(self._tx, row, last.spec, spec, lease=step.lease or last.lease)
 
     def _resource(self, step: Step) -> Row[Any] | None:
         """The row of a step's resource, at the epoch at which somebody had it or at an older one."""

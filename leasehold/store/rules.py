@@ -102,8 +102,20 @@ class Rules:
     def _capacities(self, pool: str | None) -> Iterable[tuple[catalogue.ResourceKind, Capacity]]:
         for kind in self._known.kinds:
             if pool is None or kind.pool == pool:
-                free = 0 if kind.pool in self._known.paused else self._free.get(kind.id, 0)
+                free = 0 if kind.pool in self._known.paused else self._free.get(kind.id, 0) + self._possible(kind)
                 yield kind, Capacity(free=free, total=kind.total)
+
+    def _possible(self, kind: catalogue.ResourceKind) -> int:
+        """How many more of a kind its pool could make."""
+        if self._known.made.get(kind.pool) != kind.id:
+            return 0
+        return max(0, kind.total - self._existing.get(kind.pool, 0))
+
+    @cached_property
+    def _existing(self) -> Mapping[str, int]:
+        """How many there are of what each pool has made."""
+        made = select(t.resources.c.pool, func.count().label("many")).where(t.resources.c.spec.is_not(None))
+        return {row.pool: row.many for row in self._connection.execute(made.group_by(t.resources.c.pool))}
 
     def capacity(self, pool: str | None) -> Capacity:
         """How much is free of a pool, or of the lab."""

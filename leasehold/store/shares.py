@@ -86,6 +86,23 @@ class Shares:
             return frozenset()
         return frozenset(pool for pool in pools if self._exceeds(one, pool, needs[pool] + any_pool) is not None)
 
+    def left(self, one: Waiting, pool: str, item: Item) -> int | None:
+        """How many more resources of a pool quotas leave those who want this item; None is as many as there are."""
+        policy = self._policies.get(pool)
+        if policy is None or pool not in self._limited:
+            return None
+        mine, all_ = self._held_by(one.owner).get(pool, _NOTHING), self._held_by_all().get(pool, _NOTHING)
+        found = [
+            left
+            for quota, held in ((policy.per_owner, mine), (policy.at_once, all_))
+            for left in (
+                None if quota.resources is None else quota.resources - held.resources,
+                None if quota.leases is None else (quota.leases - held.leases) * item.count,
+            )
+            if left is not None
+        ]
+        return max(0, min(found)) if found else None
+
     def _exceeds(self, one: Waiting, pool: str, need: int) -> Excess | None:
         policy = self._policies.get(pool)
         if policy is None:

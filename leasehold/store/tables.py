@@ -216,6 +216,7 @@ growth = Table(
     _column("first_grant_seconds", Float),
     _column("list_at", Utc, nullable=True, comment="When it is due to be listed again"),
     _column("list_trouble", Text, nullable=True),
+    _column("last_listing", String(300), nullable=True, comment="What of it was taken note of"),
     comment="How creations in a dynamic pool go",
 )
 
@@ -225,6 +226,7 @@ checks = Table(
     Column("pool", String(128), primary_key=True),
     Column("name", String(128), primary_key=True),
     _column("due_at", Utc),
+    _column("begun_at", Utc, nullable=True, comment="One is under way since then, unless it is lost"),
     _column("failures", Integer, comment="How many livechecks in a row have failed"),
     _column("trouble", Text, nullable=True),
     _column("failed_since", Utc, nullable=True),

@@ -20,7 +20,6 @@ from leasehold.messages import (
     Created,
     CreateResource,
     Deleted,
-    HeldResource,
     ListPool,
     Tended,
     TendPool,
@@ -41,12 +40,13 @@ from leasehold.store import (
     matching,
     moves,
     outbox,
+    reuse,
     specs,
 )
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 
-_R, _I = t.resources.c, t.instances.c
+_R, _I, _G = t.resources.c, t.instances.c, t.grants.c
 _LOOK_AGAIN_S = 60.0
 _MOST_AT_ONCE = 100
 """So many creations, and so many deletions, one look begins; the next look follows at once."""
@@ -61,16 +61,20 @@ def tend(tx: Tx, order: TendPool) -> Tended:
         # What is there may be known to nobody, or lent: nothing is made, and nothing deleted.
         return Tended(left_s=_LOOK_AGAIN_S, summary="nothing is done until the records are rebuilt")
     spec_id, spec = specs.in_force(tx.connection, order.pool)
+    if spec.livecheck is None:
+        checks.forget(tx, order.pool)
     rows = _rows(tx, order.pool)
+    _let_go_of_kept(tx, spec, rows)
     made = [row for row in rows if row.spec is not None]
     if not made and not (spec.is_tended and not pool.draining):
         return Tended(over=True)
-    _let_go_of_kept(tx, rows)
     due = [row.kept_until for row in rows if row.kept_until is not None and row.kept_until > tx.now]
     plan = _decide(tx, pool, spec, made)
     _delete(tx, {row.name: row for row in made}, plan)
     if plan.create:
         _create(tx, spec_id, spec, plan.create)
+    if max(plan.create, len(plan.delete)) > _MOST_AT_ONCE:
+        outbox.tend(tx, order.pool)
     due += [at for at in (plan.look_at, *_checks(tx, spec_id, spec), _listing(tx, pool, spec_id, spec)) if at]
     return Tended(left_s=_left(due, tx.now), summary=_summary(rows, plan))
 
@@ -88,17 +92,20 @@ def _summary(rows: Sequence[Row[Any]], plan: Plan) -> str:
 
 
 def _rows(tx: Tx, pool: str) -> Sequence[Row[Any]]:
-    """All resources of a pool, with what is known of those that it has made."""
-    known = (_I.created_at, _I.free_since)
+    """All resources of a pool, with what is known of those that it has made, and whether a lease has them."""
+    known = (_I.created_at, _I.free_since, _I.first_granted_at, _G.id.is_not(None).label("granted"))
     there = (_I.pool == _R.pool) & (_I.name == _R.name)
+    granted = (_G.pool == _R.pool) & (_G.resource == _R.name) & _G.closed_at.is_(None)
     query = select(*moves.STANDING, _R.offline_since, _R.suspect, _R.broken_since, _R.share_key, _R.kept_until, *known)
-    rows: Sequence[Row[Any]] = tx.execute(query.outerjoin(t.instances, there).where(_R.pool == pool)).all()
+    query = query.outerjoin(t.instances, there).outerjoin(t.grants, granted).where(_R.pool == pool)
+    rows: Sequence[Row[Any]] = tx.execute(query).all()
     return rows
 
 
-def _let_go_of_kept(tx: Tx, rows: Sequence[Row[Any]]) -> None:
-    """Let anybody have what was registered and kept for a key, once nobody has come with it."""
-    late = [row for row in rows if row.spec is None and row.kept_until is not None and row.kept_until <= tx.now]
+def _let_go_of_kept(tx: Tx, spec: PoolSpec, rows: Sequence[Row[Any]]) -> None:
+    """Let anybody have what was registered and kept for a key, once nobody has come with it, or nothing is kept."""
+    kept = [row for row in rows if row.spec is None and row.kept_until is not None]
+    late = [row for row in kept if row.kept_until <= tx.now or spec.policy.reuse_window is None]
     for row in late:
         this = update(t.resources).where(_R.pool == row.pool, _R.name == row.name)
         tx.execute(this.values(share_key=None, kept_until=None))
@@ -116,11 +123,13 @@ def _decide(tx: Tx, pool: Row[Any], spec: PoolSpec, made: Sequence[Row[Any]]) ->
         spread = demand.spread(tx.connection, tx.now)
         kind = catalogue.made_kind(spec)
         wanted, left = spread.create.get(spec.name, 0), spread.left.get(kind, 0)
+    rows = tx.execute(select(t.promises.c.pool, t.promises.c.resource).where(t.promises.c.pool == spec.name))
+    promised = {(row.pool, row.resource) for row in rows}
     attempts = growth.attempts(growth.of(tx.connection, [spec.name]).get(spec.name))
     standing = Standing(
         size=spec.size,
         on_demand=bool(spec.tags_on_demand),
-        instances=[_instance(row, catalogue.made_kind(spec)) for row in made],
+        instances=[_instance(row, spec, promised=(spec.name, row.name) in promised) for row in made],
         wanted=wanted,
         left=left,
         attempts=attempts,
@@ -130,18 +139,22 @@ def _decide(tx: Tx, pool: Row[Any], spec: PoolSpec, made: Sequence[Row[Any]]) ->
     return sizing.plan(standing, tx.now)
 
 
-def _instance(row: Row[Any], kind: int) -> Instance:
-    """A resource as it stands; what is of another `kind` than what its pool makes by now is not wanted any more."""
+def _instance(row: Row[Any], spec: PoolSpec, *, promised: bool) -> Instance:
+    """A resource as it stands; what its pool would not make so any more is not wanted, once nobody has it."""
     is_free = row.state == ResourceState.FREE
-    open_to_all = row.offline_since is None and not row.suspect and row.share_key is None and not row.draining
+    is_offline = row.offline_since is not None
+    open_to_all = not (is_offline or row.suspect or row.share_key is not None or row.draining or promised)
     return Instance(
         name=row.name,
-        state=ResourceState(row.state),
+        # One that is broken may be waited for by its lease, until somebody has repaired it.
+        state=ResourceState.LEASED if row.granted else ResourceState(row.state),
         created_at=row.created_at,
         since=row.broken_since or row.free_since or row.created_at,
         spare=is_free and open_to_all,
-        unwanted=row.draining or row.kind != kind,
+        unwanted=row.draining or (is_free and row.kind != catalogue.made_kind(spec)),
+        untouchable=is_offline or promised,
         kept_until=row.kept_until if is_free else None,
+        granted_until=reuse.granted_until(spec, row.first_granted_at) if is_free else None,
     )
 
 
@@ -197,6 +210,9 @@ def created(tx: Tx, done: Created) -> None:
         if before.is_open or done.failed is not None:
             # It is counted on again, or no more.
             demand.stir_all(tx)
+    else:
+        # A moment to breathe: whatever kills workers may do so again.
+        growth.change(tx, claim.pool, retry_at=tx.now + sizing.pause_after(1))
     if done.failed is not None:
         events.record(
             tx,
@@ -228,8 +244,9 @@ def deleted(tx: Tx, done: Deleted) -> bool:
         limiters.give_all(tx, delete_id(claim.pool, claim.resource, claim.epoch))
         moves.remove(tx, claim.pool, claim.resource, actor=None)
         return True
+    known = instances.of(tx.connection, claim.pool, claim.resource)
     instances.in_trouble(tx, claim.pool, claim.resource, f"try {done.tries}: {done.failed}")
-    if done.tries == 1:
+    if known is not None and known.trouble is None:
         events.record(tx, "deletion_failed", pool=claim.pool, resource=claim.resource, reason=done.failed)
     return False
 
@@ -238,30 +255,25 @@ def deleted(tx: Tx, done: Deleted) -> bool:
 
 
 def _checks(tx: Tx, spec_id: int, spec: PoolSpec) -> list[datetime]:
-    """Begin the livechecks that are due, and return when others will be."""
+    """Begin livechecks that are due, no more than may be under way, and return when others will be."""
     if spec.livecheck is None:
         return []
     hook = spec.stages[StageName.LIVECHECK][0]
-    due, later = checks.take_due(tx, spec.name, hook.timeout)
-    for start in range(0, len(due), _MOST_AT_ONCE):
-        part = tuple(
-            HeldResource(pool=row.pool, resource=row.name, epoch=row.epoch)
-            for row in due[start : start + _MOST_AT_ONCE]
-        )
-        name = f"checks:{spec.name}:{moves.epoch(tx, 0)}:{start}"
+    taken = checks.take_due(tx, spec.name, spec.livecheck.parallel, hook.timeout)
+    if taken.resources:
         outbox.check(
             tx,
             CheckRound(
-                id=name,
+                id=f"checks:{spec.name}:{moves.epoch(tx, 0)}",
                 pool=spec.name,
                 spec=spec_id,
                 site=spec.site,
                 timeout_s=hook.timeout.total_seconds(),
-                parallel=spec.livecheck.parallel,
-                resources=part,
+                parallel=taken.parallel,
+                resources=taken.resources,
             ),
         )
-    return later
+    return taken.due
 
 
 def _listing(tx: Tx, pool: Row[Any], spec_id: int, spec: PoolSpec) -> datetime | None:

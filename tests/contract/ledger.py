@@ -128,7 +128,7 @@ def _of_waiters(connection: Connection, now: datetime) -> list[str]:
             continue
         if allocation.assign([*wants, *held], free) is not None and not due:
             found.append(f"{row.id} waits and could be served")
-        if due or (row.passed is not None and row.passed >= min(policy.overtakes for policy in mine)):
+        if due or (row.passed is not None and row.passed >= min((policy.overtakes for policy in mine), default=2**31)):
             held += allocation.hold(wants, held, free)
     # Whoever was cancelled in the queue is still known as one who wanted of those pools.
     still = select(t.waits).join(t.leases).where(t.leases.c.state != "ended")

@@ -10,7 +10,22 @@ import pytest
 
 from leasehold.errors import Conflict, StaleEpoch, Unavailable
 from leasehold.messages import LOST, Checked, CheckRound, Created, CreateResource, DeleteResource, ListPool
-from leasehold.model import Circuit, Item, OnDegraded, Outcome, Policy, Prepare, ResourceSpec, Reuse, Size
+from leasehold.model import (
+    Circuit,
+    Hook,
+    Item,
+    OnDegraded,
+    OnFailure,
+    Outcome,
+    Policy,
+    Prepare,
+    Quota,
+    ResourceSpec,
+    Reuse,
+    SelfService,
+    Size,
+    StageName,
+)
 from leasehold.ports import Place
 from leasehold.store import healing
 from tests.contract.dynamic_lab import LISTING, LIVECHECK, Cloud, planned, vm
@@ -169,6 +184,22 @@ class TestGrowing:
         await cloud.settle()
         assert await cloud.states() == ["free", "leased"]
 
+    async def test_one_that_is_offline_is_made_up_for(self, cloud: Cloud) -> None:
+        await cloud.apply(vm(size=Size(max=3, min_free=1)))
+        await cloud.settle()
+        (resource,) = await cloud.resources()
+        await cloud.lab.store.offline("vm", resource.name, "I look at it", "bob")
+        await cloud.settle()
+        assert await cloud.states() == ["free", "free"]
+        await cloud.lab.store.online("vm", resource.name, "bob")
+        await cloud.settle()
+        assert await cloud.states() == ["free"]
+
+    async def test_more_than_are_begun_at_once_are_begun_soon(self, cloud: Cloud) -> None:
+        await cloud.apply(vm(size=Size(max=250, max_creating=250, min_free=230)))
+        await cloud.settle()
+        assert await cloud.states() == ["free"] * 230
+
     async def test_a_paused_pool_makes_nothing_and_keeps_what_it_has(self, cloud: Cloud) -> None:
         await cloud.apply(vm(size=Size(max=4, min_free=2)))
         await cloud.settle()
@@ -325,6 +356,24 @@ class TestNamesAndNumbers:
         await cloud.settle()
         assert await cloud.counted() == []
 
+    async def test_a_name_that_a_listing_has_found_is_not_given_again(self, cloud: Cloud) -> None:
+        pattern = "{pool_name}_{id_in_pool}"
+        await cloud.apply(vm(listing=LISTING, size=Size(max=3, max_creating=3), name_pattern=pattern))
+        cloud.there.add("vm_0")
+        cloud.deletes = lambda _: False
+        for _ in range(2):
+            await cloud.tend()
+            await cloud.settle()
+            cloud.lab.clock.forward(minutes=31)
+        for lease in ("a", "b"):
+            await cloud.lab.submit(lease, pool="vm")
+        await cloud.settle()
+        assert [(one.name, str(one.state)) for one in await cloud.resources()] == [
+            ("vm_0", "deleting"),
+            ("vm_1", "leased"),
+            ("vm_2", "leased"),
+        ]
+
     async def test_a_failed_creation_frees_its_numbers(self, cloud: Cloud) -> None:
         await cloud.apply(vm(size=Size(max=2, min_free=1), named_counters=("port",)))
         cloud.creates = lambda _: False
@@ -402,6 +451,9 @@ class TestCreating:
             Created(claim=order.claim, failed="create: its worker went away", lost=True)
         )
         assert await cloud.states() == ["deleting"]
+        await cloud.settle()
+        cloud.lab.clock.forward(seconds=2)
+        await cloud.tend()
         await cloud.settle()
         (resource,) = await cloud.resources()
         assert (resource.name != order.claim.resource, str(resource.state)) == (True, "free")
@@ -754,6 +806,18 @@ class TestListings:
         await cloud.tend()
         return [one for one in await cloud.due() if isinstance(one, ListPool)][-1]
 
+    async def listed(self, cloud: Cloud, order: ListPool, names: list[str], trouble: str | None = None) -> None:
+        """A listing of its own."""
+        self.number = getattr(self, "number", 0) + 1
+        await cloud.lab.store.tending.listed(replace(order, id=f"{order.id}.{self.number}"), names, trouble)
+
+    async def test_one_that_is_told_twice_is_one(self, cloud: Cloud) -> None:
+        await cloud.apply(vm(listing=LISTING))
+        order = await self.listing(cloud)
+        for _ in range(3):
+            await cloud.lab.store.tending.listed(order, ["vm_00000999_20260101_000000"])
+        assert await cloud.resources() == []
+
     async def test_what_nobody_knew_twice_running_is_deleted(self, cloud: Cloud) -> None:
         await cloud.apply(vm(listing=LISTING, size=Size(max=2, min_free=1)))
         await cloud.settle()
@@ -772,7 +836,7 @@ class TestListings:
         order = await self.listing(cloud)
         stray = "vm_00000999_20260101_000000"
         for listed in ([stray], [], [stray]):
-            await cloud.lab.store.tending.listed(order, listed)
+            await self.listed(cloud, order, listed)
         assert await cloud.resources() == []
 
     async def test_what_is_being_made_is_never_a_stray(self, cloud: Cloud) -> None:
@@ -780,19 +844,19 @@ class TestListings:
         order = await self.listing(cloud)
         making = [one.name for one in await cloud.resources()]
         for _ in range(3):
-            await cloud.lab.store.tending.listed(order, making)
+            await self.listed(cloud, order, making)
         assert await cloud.states() == ["creating", "creating"]
 
     async def test_a_listing_that_fails_says_so_and_means_nothing(self, cloud: Cloud) -> None:
         await cloud.apply(vm(listing=LISTING))
         order = await self.listing(cloud)
         stray = "vm_00000999_20260101_000000"
-        await cloud.lab.store.tending.listed(order, [stray])
-        await cloud.lab.store.tending.listed(order, [], "exited with status 1")
+        await self.listed(cloud, order, [stray])
+        await self.listed(cloud, order, [], "exited with status 1")
         growth = (await cloud.lab.store.pools("vm"))[0].growth
         assert growth is not None
         assert (growth.list_trouble, growth.strays) == ("exited with status 1", 1)
-        await cloud.lab.store.tending.listed(order, [stray])
+        await self.listed(cloud, order, [stray])
         assert await cloud.states() == ["deleting"]
 
     async def test_nothing_is_a_stray_while_the_records_are_not_to_be_trusted(self, cloud: Cloud) -> None:
@@ -800,14 +864,14 @@ class TestListings:
         order = await self.listing(cloud)
         await suspend(cloud)
         for _ in range(3):
-            await cloud.lab.store.tending.listed(order, ["vm_00000999_20260101_000000"])
+            await self.listed(cloud, order, ["vm_00000999_20260101_000000"])
         assert await cloud.resources() == []
 
     async def test_its_hook_is_told_no_numbers(self, cloud: Cloud) -> None:
         await cloud.apply(vm(listing=LISTING))
         order = await self.listing(cloud)
         for _ in range(2):
-            await cloud.lab.store.tending.listed(order, ["vm_00000999_20260101_000000"])
+            await self.listed(cloud, order, ["vm_00000999_20260101_000000"])
         (delete,) = [one for one in await cloud.due() if isinstance(one, DeleteResource)]
         env = (await cloud.lab.store.brief(run_of("", delete.claim, delete.claim.stages[0]))).env
         assert (env["RESALLOC_ID"], env["RESALLOC_NAME"]) == ("0", "vm_00000999_20260101_000000")
@@ -815,6 +879,19 @@ class TestListings:
 
 class TestReplacing:
     """A resource that fails its stages while a lease is being prepared."""
+
+    async def test_one_whose_repair_is_waited_for_stays(self, cloud: Cloud) -> None:
+        await cloud.apply(vm("vm", "validate", policy=Policy(on_failure=OnFailure.HOLD), size=Size(max=2)))
+        await cloud.lab.submit("a", pool="vm")
+        await cloud.settle()
+        (claim,) = (await cloud.lab.store.standing("a")).claims
+        await cloud.lab.run("a", claim)
+        await cloud.lab.report("a", claim)
+        await cloud.tend()
+        await cloud.settle()
+        assert await cloud.states() == ["broken"]
+        await cloud.lab.store.repair("vm", claim.resource, "bob")
+        assert await cloud.states() == ["leased"]
 
     async def test_another_one_is_made_for_a_lease_whose_resource_failed(self, cloud: Cloud) -> None:
         await cloud.apply(vm("vm", "validate", size=Size(max=2)))
@@ -829,3 +906,213 @@ class TestReplacing:
         standing = await cloud.lab.store.standing("a")
         assert [claim.resource != first.resource for claim in standing.claims] == [True]
         assert first.resource not in cloud.there
+
+
+class TestOthersResources:
+    """What somebody used is nobody else's, whichever way it comes back."""
+
+    async def test_not_after_a_repair(self, cloud: Cloud) -> None:
+        await cloud.apply(vm(size=Size(max=2, keep_broken=1)))
+        await cloud.lab.submit("a", pool="vm")
+        await cloud.settle()
+        (used,) = await cloud.resources()
+        await cloud.lab.close("a", broken="it smokes")
+        await cloud.settle()
+        await cloud.lab.store.repair("vm", used.name, "bob")
+        await cloud.settle()
+        assert await cloud.resources() == []
+
+    async def test_not_after_it_was_prepared_anew(self, cloud: Cloud) -> None:
+        ahead = Policy(prepare=Prepare.AHEAD, reuse_window=timedelta(hours=1))
+        await cloud.apply(vm("vm", "wipe", policy=ahead, size=Size(max=2)))
+        await cloud.lab.submit("a", pool="vm", share_key="k")
+        await cloud.settle()
+        used = (await cloud.lab.lease("a")).resources[0].name
+        await cloud.lab.close("a")
+        await cloud.settle()
+        other = replace(vm("vm", "wipe", policy=ahead, size=Size(max=2)), folder="/elsewhere")
+        wipe = Hook(run="./another.sh")
+        await cloud.apply(replace(other, stages={**other.stages, StageName.WIPE: (wipe,)}))
+        await cloud.lab.submit("b", pool="vm", owner="bob")
+        await cloud.settle()
+        assert (await cloud.lab.lease("b")).resources[0].name != used
+
+    async def test_not_after_it_was_offline(self, cloud: Cloud) -> None:
+        await cloud.apply(vm(size=Size(max=1)))
+        await cloud.lab.submit("a", pool="vm")
+        await cloud.settle()
+        (used,) = await cloud.resources()
+        await cloud.lab.store.offline("vm", used.name, "I look at it", "bob")
+        await cloud.lab.close("a")
+        await cloud.settle()
+        assert await cloud.states() == ["free"], "whoever looks at it finds it there"
+        await cloud.lab.submit("b", pool="vm", owner="bob")
+        await cloud.lab.store.online("vm", used.name, "bob")
+        await cloud.settle()
+        assert (await cloud.lab.lease("b")).resources[0].name != used.name
+
+    async def test_no_longer_than_it_may_be_used_again(self, cloud: Cloud) -> None:
+        hour = timedelta(hours=1)
+        await cloud.apply(vm(policy=Policy(reuse=Reuse.ANYONE, reuse_time=hour), size=Size(max=2, idle=9 * hour)))
+        await cloud.lab.submit("a", pool="vm")
+        await cloud.settle()
+        await cloud.lab.close("a")
+        await cloud.settle()
+        assert (await cloud.tend()).left_s == pytest.approx(3600)
+        cloud.lab.clock.forward(minutes=61)
+        await cloud.tend()
+        await cloud.settle()
+        assert await cloud.resources() == []
+
+    async def test_nor_is_it_kept_for_its_key_any_longer(self, cloud: Cloud) -> None:
+        hour = timedelta(hours=1)
+        await cloud.apply(vm(policy=Policy(reuse_window=hour, reuse_time=hour)))
+        await cloud.lab.submit("a", pool="vm", share_key="k")
+        await cloud.settle()
+        cloud.lab.clock.forward(minutes=40)
+        await cloud.lab.close("a")
+        await cloud.settle()
+        (kept,) = await cloud.resources()
+        assert kept.kept_until is not None
+        assert kept.kept_until - cloud.lab.clock.now == timedelta(minutes=20)
+
+
+class TestSettingsThatChange:
+    """What an earlier file has left is not for ever."""
+
+    async def test_what_failed_a_check_is_lent_again_where_nothing_is_checked(self, cloud: Cloud) -> None:
+        static = replace(spec("r640", "livecheck"), livecheck=LIVECHECK)
+        await cloud.lab.store.apply(file((static, (ResourceSpec(name="host01"),))), "operator")
+        cloud.lives = lambda _: False
+        await cloud.settle()
+        assert (await cloud.resources())[0].suspect
+        await cloud.lab.store.apply(file((spec("r640", "release"), (ResourceSpec(name="host01"),))), "operator")
+        await cloud.settle()
+        assert (await cloud.lab.submit("a")).claims
+
+    async def test_what_is_kept_is_lent_again_where_nothing_is_kept(self, cloud: Cloud) -> None:
+        await cloud.lab.pool("r640", 1, policy=KEPT)
+        await cloud.lab.take("a", share_key="k")
+        await cloud.lab.close("a")
+        await cloud.settle()
+        await cloud.lab.pool("r640", 1)
+        await cloud.settle()
+        assert (await cloud.lab.submit("b", owner="bob")).claims
+
+    async def test_a_pool_that_leaves_its_file_lends_nothing_more(self, cloud: Cloud) -> None:
+        await cloud.apply(vm(policy=Policy(reuse=Reuse.ANYONE), size=Size(max=1)))
+        for lease in ("a", "b"):
+            await cloud.lab.submit(lease, pool="vm")
+        await cloud.settle()
+        await cloud.apply()
+        await cloud.lab.close("a")
+        await cloud.settle()
+        assert (await cloud.resources(), await cloud.lab.state("b")) == ([], "queued")
+
+
+class TestQuotas:
+    """Nothing is made that those who wait may not have."""
+
+    async def test_another_pool_makes_what_one_may_not_give(self, cloud: Cloud) -> None:
+        tags = {"x86_64": 0}
+        one = Policy(per_owner=Quota(resources=1))
+        await cloud.apply(vm("cheap", tags=tags, priority=1, policy=one), vm("dear", tags=tags, priority=2))
+        for lease in ("a", "b"):
+            await cloud.lab.submit(lease, ANYWHERE)
+            await cloud.settle()
+        assert [(await cloud.lab.lease(lease)).resources[0].pool for lease in "ab"] == ["cheap", "dear"]
+
+    async def test_no_more_is_made_than_the_quota_leaves(self, cloud: Cloud) -> None:
+        policy = Policy(per_owner=Quota(resources=2))
+        await cloud.apply(vm(policy=policy, size=Size(max=10, max_creating=10)))
+        leases = [f"l{number}" for number in range(6)]
+        for lease in leases:
+            await cloud.lab.submit(lease, pool="vm")
+        await cloud.settle()
+        for lease in leases:
+            assert await cloud.lab.state(lease) == "active"
+            await cloud.lab.close(lease)
+            await cloud.settle()
+        growth = (await cloud.lab.store.pools("vm"))[0].growth
+        assert growth is not None
+        assert growth.starts == 6
+        assert cloud.most <= 3
+
+    async def test_self_service_counts_what_a_pool_could_make(self, cloud: Cloud) -> None:
+        open_ = Policy(self_service=SelfService(free=0.3))
+        await cloud.apply(vm(policy=open_, size=Size(max=10)))
+        assert (await cloud.lab.submit("a", pool="vm", self_service=True)).refusal is None
+
+    async def test_what_is_promised_is_nobody_elses_supply(self, cloud: Cloud) -> None:
+        await cloud.apply(vm(size=Size(max=4, min_free=1, idle=timedelta(days=2))))
+        await cloud.settle()
+        start = cloud.lab.clock.now + timedelta(hours=2)
+        await cloud.lab.submit("reserved", pool="vm", start_at=start, duration="1h")
+        await cloud.lab.submit("long", pool="vm", duration="20h")
+        await cloud.settle()
+        assert await cloud.lab.state("long") == "active"
+        cloud.lab.clock.forward(hours=2)
+        await cloud.lab.store.wake("reserved")
+        await cloud.settle()
+        assert await cloud.lab.state("reserved") == "active"
+
+    async def test_for_one_with_a_certain_name_nothing_is_made(self, cloud: Cloud) -> None:
+        await cloud.apply(vm())
+        await cloud.lab.submit("a", Item(names=("host07",)), wait_for_supply=True)
+        await cloud.settle()
+        assert await cloud.resources() == []
+
+
+class TestWhatIsDead:
+    """Replacements, and what is kept to be looked at."""
+
+    async def test_another_is_made_in_the_stead_of_a_dead_one(self, cloud: Cloud) -> None:
+        await cloud.apply(vm(livecheck=LIVECHECK, policy=Policy(on_degraded=OnDegraded.REPLACE), size=Size(max=2)))
+        await cloud.lab.submit("a", pool="vm", duration="10h")
+        await cloud.settle()
+        (dead,) = await cloud.lab.held("a")
+        cloud.lives = lambda name: name != dead
+        for _ in range(4):
+            cloud.lab.clock.forward(minutes=5)
+            await cloud.tend()
+            await cloud.settle()
+        assert await cloud.lab.held("a") != [dead]
+        assert (await cloud.lab.kinds("a")).count("not_replaced") == 1
+
+    async def test_what_is_given_back_is_no_concern_any_more(self, cloud: Cloud) -> None:
+        await cloud.apply(vm(livecheck=LIVECHECK, size=Size(max=2, max_creating=2)))
+        await cloud.lab.submit("a", Item(pool="vm", count=2), duration="10h")
+        await cloud.settle()
+        dead, _ = await cloud.lab.held("a")
+        cloud.lives = lambda name: name != dead
+        for _ in range(2):
+            cloud.lab.clock.forward(minutes=5)
+            await cloud.tend()
+            await cloud.settle()
+        assert [one.name for one in (await cloud.lab.lease("a")).degraded] == [dead]
+        await cloud.lab.give_back("a", dead, pool="vm")
+        assert (await cloud.lab.lease("a")).degraded == ()
+
+    async def test_nobody_waits_for_what_is_just_looked_at(self, cloud: Cloud) -> None:
+        await cloud.apply(vm(size=Size(max=1, keep_broken=1)))
+        await cloud.lab.submit("a", pool="vm")
+        await cloud.settle()
+        await cloud.lab.close("a", broken="it smokes")
+        await cloud.settle()
+        assert await cloud.states() == ["broken"]
+        await cloud.lab.submit("b", pool="vm")
+        await cloud.settle()
+        assert (await cloud.lab.state("b"), await cloud.states()) == ("active", ["leased"])
+
+    async def test_checks_never_pile_up(self, cloud: Cloud) -> None:
+        slow = replace(LIVECHECK, parallel=2)
+        await cloud.apply(vm(livecheck=slow, size=Size(max=40, max_creating=40, min_free=40)))
+        await cloud.settle()
+        cloud.checks.clear()
+        cloud.lab.clock.forward(minutes=5)
+        for _ in range(5):
+            # None of those that are under way comes to an end.
+            await cloud.tend()
+            cloud.lab.clock.forward(minutes=1)
+        orders = [one for one in await cloud.due() if isinstance(one, CheckRound)]
+        assert [(one.parallel, len(one.resources)) for one in orders] == [(2, 10)]

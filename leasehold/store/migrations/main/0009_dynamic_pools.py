@@ -143,6 +143,7 @@ def _make_tables() -> None:
         sa.Column("first_grant_seconds", sa.Float(), nullable=False),
         sa.Column("list_at", sa.DateTime(timezone=True), nullable=True, comment="When it is due to be listed again"),
         sa.Column("list_trouble", sa.Text(), nullable=True),
+        sa.Column("last_listing", sa.String(length=300), nullable=True, comment="What of it was taken note of"),
         sa.PrimaryKeyConstraint("pool", name=op.f("pk_growth")),
         comment="How creations in a dynamic pool go",
     )
@@ -151,6 +152,12 @@ def _make_tables() -> None:
         sa.Column("pool", sa.String(length=128), nullable=False),
         sa.Column("name", sa.String(length=128), nullable=False),
         sa.Column("due_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column(
+            "begun_at",
+            sa.DateTime(timezone=True),
+            nullable=True,
+            comment="One is under way since then, unless it is lost",
+        ),
         sa.Column("failures", sa.Integer(), nullable=False, comment="How many livechecks in a row have failed"),
         sa.Column("trouble", sa.Text(), nullable=True),
         sa.Column("failed_since", sa.DateTime(timezone=True), nullable=True),
