@@ -471,6 +471,9 @@ def _check_distinct(names: list[str], kind: str) -> None:
 def load_yaml(text: bytes, folder: str | None = None) -> Inventory:
     """Read a pools file; raise `Malformed` if it is no YAML, `Invalid` with all faults and their lines otherwise."""
     try:
+        if b"<<" in text:
+            # Merging is done while the file is built, and can take longer than anybody waits.
+            _check_merged(YAML(typ="safe").compose(io.BytesIO(text)))
         plain = YAML(typ="safe").load(io.BytesIO(text))
     except (YAMLError, ValueError, RecursionError) as error:
         # ValueError: bytes that are no text, and words that look like a date or number and are none.
@@ -526,6 +529,30 @@ def inventory(file: PoolsFile, folder: str | None = None) -> Inventory:
     return Inventory(name=file.name, limits=file.limits, lab=lab, pools=pools)
 
 
+_TOO_LARGE = f"the file has more than {_MOST_VALUES} values, or nests them over {_DEEPEST} deep"
+
+
+def _check_merged(root: Any) -> None:
+    """Raise `Malformed` where a file is too large with all that its aliases stand for; of composed nodes."""
+    sizes: dict[int, int] = {}
+
+    def size(node: Any, depth: int) -> int:
+        if depth > _DEEPEST:
+            raise Malformed(_TOO_LARGE)
+        below = getattr(node, "value", None)
+        if not isinstance(below, list):
+            return 1
+        if id(node) not in sizes:
+            # One that contains itself has no size.
+            sizes[id(node)] = _MOST_VALUES + 1
+            parts = [part for one in below for part in (one if isinstance(one, tuple) else (one,))]
+            sizes[id(node)] = 1 + sum(size(part, depth + 1) for part in parts)
+        return sizes[id(node)]
+
+    if size(root, 0) > _MOST_VALUES:
+        raise Malformed(_TOO_LARGE)
+
+
 def _check_size(plain: object) -> None:
     """Raise `Malformed` where aliases make a small file into an endless one, or nesting goes too deep."""
     left = _MOST_VALUES
@@ -534,7 +561,7 @@ def _check_size(plain: object) -> None:
         value, depth = unseen.pop()
         left -= 1
         if left < 0 or depth > _DEEPEST:
-            raise Malformed(f"the file has more than {_MOST_VALUES} values, or nests them over {_DEEPEST} deep")
+            raise Malformed(_TOO_LARGE)
         if isinstance(value, dict):
             unseen.extend((below, depth + 1) for below in value.values())
         elif isinstance(value, list):

@@ -7,7 +7,7 @@ from typing import Any
 
 from leasehold.messages import Checked, Created, Deleted, HeldResource, ListPool, Tended, TendPool
 from leasehold.ports import Briefing
-from leasehold.store import briefing, checks, listing, tending
+from leasehold.store import briefing, checks, listing, making, tending
 from leasehold.store.engine import Database
 
 Write = Callable[..., Awaitable[Any]]
@@ -25,10 +25,10 @@ class SqlTending:
         return tended
 
     async def created(self, done: Created) -> None:
-        await self._write(tending.created, done)
+        await self._write(making.created, done)
 
     async def deleted(self, done: Deleted) -> bool:
-        is_over: bool = await self._write(tending.deleted, done)
+        is_over: bool = await self._write(making.deleted, done)
         return is_over
 
     async def brief_check(self, spec: int, held: HeldResource) -> Briefing | None:

@@ -13,7 +13,7 @@ from sqlalchemy import delete, insert, select
 from leasehold import naming
 from leasehold.messages import Claim, DeleteResource, ListPool
 from leasehold.model import ResourceState, StageName
-from leasehold.store import events, facts, growth, instances, outbox, specs, tending
+from leasehold.store import events, facts, growth, instances, making, outbox, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 
@@ -52,6 +52,6 @@ def _delete(tx: Tx, order: ListPool, name: str) -> None:
     if not planned:
         return
     instances.add(tx, order.pool, name)
-    epoch = tending.add(tx, spec, order.spec, name, ResourceState.DELETING, why=_FOUND)
+    epoch = making.add(tx, spec, order.spec, name, ResourceState.DELETING, why=_FOUND)
     claim = Claim(pool=order.pool, resource=name, epoch=epoch, spec=order.spec, site=spec.site, stages=planned)
     outbox.delete(tx, DeleteResource(claim=claim))

@@ -783,6 +783,11 @@ class TestLivechecks:
         assert (str(lease.state), lease.error.code) == ("releasing", "resource_lost")
         assert await cloud.states() == []
 
+    async def test_what_a_check_says_of_a_pool_that_is_gone_counts_for_nothing(self, cloud: Cloud) -> None:
+        late = Checked(pool="vm", resource="vm_1", epoch=1, failed="exited with status 1")
+        await cloud.lab.store.tending.checked([late])
+        assert await cloud.resources() == []
+
     async def test_what_a_check_says_of_other_hands_counts_for_nothing(self, cloud: Cloud) -> None:
         await cloud.apply(vm(livecheck=LIVECHECK, size=Size(max=1, min_free=1)))
         await cloud.tend()

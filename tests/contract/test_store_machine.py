@@ -39,7 +39,7 @@ from tests.contract import ledger
 from tests.contract.store_lab import Lab, file, spec
 from tests.postgres import Postgres
 
-FEW_RUNS = 200
+FEW_RUNS = 100
 RUNS, STEPS = int(os.environ.get("LEASEHOLD_MACHINE_RUNS", FEW_RUNS)), 50
 OVERTAKES = 1
 PER_OWNER, AT_ONCE = Quota(leases=3, resources=4), Quota(resources=5)
@@ -363,7 +363,7 @@ def new_url(request: pytest.FixtureRequest, tmp_path: Path, _sqlite_templates: C
     return sqlite if request.param == "sqlite" else postgresql
 
 
-@pytest.mark.timeout(1800 * max(1, RUNS // 200))
+@pytest.mark.timeout(1800 * max(1, RUNS // FEW_RUNS))
 def test_whatever_happens_in_whatever_order(new_url: NewUrl) -> None:
     machine = type("Machine", (Anything,), {"new_url": staticmethod(new_url)})
     run_state_machine_as_test(

@@ -582,6 +582,17 @@ def test_aliases_cannot_make_a_file_endless(text: bytes) -> None:
         config.load_yaml(text)
 
 
+def test_merged_keys_cannot_keep_it_busy_for_ever() -> None:
+    levels = "".join(f"a{n}: &a{n} {{<<: [*a{n - 1}, *a{n - 1}]}}\n" for n in range(1, 60))
+    with pytest.raises(Malformed, match="more than 2000000 values"):
+        config.load_yaml(f"a0: &a0 {{x: 1}}\n{levels}pools: []\n".encode())
+
+
+def test_keys_can_be_merged_otherwise() -> None:
+    text = "pools:\n  - &one {name: one, priority: 3}\n  - {<<: *one, name: two}\n"
+    assert [spec.priority for spec, _ in config.load_yaml(text.encode()).pools] == [3, 3]
+
+
 def test_aliases_are_fine_otherwise() -> None:
     text = b"pools:\n- {name: a, wipe: &w {run: x}}\n- {name: b, wipe: *w}\n"
     first, second = config.load_yaml(text).pools
