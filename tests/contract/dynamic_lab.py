@@ -101,6 +101,13 @@ class Cloud:
                 await self.do(posted)
         raise AssertionError("it never comes to an end")
 
+    async def goes_on(self, *, pool: str = "vm", times: int = 1, **span: float) -> None:
+        """Let time pass, have a pool looked after, and do all that comes of it; so many times."""
+        for _ in range(times):
+            self.lab.clock.forward(**span)
+            await self.tend(pool)
+            await self.settle()
+
     async def _watch(self) -> None:
         states = [str(one.state) for one in await self.lab.store.resources(ResourceFilter(limit=1000))]
         self.most = max(self.most, len(states))

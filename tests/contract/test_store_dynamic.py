@@ -93,9 +93,7 @@ class TestGrowing:
         tended = await cloud.tend()
         assert await cloud.states() == ["free"]
         assert tended.left_s == pytest.approx(3600)
-        cloud.lab.clock.forward(minutes=61)
-        await cloud.tend()
-        await cloud.settle()
+        await cloud.goes_on(minutes=61)
         assert await cloud.states() == []
 
     async def test_the_cheapest_pool_makes_it_and_the_next_one_where_that_is_full(self, cloud: Cloud) -> None:
@@ -171,9 +169,7 @@ class TestGrowing:
         assert await cloud.states() == ["free"]
         tended = await cloud.tend()
         assert tended.left_s == pytest.approx(30)
-        cloud.lab.clock.forward(seconds=30)
-        await cloud.tend()
-        await cloud.settle()
+        await cloud.goes_on(seconds=30)
         assert await cloud.states() == ["free", "free"]
 
     async def test_a_smaller_pool_shrinks_to_what_it_is_told(self, cloud: Cloud) -> None:
@@ -452,9 +448,7 @@ class TestCreating:
         )
         assert await cloud.states() == ["deleting"]
         await cloud.settle()
-        cloud.lab.clock.forward(seconds=2)
-        await cloud.tend()
-        await cloud.settle()
+        await cloud.goes_on(seconds=2)
         (resource,) = await cloud.resources()
         assert (resource.name != order.claim.resource, str(resource.state)) == (True, "free")
         assert cloud.there == {resource.name}
@@ -594,9 +588,7 @@ class TestReuse:
         await cloud.settle()
         assert await cloud.states() == ["free"]
         assert (await cloud.tend()).left_s == pytest.approx(300)
-        cloud.lab.clock.forward(seconds=301)
-        await cloud.tend()
-        await cloud.settle()
+        await cloud.goes_on(seconds=301)
         assert await cloud.states() == []
 
     async def test_only_so_many_times(self, cloud: Cloud) -> None:
@@ -657,9 +649,7 @@ class TestLivechecks:
         await cloud.settle()
         cloud.checks.clear()
         assert (await cloud.tend()).left_s == pytest.approx(300)
-        cloud.lab.clock.forward(minutes=5)
-        await cloud.tend()
-        await cloud.settle()
+        await cloud.goes_on(minutes=5)
         (checked,) = cloud.checks
         assert len(checked.resources) == 3
 
@@ -667,15 +657,11 @@ class TestLivechecks:
         await cloud.apply(vm(livecheck=LIVECHECK, size=Size(max=1, min_free=1)))
         await cloud.settle()
         cloud.lives = lambda _: False
-        cloud.lab.clock.forward(minutes=5)
-        await cloud.tend()
-        await cloud.settle()
+        await cloud.goes_on(minutes=5)
         await cloud.lab.submit("a", pool="vm")
         assert await cloud.lab.state("a") == "queued"
         cloud.lives = lambda _: True
-        cloud.lab.clock.forward(minutes=5)
-        await cloud.tend()
-        await cloud.settle()
+        await cloud.goes_on(minutes=5)
         assert await cloud.lab.state("a") == "active"
 
     async def test_a_free_one_that_keeps_failing_is_replaced(self, cloud: Cloud) -> None:
@@ -683,10 +669,7 @@ class TestLivechecks:
         await cloud.settle()
         (dead,) = await names(cloud)
         cloud.lives = lambda name: name != dead
-        for _ in range(2):
-            cloud.lab.clock.forward(minutes=5)
-            await cloud.tend()
-            await cloud.settle()
+        await cloud.goes_on(minutes=5, times=2)
         (new,) = await names(cloud)
         assert (new != dead, cloud.there) == (True, {new})
 
@@ -695,15 +678,10 @@ class TestLivechecks:
         await cloud.apply(vm(livecheck=LIVECHECK, size=size))
         await cloud.settle()
         cloud.lives = lambda _: False
-        for _ in range(4):
-            cloud.lab.clock.forward(minutes=5)
-            await cloud.tend()
-            await cloud.settle()
+        await cloud.goes_on(minutes=5, times=4)
         assert (await cloud.states()).count("broken") == 1
         cloud.lives = lambda _: True
-        cloud.lab.clock.forward(hours=2)
-        await cloud.tend()
-        await cloud.settle()
+        await cloud.goes_on(hours=2)
         assert await cloud.states() == ["free"]
 
     async def test_a_registered_one_goes_into_quarantine(self, cloud: Cloud) -> None:
@@ -725,17 +703,12 @@ class TestLivechecks:
         await cloud.lab.submit("a", pool="vm", duration="10h")
         await cloud.settle()
         cloud.lives = lambda _: False
-        for _ in range(4):
-            cloud.lab.clock.forward(minutes=5)
-            await cloud.tend()
-            await cloud.settle()
+        await cloud.goes_on(minutes=5, times=4)
         lease = await cloud.lab.lease("a")
         assert (str(lease.state), [one.name for one in lease.degraded]) == ("active", [lease.resources[0].name])
         assert (await cloud.lab.kinds("a")).count("lease_degraded") == 1
         cloud.lives = lambda _: True
-        cloud.lab.clock.forward(minutes=5)
-        await cloud.tend()
-        await cloud.settle()
+        await cloud.goes_on(minutes=5)
         assert (await cloud.lab.lease("a")).degraded == ()
 
     async def test_a_dead_one_is_replaced_where_the_policy_says_so(self, cloud: Cloud) -> None:
@@ -746,10 +719,7 @@ class TestLivechecks:
         await cloud.settle()
         dead = (await cloud.lab.lease("a")).resources[0].name
         cloud.lives = lambda name: name != dead
-        for _ in range(2):
-            cloud.lab.clock.forward(minutes=5)
-            await cloud.tend()
-            await cloud.settle()
+        await cloud.goes_on(minutes=5, times=2)
         lease = await cloud.lab.lease("a")
         assert (str(lease.state), lease.degraded) == ("active", ())
         assert [(one.name == dead, one.state) for one in lease.resources] == [(True, "released"), (False, "ready")]
@@ -762,10 +732,7 @@ class TestLivechecks:
         await cloud.lab.submit("a", pool="vm", duration="10h")
         await cloud.settle()
         cloud.lives = lambda _: False
-        for _ in range(3):
-            cloud.lab.clock.forward(minutes=5)
-            await cloud.tend()
-            await cloud.settle()
+        await cloud.goes_on(minutes=5, times=3)
         lease = await cloud.lab.lease("a")
         assert (str(lease.state), len(lease.degraded), await cloud.states()) == ("active", 1, ["leased"])
 
@@ -774,10 +741,7 @@ class TestLivechecks:
         await cloud.lab.submit("a", pool="vm", duration="10h")
         await cloud.settle()
         cloud.lives = lambda _: False
-        for _ in range(2):
-            cloud.lab.clock.forward(minutes=5)
-            await cloud.tend()
-            await cloud.settle()
+        await cloud.goes_on(minutes=5, times=2)
         lease = await cloud.lab.lease("a")
         assert lease.error is not None
         assert (str(lease.state), lease.error.code) == ("releasing", "resource_lost")
@@ -964,9 +928,7 @@ class TestOthersResources:
         await cloud.lab.close("a")
         await cloud.settle()
         assert (await cloud.tend()).left_s == pytest.approx(3600)
-        cloud.lab.clock.forward(minutes=61)
-        await cloud.tend()
-        await cloud.settle()
+        await cloud.goes_on(minutes=61)
         assert await cloud.resources() == []
 
     async def test_nor_is_it_kept_for_its_key_any_longer(self, cloud: Cloud) -> None:
@@ -1077,10 +1039,7 @@ class TestWhatIsDead:
         await cloud.settle()
         (dead,) = await cloud.lab.held("a")
         cloud.lives = lambda name: name != dead
-        for _ in range(4):
-            cloud.lab.clock.forward(minutes=5)
-            await cloud.tend()
-            await cloud.settle()
+        await cloud.goes_on(minutes=5, times=4)
         assert await cloud.lab.held("a") != [dead]
         assert (await cloud.lab.kinds("a")).count("not_replaced") == 1
 
@@ -1090,10 +1049,7 @@ class TestWhatIsDead:
         await cloud.settle()
         dead, _ = await cloud.lab.held("a")
         cloud.lives = lambda name: name != dead
-        for _ in range(2):
-            cloud.lab.clock.forward(minutes=5)
-            await cloud.tend()
-            await cloud.settle()
+        await cloud.goes_on(minutes=5, times=2)
         assert [one.name for one in (await cloud.lab.lease("a")).degraded] == [dead]
         await cloud.lab.give_back("a", dead, pool="vm")
         assert (await cloud.lab.lease("a")).degraded == ()
