@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection, Row, exists, func, select
 
@@ -159,7 +160,7 @@ def _sources(connection: Connection, known: Catalogue, now: datetime) -> list[So
     return [_source(known.making[pool], known.made[pool], rows, attempts.get(pool), now) for pool in pools]
 
 
-def _source(spec: PoolSpec, kind: int, rows: Iterable[Row], attempts: Row | None, now: datetime) -> Source:  # type: ignore[type-arg]
+def _source(spec: PoolSpec, kind: int, rows: Iterable[Row[Any]], attempts: Row[Any] | None, now: datetime) -> Source:
     mine = {row.state: row.many for row in rows if row.pool == spec.name}
     creating = mine.get(ResourceState.CREATING, 0)
     room = sizing.room(spec.size, sum(mine.values()), creating, growth.attempts(attempts), now)

@@ -221,6 +221,7 @@ class Lab:
         policy: Policy | None = None,
         livecheck: Cadence | None = None,
         listing: Cadence | None = None,
+        site: str | None = None,
         **hooks: Hook,
     ) -> None:
         """Make a pool that makes its resources; a hook for each of these stages, beside create and delete."""
@@ -228,7 +229,13 @@ class Lab:
         names = ["create", "delete", *stages, *(["livecheck"] if livecheck else []), *(["list"] if listing else [])]
         made = {StageName(stage): (hooks.get(stage, Hook(run="true")),) for stage in names}
         spec = PoolSpec(
-            name=name, stages=made, size=size, policy=policy or Policy(), livecheck=livecheck, listing=listing
+            name=name,
+            stages=made,
+            size=size,
+            policy=policy or Policy(),
+            livecheck=livecheck,
+            listing=listing,
+            site=site,
         )
         await self.store.apply(Inventory(name=name, pools=((spec, ()),)), "test")
 

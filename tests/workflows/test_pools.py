@@ -185,3 +185,17 @@ async def test_what_is_prepared_ahead_is_delivered_at_once(lab: Lab, pool: str) 
     await lab.until(handle, LeaseState.ACTIVE)
     (mine,) = await lab.holds(handle)
     assert [stage for stage, name in lab.driver.started if name == mine] == ["create", "wipe"]
+
+
+async def test_the_hooks_of_a_site_run_there(lab: Lab, pool: str) -> None:
+    site, often = f"site-{pool}", Cadence(every=timedelta(seconds=1))
+    await lab.dynamic_pool(pool, Size(max=1, min_free=1), livecheck=often, listing=often, site=site)
+    await lab.until_there(pool, creating=1)
+    await asyncio.sleep(1)
+    assert lab.driver.started == [], "nobody is there"
+    async with lab.site_worker(site):
+        await lab.until_there(pool, free=1)
+        while not {"livecheck", "list"} <= {stage for stage, _ in lab.driver.started}:
+            await asyncio.sleep(0.05)
+        await lab.store.apply(Inventory(name=pool, pools=()), "test")
+        await lab.until_there(pool)
