@@ -27,8 +27,8 @@ _HELD = (_G.pool == _R.pool) & (_G.resource == _R.name) & _G.closed_at.is_(None)
 _CHECKED = (_C.pool == _R.pool) & (_C.name == _R.name)
 
 
-_LOST_AFTER = timedelta(minutes=1)
-"""So much longer than it may take nobody waits for a check: its worker is gone, or there is none."""
+LOST_AFTER = timedelta(minutes=1)
+"""So much longer than it may take nobody waits for a check or a listing: its worker is gone, or there is none."""
 _IN_A_ROW = 5
 """So many checks follow one another in one round."""
 
@@ -63,7 +63,7 @@ def take_due(tx: Tx, pool: str, parallel: int, timeout: timedelta) -> Taken:
     due = [row for row in rows if row.due_at is None or row.due_at <= tx.now]
     room = max(0, parallel - len(under_way))
     taken = due[: room * _IN_A_ROW]
-    lost_at = tx.now + _IN_A_ROW * timeout + _LOST_AFTER
+    lost_at = tx.now + _IN_A_ROW * timeout + LOST_AFTER
     _begin(tx, taken, lost_at)
     later = [row.due_at for row in rows if row.due_at is not None and row.due_at > tx.now]
     return Taken(

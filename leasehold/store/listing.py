@@ -7,6 +7,7 @@ neither time anybody knew it. Whatever is being created was written down before 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 
 from sqlalchemy import delete, insert, select
 
@@ -17,6 +18,7 @@ from leasehold.store import events, facts, growth, instances, making, outbox, sp
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 
+_NOT_OFTENER = timedelta(seconds=1)
 _FOUND = "a listing found it twice running, and nobody knows it"
 
 
@@ -24,6 +26,10 @@ def listed(tx: Tx, order: ListPool, names: Sequence[str], trouble: str | None) -
     """Take note of what a listing has found, and have deleted what nobody knew twice running."""
     if tx.execute(select(t.pools.c.name).where(t.pools.c.name == order.pool)).first() is None:
         return
+    spec = specs.load(tx.connection, {order.spec})[order.spec]
+    if spec.listing is not None:
+        growth.change(tx, order.pool, list_at=tx.now + max(spec.listing.every, _NOT_OFTENER))
+        outbox.tend(tx, order.pool)
     if trouble is not None or facts.suspended(tx.connection) is not None:
         growth.change(tx, order.pool, list_trouble=trouble)
         return
@@ -33,7 +39,6 @@ def listed(tx: Tx, order: ListPool, names: Sequence[str], trouble: str | None) -
         return
     growth.change(tx, order.pool, list_trouble=None, last_listing=order.id)
     unknown = set(names) - set(tx.execute(select(t.resources.c.name).where(t.resources.c.name.in_(names))).scalars())
-    spec = specs.load(tx.connection, {order.spec})[order.spec]
     fits = naming.fitting(spec.name_pattern, order.pool)
     strays = {name for name in unknown if len(name) <= naming.LONGEST and fits.match(name)}
     before = set(tx.execute(select(t.strays.c.name).where(t.strays.c.pool == order.pool)).scalars())

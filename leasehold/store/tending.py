@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Row, select, update
@@ -175,7 +175,7 @@ def _checks(tx: Tx, spec_id: int, spec: PoolSpec) -> list[datetime]:
 
 
 def _listing(tx: Tx, spec_id: int, spec: PoolSpec) -> datetime | None:
-    """Have the pool listed where that is due, and return when it will be."""
+    """Have the pool listed where that is due, once at a time, and return when it will be."""
     if spec.listing is None:
         return None
     row = growth.of(tx.connection, [spec.name]).get(spec.name)
@@ -190,6 +190,7 @@ def _listing(tx: Tx, spec_id: int, spec: PoolSpec) -> datetime | None:
             timeout_s=hook.timeout.total_seconds(),
         )
         outbox.list_pool(tx, order)
-        at = tx.now + max(spec.listing.every, timedelta(seconds=1))
+        # Until it has ended: one that is slower than it is frequent would pile up, and take every worker there is.
+        at = tx.now + hook.timeout + checks.LOST_AFTER
         growth.change(tx, spec.name, list_at=at)
     return at

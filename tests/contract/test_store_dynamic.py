@@ -11,6 +11,7 @@ import pytest
 from leasehold.errors import Conflict, StaleEpoch, Unavailable
 from leasehold.messages import LOST, Checked, CheckRound, Created, CreateResource, DeleteResource, ListPool
 from leasehold.model import (
+    Cadence,
     Circuit,
     Hook,
     Item,
@@ -786,6 +787,29 @@ class TestListings:
         for _ in range(3):
             await cloud.lab.store.tending.listed(order, ["vm_00000999_20260101_000000"])
         assert await cloud.resources() == []
+
+    async def begun(self, cloud: Cloud) -> int:
+        await cloud.tend()
+        return sum(isinstance(one, ListPool) for one in await cloud.due())
+
+    async def test_one_that_takes_longer_than_it_is_frequent_is_the_only_one(self, cloud: Cloud) -> None:
+        await cloud.apply(vm(listing=Cadence(every=timedelta(seconds=1))))
+        order = await self.listing(cloud)
+        for _ in range(30):
+            cloud.lab.clock.forward(seconds=1)
+            assert await self.begun(cloud) == 1
+        await self.listed(cloud, order, [])
+        assert await self.begun(cloud) == 1
+        cloud.lab.clock.forward(seconds=1)
+        assert await self.begun(cloud) == 2
+
+    async def test_one_whose_worker_is_gone_is_begun_anew(self, cloud: Cloud) -> None:
+        await cloud.apply(vm(listing=LISTING))
+        order = await self.listing(cloud)
+        cloud.lab.clock.forward(seconds=order.timeout_s + 59)
+        assert await self.begun(cloud) == 1
+        cloud.lab.clock.forward(seconds=1)
+        assert await self.begun(cloud) == 2
 
     async def test_what_nobody_knew_twice_running_is_deleted(self, cloud: Cloud) -> None:
         await cloud.apply(vm(listing=LISTING, size=Size(max=2, min_free=1)))

@@ -128,7 +128,7 @@ def lost(scene: Scene) -> None:
 def waited(scene: Scene) -> None:
     """A lease is reserved, and begins; one that would wait no longer fails; what both waited for comes back."""
     pool = scene.pool(stages={"wipe": ":", "release": ":"})
-    start = datetime.now(UTC) + timedelta(seconds=2)
+    start = datetime.now(UTC) + timedelta(seconds=3)
     reserved = scene.take(pool, "reserved", start_at=start.isoformat())
     impatient = scene.take(pool, "impatient", queue_timeout="1s")
     scene.ends(impatient, "failed")
