@@ -19,6 +19,7 @@ from tests.faults.points import AHEAD, Call, Moment, Point, Victim
 Scenario = Callable[[Scene], None]
 
 _MOST_VIOLATIONS = 5
+_MOST_PLAYINGS = 3
 _STAGES = frozenset(StageName)
 _EACH_TIME = frozenset({"tick"})
 """Does something else each time: it warns, begins the grace, ends."""
@@ -122,7 +123,8 @@ def _work_on(lane: Lane, waiting: queue.SimpleQueue[Order], report: Report) -> N
             order = waiting.get_nowait()
         except queue.Empty:
             return
-        if lane.play(order.scenario, order.point):
+        # What a scenario commits may hang on the clock: on a busy machine one playing may not come to a point.
+        if any(lane.play(order.scenario, order.point) for _ in range(_MOST_PLAYINGS)):
             report.done[str(order.point.victim)] += 1
         else:
             report.missed.append(order)
