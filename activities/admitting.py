@@ -10,10 +10,11 @@ from temporalio import activity
 
 from activities.allocate import as_failure
 from activities.heartbeat import heartbeats
-from leasehold.errors import Duplicate, LeaseholdError, RequestRefused, Unavailable
+from activities.looking import look
+from leasehold.errors import Duplicate, LeaseholdError, RequestRefused
 from leasehold.messages import AskHook, Consent, HookConsent, Refusal
 from leasehold.model import ADMIT
-from leasehold.ports import Driver, HookCall, LogStore, Store
+from leasehold.ports import Driver, LogStore, Store
 
 _LONGEST_URL, _LONGEST_REASON = 2000, 1000
 _URLS = ("https://", "http://")
@@ -38,36 +39,16 @@ class Admitting:
 
     async def _ask(self, question: AskHook) -> HookConsent:
         briefing = await self._store.brief_question(question)
-
-        async def log(stream: str, data: bytes) -> None:
-            await self._logs.append(
-                run=None,
-                lease=question.request.lease,
-                pool=question.pool,
-                resource="",
-                epoch=0,
-                stage=ADMIT,
-                attempt=question.attempt,
-                stream=stream,
-                data=data,
-            )
-
-        async def begin() -> bool:
-            return True
-
-        driver = self._drivers.get(briefing.hook.driver)
-        if driver is None:
-            raise Unavailable(f"this worker has no driver {briefing.hook.driver}")
-        call = HookCall(
-            hook=briefing.hook,
-            env=briefing.env,
-            folder=briefing.folder,
-            locks=(f"{ADMIT}/{question.request.lease}",),
-            lease_file=briefing.lease_file,
-            log_stdout=True,
-            begin=begin,
+        result = await look(
+            briefing,
+            self._drivers,
+            self._logs,
+            lock=f"{ADMIT}/{question.request.lease}",
+            stage=ADMIT,
+            pool=question.pool,
+            lease=question.request.lease,
+            attempt=question.attempt,
         )
-        result = await driver.run(call, log)
         assert result is not None
         if not result.ok:
             return HookConsent(trouble=result.detail)

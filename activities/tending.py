@@ -11,7 +11,8 @@ from temporalio import activity
 
 from activities.allocate import as_failure
 from activities.heartbeat import heartbeats
-from leasehold.errors import LeaseholdError, Unavailable
+from activities.looking import look
+from leasehold.errors import LeaseholdError
 from leasehold.messages import (
     Checked,
     CheckRound,
@@ -23,7 +24,7 @@ from leasehold.messages import (
     TendPool,
 )
 from leasehold.model import StageName
-from leasehold.ports import Briefing, Driver, HookCall, HookResult, LogStore, Store
+from leasehold.ports import Driver, LogStore, Store
 
 _MOST_NAMES = 10_000
 _TOLD_AFTER_S = 0.2
@@ -103,8 +104,17 @@ class Checks:
         briefing = await self._tending.brief_check(order.spec, held)
         if briefing is None:
             return unknown
-        lock = f"{held.pool}/{held.resource}/{StageName.LIVECHECK}"
-        result = await self._run(briefing, lock, StageName.LIVECHECK, held, is_still_there)
+        result = await look(
+            briefing,
+            self._drivers,
+            self._logs,
+            lock=f"{held.pool}/{held.resource}/{StageName.LIVECHECK}",
+            stage=StageName.LIVECHECK,
+            pool=held.pool,
+            resource=held.resource,
+            epoch=held.epoch,
+            begin=is_still_there,
+        )
         return unknown if result is None or result.ok else replace(unknown, failed=result.detail)
 
     @activity.defn(name="list")
@@ -114,53 +124,15 @@ class Checks:
             async with heartbeats():
                 briefing = await self._tending.brief_listing(order)
                 lock = f"{order.pool}//{StageName.LIST}"
-                nothing = HeldResource(pool=order.pool, resource="", epoch=0)
-                result = await self._run(briefing, lock, StageName.LIST, nothing, _always)
+                result = await look(
+                    briefing, self._drivers, self._logs, lock=lock, stage=StageName.LIST, pool=order.pool
+                )
                 assert result is not None
                 names = _names(result.stdout) if result.ok else []
                 await self._tending.listed(order, names, None if result.ok else result.detail)
         except LeaseholdError as error:
             raise as_failure(error) from None
         return len(names)
-
-    async def _run(
-        self,
-        briefing: Briefing,
-        lock: str,
-        stage: StageName,
-        held: HeldResource,
-        begin: Callable[[], Awaitable[bool]],
-    ) -> HookResult | None:
-        async def log(stream: str, data: bytes) -> None:
-            await self._logs.append(
-                run=None,
-                lease="",
-                pool=held.pool,
-                resource=held.resource,
-                epoch=held.epoch,
-                stage=stage,
-                attempt=1,
-                stream=stream,
-                data=data,
-            )
-
-        driver = self._drivers.get(briefing.hook.driver)
-        if driver is None:
-            raise Unavailable(f"this worker has no driver {briefing.hook.driver}")
-        call = HookCall(
-            hook=briefing.hook,
-            env=briefing.env,
-            folder=briefing.folder,
-            locks=(lock,),
-            lease_file=briefing.lease_file,
-            log_stdout=True,
-            begin=begin,
-        )
-        return await driver.run(call, log)
-
-
-async def _always() -> bool:
-    return True
 
 
 def _names(printed: bytes) -> list[str]:

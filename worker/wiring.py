@@ -33,6 +33,20 @@ from workflows.recycle import RecycleWorkflow
 from workflows.sweep import ReconcileWorkflow, SweepWorkflow
 
 GRACEFUL_SHUTDOWN = timedelta(seconds=3)
+WORKFLOWS = (
+    LeaseWorkflow,
+    RecycleWorkflow,
+    PoolWorkflow,
+    CreateWorkflow,
+    DeleteWorkflow,
+    CheckWorkflow,
+    ListWorkflow,
+    NoticeWorkflow,
+    SweepWorkflow,
+    ReconcileWorkflow,
+)
+"""All kinds that there are."""
+
 MOST_HOOKS = 200
 MOST_LETTERS = 20
 """How many letters are on their way at once: channels that hang cost no more than this."""
@@ -71,18 +85,7 @@ def build_worker(
     return Worker(
         client,
         task_queue=task_queue,
-        workflows=[
-            LeaseWorkflow,
-            RecycleWorkflow,
-            PoolWorkflow,
-            CreateWorkflow,
-            DeleteWorkflow,
-            CheckWorkflow,
-            ListWorkflow,
-            NoticeWorkflow,
-            SweepWorkflow,
-            ReconcileWorkflow,
-        ],
+        workflows=WORKFLOWS,
         activities=[
             allocation.admit,
             allocation.read_grants,

@@ -101,7 +101,7 @@ def checked(tx: Tx, results: Sequence[Checked]) -> None:
     if not results:
         return
     pool = results[0].pool
-    if tx.execute(select(t.pools.c.name).where(t.pools.c.name == pool)).first() is None:
+    if not specs.has_pool(tx.connection, pool):
         return
     _, spec = specs.in_force(tx.connection, pool)
     every = spec.livecheck.every if spec.livecheck is not None else timedelta(days=1)

@@ -30,6 +30,11 @@ def of(connection: Connection, pools: Collection[str]) -> dict[str, Row[Any]]:
     return {row.pool: row for row in rows}
 
 
+def of_pool(connection: Connection, pool: str) -> Row[Any] | None:
+    """How creations go in this pool; None where there was none."""
+    return of(connection, [pool]).get(pool)
+
+
 def shown(connection: Connection, pools: Collection[str]) -> dict[str, Growth]:
     """How creations go in these pools, as people are told it."""
     known = of(connection, pools)
@@ -74,7 +79,7 @@ def begun(tx: Tx, pool: str) -> None:
 
 def ended(tx: Tx, pool: str, seconds: float, failed: str | None) -> None:
     """Note how a creation ended."""
-    row = of(tx.connection, [pool]).get(pool)
+    row = of_pool(tx.connection, pool)
     starts, failures = (row.starts, row.failures) if row else (0, 0)
     if failed is None:
         successes, total = (row.successes, row.seconds) if row else (0, 0.0)

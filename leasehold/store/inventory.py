@@ -336,8 +336,7 @@ def _drain_pool(tx: Tx, pool: str, file: str, actor: str) -> list[Change]:
     changes = _retire(tx, pool, file, set(), actor)
     outbox.tend(tx, pool)
     moves.remove_if_empty(tx, pool)
-    gone = tx.execute(select(t.pools.c.name).where(t.pools.c.name == pool)).first() is None
-    if gone:
+    if not specs.has_pool(tx.connection, pool):
         return [*changes, Change(action="remove", kind="pool", pool=pool, name=pool, diff={})]
     return [*changes, _change(tx, "drain", "pool", pool, pool, {}, actor)]
 

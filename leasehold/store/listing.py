@@ -7,14 +7,14 @@ neither time anybody knew it. Whatever is being created was written down before 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import delete, insert, select
 
 from leasehold import naming
 from leasehold.messages import Claim, DeleteResource, ListPool
-from leasehold.model import ResourceState, StageName
-from leasehold.store import events, facts, growth, instances, making, outbox, specs
+from leasehold.model import PoolSpec, ResourceState, StageName
+from leasehold.store import checks, events, facts, growth, instances, making, moves, outbox, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 
@@ -22,9 +22,28 @@ _NOT_OFTENER = timedelta(seconds=1)
 _FOUND = "a listing found it twice running, and nobody knows it"
 
 
+def begin_due(tx: Tx, spec_id: int, spec: PoolSpec, at: datetime | None) -> datetime:
+    """Have a pool listed if that is due, once at a time, and return when it will be; `at` is when it was to be."""
+    if at is not None and at > tx.now:
+        return at
+    hook = spec.stages[StageName.LIST][0]
+    order = ListPool(
+        id=f"list:{spec.name}:{moves.epoch(tx, 0)}",
+        pool=spec.name,
+        spec=spec_id,
+        site=spec.site,
+        timeout_s=hook.timeout.total_seconds(),
+    )
+    outbox.list_pool(tx, order)
+    # Until it has ended: one that is slower than it is frequent would pile up, and take every worker there is.
+    lost_at = tx.now + hook.timeout + checks.LOST_AFTER
+    growth.change(tx, spec.name, list_at=lost_at)
+    return lost_at
+
+
 def listed(tx: Tx, order: ListPool, names: Sequence[str], trouble: str | None) -> None:
     """Take note of what a listing has found, and have deleted what nobody knew twice running."""
-    if tx.execute(select(t.pools.c.name).where(t.pools.c.name == order.pool)).first() is None:
+    if not specs.has_pool(tx.connection, order.pool):
         return
     spec = specs.load(tx.connection, {order.spec})[order.spec]
     if spec.listing is not None:
@@ -33,7 +52,7 @@ def listed(tx: Tx, order: ListPool, names: Sequence[str], trouble: str | None) -
     if trouble is not None or facts.suspended(tx.connection) is not None:
         growth.change(tx, order.pool, list_trouble=trouble)
         return
-    known = growth.of(tx.connection, [order.pool]).get(order.pool)
+    known = growth.of_pool(tx.connection, order.pool)
     if known is not None and known.last_listing == order.id:
         # Said twice: one listing is not two.
         return
@@ -47,12 +66,11 @@ def listed(tx: Tx, order: ListPool, names: Sequence[str], trouble: str | None) -
         tx.execute(insert(t.strays).values(pool=order.pool, name=name, since=tx.now))
         events.record(tx, "stray_found", pool=order.pool, resource=name)
     for name in sorted(strays & before):
-        _delete(tx, order, name)
+        _delete(tx, order, spec, name)
 
 
-def _delete(tx: Tx, order: ListPool, name: str) -> None:
+def _delete(tx: Tx, order: ListPool, spec: PoolSpec, name: str) -> None:
     """Have something deleted that nobody knows, as if the pool had made it."""
-    spec = specs.load(tx.connection, {order.spec})[order.spec]
     planned = specs.plan(spec, (StageName.DELETE,))
     if not planned:
         return

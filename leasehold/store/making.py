@@ -68,7 +68,7 @@ def created(tx: Tx, done: Created) -> None:
     assert instance is not None
     limiters.give_all(tx, create_id(claim.pool, claim.resource, claim.epoch))
     if not done.lost:
-        before = growth.attempts(growth.of(tx.connection, [claim.pool]).get(claim.pool))
+        before = growth.attempts(growth.of_pool(tx.connection, claim.pool))
         growth.ended(tx, claim.pool, (tx.now - instance.created_at).total_seconds(), done.failed)
         if before.is_open or done.failed is not None:
             # It is counted on again, or no more.

@@ -388,7 +388,7 @@ def _spare(
 
 def known(connection: Connection, pool: str) -> None:
     """Raise `PoolUnknown` unless there is such a pool."""
-    if connection.execute(select(t.pools.c.name).where(t.pools.c.name == pool)).first() is None:
+    if not specs.has_pool(connection, pool):
         raise PoolUnknown(f"there is no pool {pool}")
 
 

@@ -87,6 +87,11 @@ def all_in_force(connection: Connection) -> dict[str, tuple[int, PoolSpec]]:
     return {row.name: (row.id, from_text(row.text)) for row in connection.execute(query)}
 
 
+def has_pool(connection: Connection, pool: str) -> bool:
+    """Whether there is a pool of this name."""
+    return connection.execute(select(t.pools.c.name).where(t.pools.c.name == pool)).first() is not None
+
+
 def in_force(connection: Connection, pool: str) -> tuple[int, PoolSpec]:
     """The settings of a pool that are in force, with their id."""
     spec_id: int = connection.execute(select(t.pools.c.spec).where(t.pools.c.name == pool)).scalar_one()

@@ -13,15 +13,16 @@ from typing import Any
 from sqlalchemy import Row, select, update
 
 from leasehold import sizing
-from leasehold.messages import CheckRound, ListPool, Tended, TendPool
+from leasehold.messages import CheckRound, Tended, TendPool
 from leasehold.model import PoolSpec, ResourceState, StageName
-from leasehold.sizing import Instance, Plan, Standing
+from leasehold.sizing import Attempts, Instance, Plan, Standing
 from leasehold.store import (
     catalogue,
     checks,
     demand,
     facts,
     growth,
+    listing,
     making,
     matching,
     moves,
@@ -55,13 +56,16 @@ def tend(tx: Tx, order: TendPool) -> Tended:
     if not made and not (spec.is_tended and not pool.draining):
         return Tended(over=True)
     due = [row.kept_until for row in rows if row.kept_until is not None and row.kept_until > tx.now]
-    plan = _decide(tx, pool, spec, made)
+    known = growth.of_pool(tx.connection, order.pool)
+    plan = _decide(tx, pool, spec, made, growth.attempts(known))
     _delete(tx, {row.name: row for row in made}, plan)
     if plan.create:
         making.create(tx, spec_id, spec, min(plan.create, _MOST_AT_ONCE))
     if max(plan.create, len(plan.delete)) > _MOST_AT_ONCE:
         outbox.tend(tx, order.pool)
-    due += [at for at in (plan.look_at, *_checks(tx, spec_id, spec), _listing(tx, spec_id, spec)) if at]
+    due += [at for at in (plan.look_at, *_checks(tx, spec_id, spec)) if at]
+    if spec.listing is not None:
+        due.append(listing.begin_due(tx, spec_id, spec, known.list_at if known else None))
     return Tended(left_s=_left(due, tx.now), summary=_summary(rows, plan))
 
 
@@ -102,20 +106,18 @@ def _let_go_of_kept(tx: Tx, spec: PoolSpec, rows: Sequence[Row[Any]]) -> None:
 # How many there are
 
 
-def _decide(tx: Tx, pool: Row[Any], spec: PoolSpec, made: Sequence[Row[Any]]) -> Plan:
+def _decide(tx: Tx, pool: Row[Any], spec: PoolSpec, made: Sequence[Row[Any]], attempts: Attempts) -> Plan:
     closing = pool.draining or not spec.dynamic or pool.emptied
     wanted, left = 0, 0
     if spec.dynamic and not closing:
         spread = demand.spread(tx.connection, tx.now)
         kind = catalogue.made_kind(spec)
         wanted, left = spread.create.get(spec.name, 0), spread.left.get(kind, 0)
-    rows = tx.execute(select(t.promises.c.pool, t.promises.c.resource).where(t.promises.c.pool == spec.name))
-    promised = {(row.pool, row.resource) for row in rows}
-    attempts = growth.attempts(growth.of(tx.connection, [spec.name]).get(spec.name))
+    promised = set(tx.execute(select(t.promises.c.resource).where(t.promises.c.pool == spec.name)).scalars())
     standing = Standing(
         size=spec.size,
         on_demand=bool(spec.tags_on_demand),
-        instances=[_instance(row, spec, promised=(spec.name, row.name) in promised) for row in made],
+        instances=[_instance(row, spec, promised=row.name in promised) for row in made],
         wanted=wanted,
         left=left,
         attempts=attempts,
@@ -149,7 +151,7 @@ def _delete(tx: Tx, made: Mapping[str, Row[Any]], plan: Plan) -> None:
         moves.delete(tx, made[name], lease=None, reason=reason)
 
 
-# Whether they live, and what else there is
+# Whether they live
 
 
 def _checks(tx: Tx, spec_id: int, spec: PoolSpec) -> list[datetime]:
@@ -172,25 +174,3 @@ def _checks(tx: Tx, spec_id: int, spec: PoolSpec) -> list[datetime]:
             ),
         )
     return taken.due
-
-
-def _listing(tx: Tx, spec_id: int, spec: PoolSpec) -> datetime | None:
-    """Have the pool listed where that is due, once at a time, and return when it will be."""
-    if spec.listing is None:
-        return None
-    row = growth.of(tx.connection, [spec.name]).get(spec.name)
-    at: datetime | None = row.list_at if row else None
-    if at is None or at <= tx.now:
-        hook = spec.stages[StageName.LIST][0]
-        order = ListPool(
-            id=f"list:{spec.name}:{moves.epoch(tx, 0)}",
-            pool=spec.name,
-            spec=spec_id,
-            site=spec.site,
-            timeout_s=hook.timeout.total_seconds(),
-        )
-        outbox.list_pool(tx, order)
-        # Until it has ended: one that is slower than it is frequent would pile up, and take every worker there is.
-        at = tx.now + hook.timeout + checks.LOST_AFTER
-        growth.change(tx, spec.name, list_at=at)
-    return at

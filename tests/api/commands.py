@@ -21,16 +21,35 @@ class Commands(Protocol):
     async def __call__(self, *arguments: str) -> bytes: ...
 
 
+class AnyCommands(Protocol):
+    """The same, but returns the exit status, what was printed, and what was said on standard error."""
+
+    async def __call__(self, *arguments: str) -> tuple[int, bytes, bytes]: ...
+
+
 @asynccontextmanager
 async def commands(stack: Stack) -> AsyncIterator[Commands]:
     """Run commands as the admin until the block ends."""
+    async with any_commands(stack) as run:
+
+        async def leasehold(*arguments: str) -> bytes:
+            status, out, err = await run(*arguments)
+            assert status == 0, (arguments, out, err)
+            return out
+
+        yield leasehold
+
+
+@asynccontextmanager
+async def any_commands(stack: Stack) -> AsyncIterator[AnyCommands]:
+    """Run commands as the admin until the block ends, whether they succeed or not."""
     server = Server(stack.app, "127.0.0.1", free_port())
     # Its end would end what all tests share.
     server.config.lifespan = "off"
     serving = asyncio.create_task(server.serve())
     address = {"LEASEHOLD_URL": f"http://127.0.0.1:{server.config.port}", "LEASEHOLD_TOKEN": ADMIN}
 
-    async def leasehold(*arguments: str) -> bytes:
+    async def leasehold(*arguments: str) -> tuple[int, bytes, bytes]:
         process = await asyncio.create_subprocess_exec(
             str(LEASEHOLD),
             *arguments,
@@ -41,8 +60,8 @@ async def commands(stack: Stack) -> AsyncIterator[Commands]:
         )
         async with asyncio.timeout(PATIENCE_S):
             out, err = await process.communicate()
-        assert process.returncode == 0, (arguments, out, err)
-        return out
+        assert process.returncode is not None
+        return process.returncode, out, err
 
     try:
         yield leasehold

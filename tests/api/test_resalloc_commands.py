@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest_asyncio
 
-from api.serving import Server
+from tests.api.commands import any_commands
 from tests.api.resalloc_lab import EVERY_BYTE, ResallocLab, deliver, resalloc_lab, until
-from tests.api.stack import ADMIN, PATIENCE_S, Stack
-from tests.servers import free_port
-from tests.stack import LEASEHOLD
+from tests.api.stack import Stack
 
 
 @pytest_asyncio.fixture(loop_scope="package")
@@ -66,23 +62,11 @@ class TestCommands:
 
 @asynccontextmanager
 async def served(stack: Stack) -> AsyncIterator[Callable[..., Coroutine[Any, Any, tuple[int, bytes]]]]:
-    """The API on a port, and a function that runs one of the commands and returns its status and what it printed."""
-    server = Server(stack.app, "127.0.0.1", free_port())
-    # Its end would end what all tests share.
-    server.config.lifespan = "off"
-    serving = asyncio.create_task(server.serve())
+    """A function that runs one of these commands and returns its status and what it printed."""
+    async with any_commands(stack) as run:
 
-    async def leasehold(*arguments: str) -> tuple[int, bytes]:
-        address = {"LEASEHOLD_URL": f"http://127.0.0.1:{server.config.port}", "LEASEHOLD_TOKEN": ADMIN}
-        process = await asyncio.create_subprocess_exec(
-            str(LEASEHOLD), "compat", "resalloc", *arguments, env={**os.environ, **address}, stdout=subprocess.PIPE
-        )
-        async with asyncio.timeout(PATIENCE_S):
-            out, _ = await process.communicate()
-        return process.returncode or 0, out
+        async def leasehold(*arguments: str) -> tuple[int, bytes]:
+            status, out, _ = await run("compat", "resalloc", *arguments)
+            return status, out
 
-    try:
         yield leasehold
-    finally:
-        server.should_exit = True
-        await serving

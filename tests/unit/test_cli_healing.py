@@ -3,25 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
-
-import pytest
 
 from tests.unit.cli_runner import Cli
 from tests.unit.fake_api import Answer, FakeApi, problem
-
-
-@pytest.fixture
-def api() -> Iterator[FakeApi]:
-    with FakeApi() as api:
-        yield api
-
-
-@pytest.fixture
-def cli(api: FakeApi, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Cli:
-    return Cli(api, monkeypatch, capfdbinary)
-
 
 READY: dict[str, Any] = {"ready": True, "database": True, "temporal": True, "worker": True, "alerts": []}
 ALERT = {"key": "outbox_stuck", "since": "2026-01-05T09:00:00.000000Z", "detail": "look\nat it"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,17 +11,6 @@ from tests.unit.cli_runner import Cli
 from tests.unit.fake_api import Answer, FakeApi, pool, resource
 
 LOG = "/v1/pools/vm/resources/vm-1/log"
-
-
-@pytest.fixture
-def api() -> Iterator[FakeApi]:
-    with FakeApi() as api:
-        yield api
-
-
-@pytest.fixture
-def cli(api: FakeApi, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Cli:
-    return Cli(api, monkeypatch, capfdbinary)
 
 
 def hook(does: str | dict[str, Any], **fields: Any) -> dict[str, Any]:

@@ -20,17 +20,6 @@ from tests.unit.quads_answers import ANSWERS
 APPLIED = {"changes": [{"action": "add", "kind": "pool", "pool": "r640", "name": "r640", "diff": {}}]}
 
 
-@pytest.fixture
-def api() -> Iterator[FakeApi]:
-    with FakeApi() as api:
-        yield api
-
-
-@pytest.fixture
-def cli(api: FakeApi, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Cli:
-    return Cli(api, monkeypatch, capfdbinary)
-
-
 @contextmanager
 def serving(answers: Any) -> Iterator[tuple[str, list[str]]]:
     """A server that answers as QUADS does; its address, and what it was asked for and by whom."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,17 +11,6 @@ from tests.unit.cli_runner import Cli
 from tests.unit.fake_api import Answer, FakeApi, problem
 
 SECRET = f"lh_{'a' * 12}_{'b' * 52}"
-
-
-@pytest.fixture
-def api() -> Iterator[FakeApi]:
-    with FakeApi() as api:
-        yield api
-
-
-@pytest.fixture
-def cli(api: FakeApi, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Cli:
-    return Cli(api, monkeypatch, capfdbinary)
 
 
 def token(name: str = "a" * 12, **fields: Any) -> dict[str, Any]:

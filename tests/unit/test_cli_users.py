@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,6 @@ from tests.unit.cli_runner import Cli
 from tests.unit.fake_api import Answer, FakeApi, problem
 
 PASSWORD = "correct horse battery"
-
-
-@pytest.fixture
-def api() -> Iterator[FakeApi]:
-    with FakeApi() as api:
-        yield api
-
-
-@pytest.fixture
-def cli(api: FakeApi, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Cli:
-    return Cli(api, monkeypatch, capfdbinary)
 
 
 def user(name: str = "joe", **fields: Any) -> dict[str, Any]:

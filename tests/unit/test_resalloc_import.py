@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -336,17 +335,6 @@ def test_whatever_is_taken_is_a_pools_file_that_says_the_same(configured: Any) -
     assert len(read) == len(configured)
     for spec, said in zip(read.values(), configured.values(), strict=True):
         assert spec.stages[StageName.CREATE][0].run == said["cmd_new"]
-
-
-@pytest.fixture
-def api() -> Iterator[FakeApi]:
-    with FakeApi() as api:
-        yield api
-
-
-@pytest.fixture
-def cli(api: FakeApi, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]) -> Cli:
-    return Cli(api, monkeypatch, capfdbinary)
 
 
 def test_from_a_folder_to_standard_output(api: FakeApi, cli: Cli, tmp_path: Path) -> None:

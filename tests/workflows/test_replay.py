@@ -8,11 +8,7 @@ import pytest
 from temporalio.client import WorkflowHistory
 from temporalio.worker import Replayer
 
-from workflows.lease import LeaseWorkflow
-from workflows.notice import NoticeWorkflow
-from workflows.pool import CheckWorkflow, CreateWorkflow, DeleteWorkflow, ListWorkflow, PoolWorkflow
-from workflows.recycle import RecycleWorkflow
-from workflows.sweep import ReconcileWorkflow, SweepWorkflow
+from worker.wiring import WORKFLOWS
 
 HISTORIES = sorted((Path(__file__).parents[1] / "histories").glob("*.json"))
 
@@ -39,16 +35,4 @@ def history(request: pytest.FixtureRequest) -> WorkflowHistory:
 
 
 async def test_a_running_workflow_survives_the_change(history: WorkflowHistory) -> None:
-    kinds = [
-        LeaseWorkflow,
-        RecycleWorkflow,
-        PoolWorkflow,
-        CreateWorkflow,
-        DeleteWorkflow,
-        CheckWorkflow,
-        ListWorkflow,
-        NoticeWorkflow,
-        SweepWorkflow,
-        ReconcileWorkflow,
-    ]
-    await Replayer(workflows=kinds).replay_workflow(history)
+    await Replayer(workflows=WORKFLOWS).replay_workflow(history)
