@@ -17,6 +17,7 @@ from leasehold.model import ADMIT
 from leasehold.ports import Driver, LogStore, Store
 
 _LONGEST_URL, _LONGEST_REASON = 2000, 1000
+_LARGEST_PRIORITY = 1_000_000
 _URLS = ("https://", "http://")
 
 
@@ -58,7 +59,8 @@ class Admitting:
 def understood(answer: bytes) -> HookConsent:
     """What a hook's answer means: nothing, which is consent, or a JSON object.
 
-    `ticket` is the URL of a ticket, `refuse` says why the request is refused, `duplicate_of` which one it repeats.
+    `ticket` is the URL of a ticket, `refuse` says why the request is refused, `duplicate_of` which one it repeats. Of a
+    command `merge_into` names the lease with one that does for both, and `priority` changes its own.
     """
     if not answer.strip():
         return HookConsent()
@@ -66,9 +68,12 @@ def understood(answer: bytes) -> HookConsent:
         told: Any = json.loads(answer)
     except ValueError:
         return HookConsent(trouble="its answer is no JSON")
-    known = {"ticket", "refuse", "duplicate_of"}
+    priority = told.pop("priority", None) if isinstance(told, dict) else None
+    if priority is not None and (type(priority) is not int or abs(priority) > _LARGEST_PRIORITY):
+        return HookConsent(trouble=f"its priority is no whole number up to {_LARGEST_PRIORITY}")
+    known = {"ticket", "refuse", "duplicate_of", "merge_into"}
     if not isinstance(told, dict) or not told.keys() <= known or not all(isinstance(v, str) for v in told.values()):
-        return HookConsent(trouble="its answer is no object with texts for ticket, refuse or duplicate_of")
+        return HookConsent(trouble="its answer is no object with texts for ticket, refuse, duplicate_of or merge_into")
     if any("\0" in value for value in told.values()):
         return HookConsent(trouble="its answer has a NUL character")
     if "refuse" in told:
@@ -80,4 +85,4 @@ def understood(answer: bytes) -> HookConsent:
     ticket = told.get("ticket")
     if ticket is not None and not (ticket.startswith(_URLS) and ticket.isprintable() and len(ticket) <= _LONGEST_URL):
         return HookConsent(trouble="its ticket is no URL")
-    return HookConsent(consent=Consent(ticket=ticket))
+    return HookConsent(consent=Consent(ticket=ticket, priority=priority, merge_into=told.get("merge_into")))

@@ -10,6 +10,7 @@ from api.compat.resalloc.endpoint import Endpoint
 from api.compat.resalloc.tickets import Terms
 from api.gateway import Gateway
 from api.logins import Logins
+from api.munge import Munge
 from api.render import Leases
 from api.services import Services
 from api.serving import Server
@@ -28,7 +29,13 @@ async def serve(settings: Settings) -> None:
     client = await connect(settings, "api", lazy=True)
     store, logs = SqlStore(settings.main_url), SqlLogStore(settings.log_url)
     key = settings.secret_key or secret_file(settings.folder / "secret-key")
-    tokens = Tokens(key.encode(), secret_file(settings.folder / "admin-token"), SqlTokens(store.database))
+    tokens = Tokens(
+        key.encode(),
+        secret_file(settings.folder / "admin-token"),
+        SqlTokens(store.database),
+        runner_token=secret_file(settings.folder / "runner-token"),
+    )
+    users = SqlUsers(store.database)
     services = Services(
         store=store,
         logs=logs,
@@ -37,8 +44,9 @@ async def serve(settings: Settings) -> None:
         leases=Leases(settings.temporal_ui, client.namespace),
         news=News(store),
         log_news=News(logs),
-        logins=Logins(SqlUsers(store.database), tokens),
+        logins=Logins(users, tokens),
         quads=Naming(clouds=settings.quads_clouds, vlans=settings.quads_vlans, spare=settings.quads_spare),
+        munge=Munge(settings.munge_role, users, settings.munge_socket) if settings.munge_role else None,
     )
     resalloc = Endpoint(services, Terms(lifetime=settings.resalloc_lifetime, heartbeat=settings.resalloc_heartbeat))
     servers = [Server(create_app(services), settings.api_host, settings.api_port)]

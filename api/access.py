@@ -24,7 +24,7 @@ from fastapi.routing import APIRoute
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from api.auth import BEARER, Principal, Tokens, authenticate, missing
+from api.auth import BEARER, Principal, Tokens, authenticate, check_account, missing
 from api.credentials import FRESH_S
 from api.schemas import PROBLEMS
 from api.services import Services
@@ -128,6 +128,7 @@ READ_POOL_LOG = Right(name="read-pool-log", role=Role.OPERATOR, pool="pool")
 OPERATE_ALL = Right(name="operate-all", role=Role.OPERATOR, changes=True, everywhere=True)
 CONFIGURE = Right(name="configure", role=Role.ADMIN, changes=True, pool="name")
 ADMINISTER = Right(name="administer", role=Role.ADMIN, changes=True, everywhere=True)
+RUN = Right(name="run", role=Role.RUNNER, changes=True)
 READ_TOKENS = Right(name="read-tokens", role=Role.USER)
 CHANGE_TOKENS = Right(name="change-tokens", role=Role.USER, changes=True)
 
@@ -285,12 +286,18 @@ class GuardedRoute(APIRoute):
             response = await handle(request)
             tokens: Tokens = request.app.state.tokens
             if hasattr(response, "body_iterator"):
-                return _WhileValid(response, tokens, caller, lambda: self.right.check(request, caller))
+                return _WhileValid(response, tokens, caller, lambda: self._check_again(request, caller))
             if time.monotonic() - begun > FRESH_S:
                 await _check_not_revoked(tokens, caller)
+                await check_account(request, caller)
             return response
 
         return guarded
+
+    async def _check_again(self, request: Request, caller: Principal) -> None:
+        """Raise `Unauthenticated` or `Refused` where the caller would not be let in now."""
+        await check_account(request, caller)
+        await self.right.check(request, caller)
 
 
 async def _check_not_revoked(tokens: Tokens, caller: Principal) -> None:

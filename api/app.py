@@ -13,7 +13,7 @@ from api.compat.quads import routes as quads
 from api.compat.quads import session
 from api.compat.quads.slashes import Slashes
 from api.limits import Limits
-from api.routes import health, inventory, leases, metrics, reconcile, story, tokens, users
+from api.routes import health, inventory, leases, metrics, output, reconcile, runners, story, tokens, users
 from api.schemas import ProblemAnswer
 from api.services import Services
 from api.stopping import Stopping
@@ -23,6 +23,8 @@ from leasehold.config import PoolsFile
 _ROUTERS = (
     leases.router,
     story.router,
+    output.router,
+    runners.router,
     inventory.router,
     tokens.router,
     users.router,

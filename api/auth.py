@@ -1,26 +1,26 @@
-"""Who is calling: the admin's token, users' tokens, and the tokens of leases."""
+"""Who is calling: the admin's token, users' tokens, the tokens of leases, and accounts by MUNGE."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import os
 import re
 import secrets
 from base64 import b32encode
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from fastapi import Request
 from fastapi.security import HTTPBearer
 
 from api.credentials import Credentials
-from leasehold.access import EVERYTHING, Credential, NewToken, Role, Scopes, Token
-from leasehold.errors import Fault, Unauthenticated
+from api.munge import Munge
+from leasehold.access import EVERYTHING, LOCAL_RUNNER, Credential, NewToken, Role, Scopes, Token
+from leasehold.errors import Fault, Refused, Unauthenticated
 from leasehold.ports import Store, TokenStore
+from leasehold.secretfile import secret_file as secret_file
 
 BEARER = HTTPBearer(auto_error=False, description="A user's token, the admin's, or that of a lease")
 
@@ -33,7 +33,8 @@ class Principal:
     """A caller: `id` is what its idempotency keys are scoped to, `name` owns what it makes.
 
     `lease` is set for the token of one lease, which has no role and reaches that lease alone, as long as its owner is
-    the one after so many `transfers`; `token` is the id of a user's token. Who is `anonymous` has said no name.
+    the one after so many `transfers`; `token` is the id of a user's token. Who is `anonymous` has said no name. An
+    `account` is one by MUNGE: what it came with is over with its request.
     """
 
     id: str
@@ -45,6 +46,7 @@ class Principal:
     token: str | None = None
     expires_at: datetime | None = None
     anonymous: bool = False
+    account: bool = False
 
     def role_in(self, pools: Collection[str] | None) -> Role | None:
         """The role where these pools are concerned, None being every pool there is and will be."""
@@ -65,9 +67,11 @@ class Tokens:
     it. A user's token is a random secret behind its id; the store has its digest.
     """
 
-    def __init__(self, key: bytes, admin_token: str, store: TokenStore) -> None:
+    def __init__(self, key: bytes, admin_token: str, store: TokenStore, runner_token: str | None = None) -> None:
+        """`runner_token` is that of the embedded runner, if there is one."""
         self._key = key
         self._admin = hashlib.sha256(admin_token.encode()).digest()
+        self._runner = None if runner_token is None else hashlib.sha256(runner_token.encode()).digest()
         self._credentials = Credentials(store)
         self.store = store
 
@@ -81,6 +85,8 @@ class Tokens:
         """Who bears this token; raise `Unauthenticated` if nobody does, or not any more."""
         if hmac.compare_digest(hashlib.sha256(token.encode()).digest(), self._admin):
             return Principal(id="admin", name="admin", role=Role.ADMIN)
+        if self._runner and hmac.compare_digest(hashlib.sha256(token.encode()).digest(), self._runner):
+            return Principal(id=f"runner:{LOCAL_RUNNER}", name=LOCAL_RUNNER, role=Role.RUNNER)
         if match := _USER_TOKEN.fullmatch(token):
             return await self._user(match[1], token)
         if match := _LEASE_TOKEN.fullmatch(token):
@@ -126,7 +132,13 @@ class Tokens:
     async def create(
         self, *, user: str, role: Role, scopes: Scopes, label: str | None, lasts: timedelta | None, maker: Principal
     ) -> tuple[Token, str]:
-        """Make a token, and return it with its string, which is known to nobody else from here on."""
+        """Make a token, and return it with its string, which is known to nobody else from here on.
+
+        Raises `Refused` where what the maker came with is no token: what is made must end with that.
+        """
+        if maker.account:
+            detail = "MUNGE's credentials make no tokens: ask an admin for one"
+            raise Refused(detail, [Fault(path="Authorization", code="no_token", detail=detail)])
         new, text = new_token(
             user=user,
             role=role,
@@ -156,6 +168,9 @@ class Tokens:
 
 async def authenticate(request: Request) -> Principal:
     """The caller of a request; raise `Unauthenticated`."""
+    scheme, _, credential = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "munge":
+        return await _by_munge(request, credential.strip())
     sent = await BEARER(request)
     if sent is None or not sent.credentials:
         return await _anonymous(request)
@@ -163,11 +178,26 @@ async def authenticate(request: Request) -> Principal:
     return await tokens.principal(sent.credentials.strip())
 
 
+async def check_account(request: Request, caller: Principal) -> None:
+    """Raise `Unauthenticated` where a caller by MUNGE who was let in would not be let in now."""
+    munge: Munge | None = request.app.state.services.munge
+    if caller.account and munge is not None:
+        await munge.check(caller.name)
+
+
 def new_token(**about: Any) -> tuple[NewToken, str]:
     """A token with a new id and secret, about which all else is given, and its string."""
     public = _random(8)[:12]
     text = f"lh_{public}_{_random(32)}"
     return NewToken(id=public, digest=_digest(text), **about), text
+
+
+async def _by_munge(request: Request, credential: str) -> Principal:
+    munge: Munge | None = request.app.state.services.munge
+    if munge is None:
+        raise _unauthenticated("munge_not_accepted", "this service takes no credentials of MUNGE")
+    name = await munge.account(credential, request)
+    return Principal(id=f"munge:{name}", name=name, role=munge.role, account=True)
 
 
 async def _anonymous(request: Request) -> Principal:
@@ -197,20 +227,3 @@ def _digest(text: str) -> str:
 def _random(size: int) -> str:
     """Random bytes, in small letters and digits that no one mistakes for another."""
     return b32encode(secrets.token_bytes(size)).decode().rstrip("=").lower()
-
-
-def secret_file(path: Path) -> str:
-    """Read a secret, or make it: the file is never readable for others, and two processes agree on it."""
-    if not path.exists():
-        draft = path.with_name(f".{path.name}.{os.getpid()}")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(secrets.token_urlsafe(32) + "\n")
-        try:
-            # A link, unlike a rename, never replaces what another process made meanwhile.
-            os.link(draft, path)
-        except FileExistsError:
-            pass
-        finally:
-            os.unlink(draft)
-    return path.read_text().strip()

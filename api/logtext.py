@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
+from leasehold.commands import STAGE
 from leasehold.model import LogChunk
 
 _Source = tuple[int | None, str, str]
@@ -27,7 +28,7 @@ class LogText:
             *whole, rest = (self._begun.pop(source, b"") + chunk.data).split(b"\n")
             for line in whole:
                 yield _line(source, line)
-            if rest and chunk.run is None:
+            if rest and chunk.run is None and chunk.stage != STAGE:
                 # Of a livecheck, say: what comes next may be of the next one.
                 yield _line(source, rest)
             elif rest:

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from leasehold.access import Scopes, Token, User
+from leasehold.commands import Command, CommandEnding, CommandSpec, CommandState
 from leasehold.links import workflow_link
 from leasehold.messages import SubmitLease
 from leasehold.model import (
@@ -25,6 +26,7 @@ from leasehold.model import (
     QueuePlace,
     Resource,
     Run,
+    Runner,
 )
 from leasehold.ports import Availability, SelfServiceState
 
@@ -63,7 +65,9 @@ class Leases:
             "in_grace": lease.in_grace,
             "heartbeat_by": time(lease.heartbeat_by),
             "ended_at": time(lease.ended_at),
-            "command": None,
+            "command": command(lease.command),
+            "on_end": lease.on_end,
+            "on_end_reason": lease.on_end_reason,
             "unverified": lease.unverified,
             "share_key": lease.share_key,
             "degraded": [{**asdict(one), "since": time(one.since)} for one in lease.degraded],
@@ -93,7 +97,9 @@ class Leases:
             "in_grace": False,
             "heartbeat_by": None,
             "ended_at": None,
-            "command": None,
+            "command": submitted_command(request.command),
+            "on_end": request.on_end,
+            "on_end_reason": request.on_end_reason,
             "unverified": request.unverified,
             "share_key": request.share_key,
             "degraded": [],
@@ -102,6 +108,71 @@ class Leases:
 
     def _url(self, lease: str, run_id: str) -> str:
         return workflow_link(self._ui, self._namespace, lease, run_id)
+
+
+def command(one: Command | None) -> dict[str, Any] | None:
+    """A lease's command as the API shows it; nothing of its environment but what it is called."""
+    if one is None:
+        return None
+    signalled = one.ending is CommandEnding.SIGNALLED
+    return {
+        **_asked(one.spec),
+        "account": one.account,
+        "state": one.state,
+        "reason": one.reason,
+        "on": one.on,
+        "attempt": one.attempt,
+        "started": one.started,
+        "started_at": time(one.started_at),
+        "ended_at": time(one.ended_at),
+        "result": one.ending,
+        "exit_code": one.code if one.ending is CommandEnding.EXITED else None,
+        "signal": one.code if signalled else None,
+        "detail": one.detail,
+        "output": {"limit": one.output_limit, "bytes": one.output_bytes, "dropped": one.dropped},
+    }
+
+
+def submitted_command(spec: CommandSpec | None) -> dict[str, Any] | None:
+    """The command of a lease that no worker has admitted yet."""
+    if spec is None:
+        return None
+    unknown = ("account", "reason", "on", "started_at", "ended_at", "result", "exit_code", "signal", "detail")
+    return {
+        **_asked(spec),
+        **dict.fromkeys(unknown),
+        "state": CommandState.WAITING,
+        "attempt": 1,
+        "started": False,
+        "output": {"limit": None, "bytes": None, "dropped": None},
+    }
+
+
+def _asked(spec: CommandSpec) -> dict[str, Any]:
+    return {
+        "run": spec.argv[0] if spec.shell else list(spec.argv),
+        "line": spec.line,
+        "folder": spec.folder,
+        "env": list(spec.variables),
+        "runner": spec.runner,
+        "labels": list(spec.labels),
+        "timeout": spec.timeout,
+        "retry": spec.retry,
+    }
+
+
+def runner(one: Runner) -> dict[str, Any]:
+    """A runner as the API shows it."""
+    return {
+        "name": one.name,
+        "labels": list(one.labels),
+        "slots": one.slots,
+        "used": one.used,
+        "up": one.up,
+        "hosts": [
+            {**asdict(host), "seen_at": time(host.seen_at), "started_at": time(host.started_at)} for host in one.hosts
+        ],
+    }
 
 
 def queue(place: QueuePlace) -> dict[str, Any]:

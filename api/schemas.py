@@ -20,6 +20,7 @@ from pydantic_core import PydanticCustomError
 
 from leasehold import durations, selector
 from leasehold.access import USER_PATTERN, Role, Scopes
+from leasehold.commands import CommandSpec, OnEnd
 from leasehold.config import Duration, Json, Name, Strict, Tag, Text, storable
 from leasehold.errors import BadFilter, Fault
 from leasehold.model import PREPARE, Item, Opening, StageName
@@ -82,6 +83,8 @@ EXAMPLE_LEASE: JsonDict = {
     "heartbeat_by": None,
     "ended_at": None,
     "command": None,
+    "on_end": "free",
+    "on_end_reason": None,
     "unverified": False,
     "share_key": None,
     "degraded": [],
@@ -127,6 +130,77 @@ class ItemBody(Strict):
         )
 
 
+Argument = Annotated[str, Field(max_length=100_000), AfterValidator(storable)]
+Arguments = Annotated[list[Argument], Field(min_length=1, max_length=10_000)]
+Line = Annotated[str, Field(min_length=1, max_length=100_000), AfterValidator(storable)]
+_MOST_ENV = 512 * 1024
+
+
+def _variable(value: str) -> str:
+    if not value or "=" in value or "\0" in value or len(value) > 1024:
+        raise PydanticCustomError("variable", "must be the name of a variable, without = and NUL")
+    return value
+
+
+Variable = Annotated[str, AfterValidator(_variable)]
+Folder = Annotated[str, Field(pattern="^/", max_length=4096), AfterValidator(storable)]
+
+
+class CommandBody(Strict):
+    """A command that is run once the lease is active; the lease ends with it."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"run": ["make", "test", "HOST=@RESOURCE"], "folder": "/home/joe/src"}]}
+    )
+
+    run: Arguments | Line = Field(
+        description="Its arguments, which no shell sees, or a line for /bin/sh -c. @RESOURCE stands for what the first"
+        " item was granted, @RESOURCE:POOL for what was of that pool"
+    )
+    folder: Folder | None = Field(default=None, description="Where it starts; null: in a fresh one")
+    env: dict[Variable, Argument] = Field(
+        default={}, max_length=10_000, description="All of its environment beside what every command has; secret"
+    )
+    runner: Name | None = Field(default=None, description="Which runner runs it; null: as the pool says")
+    labels: list[Tag] = Field(default=[], max_length=50, description="What its runner must have")
+    timeout: Duration | None = Field(default=None, description="Then it is killed; null: as long as its lease lasts")
+    retry: Annotated[int, Field(strict=True, ge=0, le=100)] = Field(
+        default=0, description="How often it is run again where its runner is lost: it may safely run twice"
+    )
+    duplicates: Literal["allow", "drop"] = Field(
+        default="allow", description="drop: where the owner's same command waits or runs, that one is the answer"
+    )
+
+    @field_validator("run")
+    @classmethod
+    def _short(cls, value: list[str] | str) -> list[str] | str:
+        if not isinstance(value, str) and (not value[0] or sum(map(len, value)) > 100_000):
+            raise PydanticCustomError("too_long", "must name a program, and have 100,000 characters at most")
+        return value
+
+    @field_validator("env")
+    @classmethod
+    def _few(cls, value: dict[str, str]) -> dict[str, str]:
+        if sum(len(name) + len(text.encode()) for name, text in value.items()) > _MOST_ENV:
+            raise PydanticCustomError("too_long", "must have 512 KiB at most")
+        return value
+
+    def spec(self, role: str) -> CommandSpec:
+        """The command it describes, submitted by one of this role."""
+        return CommandSpec(
+            argv=(self.run,) if isinstance(self.run, str) else tuple(self.run),
+            shell=isinstance(self.run, str),
+            folder=self.folder,
+            variables=tuple(self.env),
+            runner=self.runner,
+            labels=tuple(self.labels),
+            timeout=durations.render(self.timeout) if self.timeout else None,
+            retry=self.retry,
+            unique=self.duplicates == "drop",
+            role=role,
+        )
+
+
 class LeaseBody(Strict):
     """A request for a lease: all items are granted together or not at all."""
 
@@ -157,6 +231,11 @@ class LeaseBody(Strict):
     )
     notify: Literal[False] | Annotated[list[Tag], Field(max_length=50)] = Field(
         default=[], description="Who else is told of it, as in cc; false: no person is"
+    )
+    command: CommandBody | None = Field(default=None, description="What is run once it is active")
+    on_end: OnEnd = Field(default=OnEnd.FREE, description="offline: what its first item had is kept out of the pool")
+    on_end_reason: Annotated[Text, Field(min_length=1, max_length=1000)] | None = Field(
+        default=None, description="Why it is kept out"
     )
 
     def check_filters(self) -> None:
@@ -251,6 +330,65 @@ class TransferBody(Strict):
     model_config = ConfigDict(json_schema_extra={"examples": [{"owner": "bob"}]})
 
     owner: UserName
+
+
+PlaceText = Annotated[str, Field(max_length=64), AfterValidator(storable)]
+
+
+class RunnerBody(Strict):
+    """A process of a runner: where it is, and how many commands it takes at once."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"instance": "5f3a", "labels": ["x86_64"], "slots": 4, "host": "build01"}]}
+    )
+
+    instance: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(storable)]
+    labels: list[Tag] = Field(default=[], max_length=100)
+    slots: Annotated[int, Field(strict=True, ge=1, le=1000)]
+    host: Annotated[str, Field(max_length=255), AfterValidator(storable)]
+    locks: PlaceText = ""
+    boot: PlaceText = ""
+    processes: PlaceText = ""
+
+
+class RegisteredAnswer(BaseModel):
+    """How often a runner is to say that it is there, and how long it may be without Temporal."""
+
+    name: str
+    every_s: float
+    silence_s: float
+
+
+class BeginBody(Strict):
+    """Which process takes a command up, for the how manieth time."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"instance": "5f3a", "attempt": 1}]})
+
+    instance: Annotated[str, Field(min_length=1, max_length=64), AfterValidator(storable)]
+    attempt: Annotated[int, Field(strict=True, ge=1, le=2**31)]
+
+
+class BegunAnswer(BaseModel):
+    """What a runner is to run, with all that the command is told."""
+
+    lease: str
+    number: int
+    owner: str
+    pool: str
+    argv: list[str]
+    shell: bool
+    env: dict[str, str]
+    folder: str | None
+    account: str | None
+    timeout_s: float | None
+    grace_s: float
+    output_limit: int
+
+
+class OffsetAnswer(BaseModel):
+    """How far output has come, in bytes of frames."""
+
+    offset: int
 
 
 class SelfServiceBody(Strict):
@@ -406,6 +544,8 @@ class LeaseAnswer(BaseModel):
     heartbeat_by: datetime | None
     ended_at: datetime | None
     command: dict[str, Any] | None
+    on_end: str
+    on_end_reason: str | None
     unverified: bool
     share_key: str | None
     degraded: list[DegradedAnswer]
@@ -413,11 +553,17 @@ class LeaseAnswer(BaseModel):
 
 
 class NewLeaseAnswer(LeaseAnswer):
-    """The answer to a request: `token` is good for this lease alone, and shown nowhere else."""
+    """The answer to a request: `token` is good for this lease alone, and shown nowhere else.
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{**EXAMPLE_LEASE, "token": f"{LEASE_ID}.6f1e…"}]})
+    `duplicate`: this is the lease that was there before, with the same command.
+    """
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{**EXAMPLE_LEASE, "token": f"{LEASE_ID}.6f1e…", "duplicate": False}]}
+    )
 
     token: str | None
+    duplicate: bool = False
 
 
 class ListAnswer(BaseModel):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fastapi import Request
 
@@ -10,6 +10,7 @@ from api.auth import Tokens
 from api.compat.quads.naming import Naming
 from api.gateway import Gateway
 from api.logins import Logins
+from api.munge import Munge
 from api.render import Leases
 from api.waiting import News
 from leasehold.ports import LogStore, Store
@@ -28,6 +29,7 @@ class Services:
     log_news: News
     logins: Logins
     quads: Naming
+    munge: Munge | None = field(default=None, kw_only=True)
 
 
 async def services(request: Request) -> Services:

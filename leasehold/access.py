@@ -14,20 +14,29 @@ from enum import StrEnum
 USER_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,127}$"
 """Names of users: what people are called, or their mail address."""
 
+LOCAL_RUNNER = "local"
+"""The name of the embedded stack's own runner."""
+
 DEFAULT_LIFE = timedelta(days=90)
 """How long a token is good that says nothing of it; none is good for longer than `model.LONGEST`."""
 
 
 class Role(StrEnum):
-    """What kind of caller somebody is; each role can do all that the one before it can."""
+    """What kind of caller somebody is; each role can do all that the one before it can, but for `RUNNER`.
+
+    That is a process that runs leased commands, and has no right besides.
+    """
 
     VIEWER = "viewer"
     USER = "user"
     OPERATOR = "operator"
     ADMIN = "admin"
+    RUNNER = "runner"
 
     def reaches(self, least: Role) -> bool:
         """Whether this role can do what needs at least that one."""
+        if Role.RUNNER in (self, least):
+            return self is least or self is Role.ADMIN
         return _RANK[self] >= _RANK[least]
 
 

@@ -70,11 +70,82 @@ class ItemRequest(TypedDict, total=False):
     skip: list[str]
 
 
+class Kept(TypedDict):
+    """How much of a command's output there may be, how much there was, and what of it is gone."""
+
+    limit: int
+    bytes: int | None
+    dropped: int | None
+
+
+class Command(TypedDict):
+    """A lease's command: a list that runs without a shell, or a line for one.
+
+    `reason` is why it waits for a runner, `on` the runner that has it, `account` as whom it runs there, null being as
+    the runner itself. `result` is null until it has ended.
+    """
+
+    run: list[str] | str
+    folder: str | None
+    timeout: str | None
+    retry: int
+    runner: str | None
+    labels: list[str]
+    account: str | None
+    state: str
+    reason: str | None
+    on: str | None
+    attempt: int
+    started: bool
+    started_at: str | None
+    ended_at: str | None
+    result: str | None
+    exit_code: int | None
+    signal: int | None
+    detail: str | None
+    output: Kept
+
+
+class Output(TypedDict):
+    """A piece of what a command printed; `data` is null where the bytes are not UTF-8.
+
+    The stream `service` is what Leasehold itself says of the output.
+    """
+
+    at: str
+    stream: str
+    attempt: int
+    data: str | None
+    data_base64: str
+
+
+class RunnerHost(TypedDict):
+    """One process that takes commands."""
+
+    instance: str
+    host: str
+    slots: int
+    seen_at: str
+    started_at: str
+
+
+class Runner(TypedDict):
+    """Where commands run: so many at once, of which so many are taken."""
+
+    name: str
+    labels: list[str]
+    slots: int
+    used: int
+    up: bool
+    hosts: list[RunnerHost]
+
+
 class Lease(TypedDict):
     """A lease. `number` is null as long as no worker has admitted it; `token` comes with the answer to POST alone.
 
     `heartbeat_by` is when the next heartbeat must have come, null where none is expected; `in_grace` says that the
-    lease has expired and can be revived by an extension.
+    lease has expired and can be revived by an extension. `duplicate` says that this one was there before, and the same
+    was asked for again.
     """
 
     id: str
@@ -97,11 +168,14 @@ class Lease(TypedDict):
     in_grace: bool
     heartbeat_by: str | None
     ended_at: str | None
-    command: Any
+    command: Command | None
+    on_end: str
+    on_end_reason: str | None
     share_key: str | None
     degraded: list[Degraded]
     temporal_url: str | None
     token: NotRequired[str | None]
+    duplicate: NotRequired[bool]
 
 
 def reached(lease: Lease, state: str) -> bool:

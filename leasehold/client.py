@@ -28,12 +28,14 @@ from leasehold.answers import (
     Page,
     Resource,
     Run,
+    Runner,
     Token,
     User,
     Whoami,
     reached,
 )
 from leasehold.errors import Unavailable
+from leasehold.following import OUTAGE, OutputOfCommands
 
 LONGEST_WAIT = timedelta(seconds=60)
 """The API holds an answer no longer."""
@@ -41,13 +43,10 @@ LONGEST_WAIT = timedelta(seconds=60)
 SLOWEST_TICK = timedelta(seconds=5)
 """`watch` looks at least this often, unless asked for longer waits."""
 
-OUTAGE = timedelta(minutes=2)
-"""A lease outlives a restart of the API; whoever waits for one does so too, this long."""
-
 _WAIT_SLACK = timedelta(seconds=15)
 
 
-class Client:
+class Client(OutputOfCommands):
     """Talks to one Leasehold API. Safe to share between threads."""
 
     def __init__(
@@ -57,10 +56,14 @@ class Client:
         transport: httpx.BaseTransport | None = None,
         timeout: timedelta = timedelta(seconds=30),
         patience: timedelta = timedelta(seconds=5),
+        auth: httpx.Auth | None = None,
     ) -> None:
-        """`timeout` bounds one answer, `patience` the repetitions of one call. Raises `Invalid` for a bad URL."""
+        """`timeout` bounds one answer, `patience` the repetitions of one call. Raises `Invalid` for a bad URL.
+
+        `auth` says who is calling instead of a token: `leasehold.munge.MungeAuth`.
+        """
         self.url = url.rstrip("/")
-        self._wire = wire.Wire(self.url, token, transport=transport, timeout=timeout, patience=patience)
+        self._wire = wire.Wire(self.url, token, auth=auth, transport=transport, timeout=timeout, patience=patience)
 
     def __enter__(self) -> Self:
         return self
@@ -88,6 +91,9 @@ class Client:
         wait_for_supply: bool = False,
         notify: Sequence[str] | Literal[False] = (),
         share_key: str | None = None,
+        command: Mapping[str, Any] | None = None,
+        on_end: str | None = None,
+        on_end_reason: str | None = None,
         idempotency_key: str | None = None,
         wait: str | None = None,
         timeout: timedelta | None = None,
@@ -98,7 +104,8 @@ class Client:
         duration) the lease is lost when no `heartbeat` comes for so long, beginning with this call. With `start_at` (a
         time) it is a reservation; with `queue_timeout` (a duration) it fails when it has waited so long. `notify` names
         who else is told what happens to it; False: no person is. What the caller gave back under the same `share_key`
-        it may be given again.
+        it may be given again. `command` is run once the lease is active, which ends with it; what becomes of its
+        resources then is `on_end`, `free` or `offline`.
         """
         body = _request(
             items,
@@ -112,6 +119,9 @@ class Client:
             wait_for_supply=wait_for_supply or None,
             notify=_notify(notify),
             share_key=share_key,
+            command=command,
+            on_end=on_end,
+            on_end_reason=on_end_reason,
         )
         return cast(
             Lease,
@@ -185,9 +195,12 @@ class Client:
         params = _present({**filters, "limit": str(limit), "cursor": cursor})
         return cast(Page[Lease], self._wire.call("GET", "leases", params=params))
 
-    def leases(self, **filters: str | None) -> Iterator[Lease]:
-        """Every lease that the filters let through."""
-        return self._pages("leases", params=_present(filters))
+    def leases(self, *, commands: bool = False, **filters: str | None) -> Iterator[Lease]:
+        """Every lease that the filters let through; with `commands` those that have one.
+
+        Of these: `command` is its whole line, `command_like` a part of it, `folder` where it runs.
+        """
+        return self._pages("leases", params=[*([("commands", "true")] if commands else []), *_present(filters)])
 
     def extend(
         self, ref: str, *, by: str | None = None, until: str | None = None, idempotency_key: str | None = None
@@ -277,6 +290,10 @@ class Client:
         """Make or change a pool; `folder` (absolute) is where its hooks start."""
         return cast(Applied, self._wire.call("PUT", "pools", name, json=pool, params=_present({"folder": folder})))
 
+    def delete_pool(self, name: str) -> Applied:
+        """Let a pool lend nothing any more, and delete it with the last of its resources."""
+        return cast(Applied, self._wire.call("DELETE", "pools", name))
+
     def pool_log(
         self, name: str, *, follow: bool = False, stage: str | None = None, tail: int | None = None
     ) -> Iterator[bytes]:
@@ -311,6 +328,10 @@ class Client:
             return cast(Applied, self._wire.call("POST", "apply", params=params, json=file))
         content = file.encode() if isinstance(file, str) else file
         return cast(Applied, self._wire.call("POST", "apply", params=params, yaml=content))
+
+    def runners(self) -> Iterator[Runner]:
+        """The runners of commands, also those of which nothing is heard now."""
+        return self._pages("runners")
 
     # Resources.
 

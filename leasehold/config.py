@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from datetime import time, timedelta
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 from zoneinfo import available_timezones
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, field_validator, model_validator
@@ -20,6 +20,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from leasehold import naming
+from leasehold.command_file import CommandsFile
 from leasehold.errors import Fault, Invalid, Malformed
 from leasehold.fields import Duration as Duration
 from leasehold.fields import Json as Json
@@ -38,6 +39,7 @@ from leasehold.model import (
     PREPARE,
     CcMay,
     Extend,
+    HolderMay,
     Inventory,
     Lab,
     OnDegraded,
@@ -57,6 +59,8 @@ from leasehold.model import (
 )
 from leasehold.notice_file import ChannelFile, ChannelName
 from leasehold.weekly import Weekly
+
+T = TypeVar("T")
 
 _MOST_VALUES, _DEEPEST = 2_000_000, 100
 _LONGEST_REASON = 500
@@ -230,6 +234,11 @@ class PolicyFile(Strict):
         default=0.0, description="The share of the pool that must be free for auto_extend to extend a lease"
     )
     cc_may: list[CcMay] = Field(default=[], max_length=10, description="What those in a lease's cc may do with it")
+    holder_may: list[HolderMay] = Field(
+        default=[],
+        max_length=10,
+        description="What holders who are no operators may do: offline, keep it out afterwards",
+    )
     self_service: SelfServiceFile | None = Field(
         default=None, description="What those who are no operators may take by themselves"
     )
@@ -256,6 +265,7 @@ class PolicyFile(Strict):
         plain |= {name: Quota(**getattr(self, name).model_dump()) for name in ("per_owner", "at_once")}
         plain["on_release"] = None if self.on_release is None else tuple(self.on_release)
         plain["cc_may"] = tuple(self.cc_may)
+        plain["holder_may"] = tuple(self.holder_may)
         plain["self_service"] = self.self_service.self_service() if self.self_service else None
         return Policy(**plain)
 
@@ -355,6 +365,9 @@ class PoolFile(Strict):
     cost_per_hour: float | None = Field(default=None, ge=0, le=1e9, description="Of one resource, in any currency")
     priority: int = Field(default=0, ge=-(2**31), lt=2**31, description="Lower is cheaper, and goes first")
     policy: PolicyFile = PolicyFile()
+    commands: CommandsFile | None = Field(
+        default=None, description="What leases of it may run; without it admins' commands alone"
+    )
     notices: dict[ChannelName, ChannelFile | None] = Field(
         default={}, max_length=100, description="Channels beside the file's, or in the place of one; null: not this one"
     )
@@ -415,6 +428,7 @@ class PoolFile(Strict):
             livecheck=self.livecheck.cadence() if self.livecheck else None,
             listing=self.list_.cadence() if self.list_ else None,
             cost_per_hour=self.cost_per_hour,
+            commands=self.commands.policy() if self.commands else None,
         )
 
     def resource_specs(self) -> tuple[ResourceSpec, ...]:
@@ -470,6 +484,11 @@ def _check_distinct(names: list[str], kind: str) -> None:
 
 def load_yaml(text: bytes, folder: str | None = None) -> Inventory:
     """Read a pools file; raise `Malformed` if it is no YAML, `Invalid` with all faults and their lines otherwise."""
+    return read_yaml(text, lambda plain: load(plain, folder))
+
+
+def read_yaml(text: bytes, read: Callable[[object], T]) -> T:
+    """Read a file in YAML with `read`, which raises `Invalid`; raise `Malformed` if it is none, `Invalid` with lines."""
     try:
         if b"<<" in text:
             # Merging is done while the file is built, and can take longer than anybody waits.
@@ -480,7 +499,7 @@ def load_yaml(text: bytes, folder: str | None = None) -> Inventory:
         raise Malformed(_yaml_reason(error)) from None
     _check_size(plain)
     try:
-        return load(plain, folder)
+        return read(plain)
     except Invalid as error:
         # Only a bad file is read again with its lines, which takes much longer.
         marked = YAML(typ="rt").load(io.BytesIO(text))

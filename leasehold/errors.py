@@ -84,6 +84,12 @@ class Duplicate(Refused):
     code, title = "duplicate", "The same was requested before"
 
 
+class CommandRefused(Refused):
+    """No rule of the pool lets this command run."""
+
+    code, title = "command_refused", "The pool does not run this command"
+
+
 class TooManyRequests(LeaseholdError):
     code, title, status = "too_many_requests", "Too many requests", 429
 
@@ -154,6 +160,16 @@ class TemporalChanged(Conflict):
     """Records are compared with the workflows of the Temporal that they belong to, or not at all."""
 
     code, title = "temporal_changed", "This is another Temporal than before"
+
+
+class NoCommand(Conflict):
+    code, title = "no_command", "The lease has no command"
+
+
+class CommandOver(Conflict):
+    """Whoever meets this error must not start the command."""
+
+    code, title = "command_over", "The command must not begin any more"
 
 
 class StaleEpoch(Conflict):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from leasehold.channels import NoticeKind
+from leasehold.commands import CommandSpec, OnEnd
 from leasehold.errors import Fault
 from leasehold.model import Item, LeaseState, Outcome
 
@@ -38,6 +39,10 @@ class SubmitLease:
     """Who is told of it beside owner and `cc`; None: no person is."""
     share_key: str | None = None
     """Who may have again what was given back under the same key, see `Policy.reuse_window`."""
+    command: CommandSpec | None = None
+    """What is run once it is active; the lease ends with it. Its environment is kept elsewhere, under the digest."""
+    on_end: OnEnd = OnEnd.FREE
+    on_end_reason: str | None = None
     call: str = ""
     """Tells the call that started the lease from those that repeat it."""
 
@@ -53,10 +58,15 @@ class Refusal:
 
 @dataclass(frozen=True, kw_only=True)
 class Consent:
-    """What the `admit` hooks of a request's pools answered: the URL of a ticket, or why they refuse it."""
+    """What the `admit` hooks of a request's pools answered: the URL of a ticket, or why they refuse it.
+
+    Of a command also another `priority`, or into which lease with one it is merged, by id or number.
+    """
 
     ticket: str | None = None
     refusal: Refusal | None = None
+    priority: int | None = None
+    merge_into: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,6 +216,8 @@ class Held:
     expires_at: datetime | None = None
     left_s: float = 0.0
     refusal: Refusal | None = None
+    is_due: bool = False
+    """Its time is up, and it can end once its command is stopped."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -229,6 +241,8 @@ class Admitted:
     held: Held | None = None
     wait_s: float | None = None
     questions: tuple[PlannedQuestion, ...] = ()
+    doomed: Refusal | None = None
+    """Why it must end, though it is active yet: its command is to be stopped first."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -299,10 +313,14 @@ class Prepared:
 
 @dataclass(frozen=True, kw_only=True)
 class Tick:
-    """Do what is due for an active lease. `stopped`: none of its hooks is running, so it can end at once."""
+    """Do what is due for an active lease. `stopped`: none of its hooks is running, so it can end at once.
+
+    `commanded`: its command may be running, and must be stopped before anybody else can have its resources.
+    """
 
     lease: str
     stopped: bool
+    commanded: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -383,8 +401,76 @@ class BrokenInLease:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PlaceCommand:
+    """Find a runner for the nth attempt of a lease's command; `missed` did not take it up in time."""
+
+    lease: str
+    attempt: int
+    missed: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """The runner that is to run a command; without one it is waited for, and the workflow is signalled.
+
+    `over`: the command has ended by the record. `timeout_s` is how long it may run.
+    """
+
+    runner: str | None = None
+    over: bool = False
+    timeout_s: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunCommand:
+    """Run the command of a lease for the nth time."""
+
+    lease: str
+    attempt: int
+    runner: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandReport:
+    """How a command ended, by a value of `CommandEnding`, without what it printed.
+
+    `code` is the exit status or the signal's number, `started` whether it may have begun to run. Of its output there
+    are so many bytes, of which so many were dropped.
+    """
+
+    ending: str
+    code: int | None = None
+    detail: str = ""
+    started: bool = True
+    output_bytes: int | None = None
+    dropped: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandLost:
+    """The runner of a command's nth attempt is not heard of any more; `final`: it is not to be run again."""
+
+    lease: str
+    attempt: int
+    detail: str
+    final: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class AfterLoss:
+    """What follows: the command is run again, with a number of its own, or ends so."""
+
+    again: bool
+    attempt: int = 1
+    report: CommandReport | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class CloseLease:
-    """Close a lease's grants or withdraw it from the queue. `stopped`: none of its hooks is running any more."""
+    """Close a lease's grants or withdraw it from the queue. `stopped`: none of its hooks is running any more.
+
+    `command` tells how its command ended, if it has one that was to run.
+    """
 
     lease: str
     outcome: Outcome
@@ -393,6 +479,7 @@ class CloseLease:
     reason: str | None = None
     error: Refusal | None = None
     broken: tuple[BrokenResource, ...] = ()
+    command: CommandReport | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

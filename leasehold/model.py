@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from leasehold.channels import Channel
+from leasehold.commands import Command, CommandPolicy, OnEnd
 from leasehold.errors import IllegalTransition
 from leasehold.weekly import Weekly
 
@@ -273,6 +274,12 @@ class SelfService:
         return self.enabled is Opening.AUTO and (self.free > 0 or bool(self.free_by))
 
 
+class HolderMay(StrEnum):
+    """What a holder who is no operator may do with what was leased."""
+
+    OFFLINE = "offline"
+
+
 class CcMay(StrEnum):
     """What somebody in the cc of a lease may do with it."""
 
@@ -321,6 +328,8 @@ class Policy:
     auto_extend_free: float = 0.0
     """The share of the pool that must be free for a lease to be extended by itself."""
     cc_may: tuple[CcMay, ...] = ()
+    holder_may: tuple[HolderMay, ...] = ()
+    """`OFFLINE`: have it kept out of the pool when the lease ends."""
     self_service: SelfService | None = None
     deadlines: tuple[Weekly, ...] = ()
     """A lease ends at the first of these after its delivery; of the rules for self-service alone."""
@@ -395,6 +404,8 @@ class PoolSpec:
     livecheck: Cadence | None = None
     listing: Cadence | None = None
     cost_per_hour: float | None = None
+    commands: CommandPolicy | None = None
+    """What runs on behalf of its leases; None: what admins say."""
 
     @property
     def dynamic(self) -> bool:
@@ -631,6 +642,32 @@ class Lease:
     """How often it was given to another owner."""
     share_key: str | None = None
     degraded: tuple[Degraded, ...] = ()
+    command: Command | None = None
+    on_end: OnEnd = OnEnd.FREE
+    on_end_reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunnerProcess:
+    """One process of a runner: on which host it takes how many commands at once, and when it was heard of last."""
+
+    instance: str
+    host: str
+    slots: int
+    seen_at: datetime
+    started_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runner:
+    """A runner: what all of its processes have in common, how many commands they take, and how many they have."""
+
+    name: str
+    labels: tuple[str, ...]
+    slots: int
+    used: int
+    up: bool
+    hosts: tuple[RunnerProcess, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

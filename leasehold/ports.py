@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -10,12 +11,15 @@ from typing import Any, Protocol
 
 from leasehold.access import Credential, NewToken, Role, Token, TokenPage, User, UserPage
 from leasehold.channels import Channel
+from leasehold.commands import Begun as BegunCommand
+from leasehold.commands import Frame, RunnerHost
 from leasehold.healing import ClosePass, DeadRecycling, Identity, Mark, Opened, PassReport
 from leasehold.holdings import Holding
 from leasehold.messages import (
     AddResources,
     AdmitLease,
     Admitted,
+    AfterLoss,
     AskHook,
     Blocked,
     BrokenInLease,
@@ -23,6 +27,7 @@ from leasehold.messages import (
     CheckRound,
     Closed,
     CloseLease,
+    CommandLost,
     Created,
     Deleted,
     Errand,
@@ -35,6 +40,8 @@ from leasehold.messages import (
     LetterLost,
     ListPool,
     Notice,
+    PlaceCommand,
+    Placement,
     Recycled,
     Refusal,
     RunHook,
@@ -67,6 +74,7 @@ from leasehold.model import (
     Resource,
     ResourceSpec,
     Run,
+    Runner,
 )
 from leasehold.rebuilding import Books, Census, Rebuilt, Suspension
 from leasehold.selector import Condition
@@ -107,6 +115,9 @@ class HookCall:
     `begin` is called once all locks are held and before anything starts. It says whether to start at all, and raises
     where the resource has gone to somebody else meanwhile. `stopped` is called where the hook ends without a result,
     cancelled for instance, once the driver knows that nothing of it lives, and not at all where it cannot know.
+
+    What runs as a process may have an `account` of its own, be `thorough`, so that nothing of it lives on, not even what
+    calls `setsid`, and have its own `kill_grace` from SIGTERM to SIGKILL. Without a `lease_file` it gets none.
     """
 
     hook: Hook
@@ -117,6 +128,9 @@ class HookCall:
     log_stdout: bool
     begin: Callable[[], Awaitable[bool]]
     stopped: Callable[[], Awaitable[None]] = _nothing
+    account: str | None = None
+    thorough: bool = False
+    kill_grace: timedelta | None = None
 
     def __post_init__(self) -> None:
         if not self.locks:
@@ -152,17 +166,63 @@ class Driver(Protocol):
         ...
 
 
+Stop = asyncio.Future[timedelta | None]
+"""Is done once a run is to end: with how long at most from SIGTERM to SIGKILL, None being as usual."""
+
+
+class OutputSink(Protocol):
+    """Takes what a run prints, and passes it on."""
+
+    def stdout(self, data: bytes) -> asyncio.Future[None] | None:
+        """Take in a part of stdout; no more of it is read until what is returned is done."""
+        ...
+
+    def stderr(self, data: bytes) -> asyncio.Future[None] | None:
+        """Take in a part of stderr, alike."""
+        ...
+
+    def note(self, text: str) -> None:
+        """Take in a line of the service's own."""
+        ...
+
+    async def finish(self, stop: Stop) -> None:
+        """Take note that nothing more comes; once `stop` is done, without much delay."""
+        ...
+
+
+class CommandDriver(Protocol):
+    """Runs commands, which print without end."""
+
+    async def run_into(self, call: HookCall, sink: OutputSink, stop: Stop) -> HookResult | None:
+        """Run a command to its end; None if `call.begin` said not to, or it was stopped. It has no `stdout` in it.
+
+        Raises `Unavailable` where it, or what is left of it, was not waited for by whoever could tell how it ended.
+        """
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommandFilter:
+    """Which commands are wanted: with this line exactly, with this text in it, in this folder; by default all."""
+
+    line: str | None = None
+    like: str | None = None
+    folder: str | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class LeaseFilter:
     """Which leases to list: newest first, those before the number `before`.
 
-    Of a `pool` are those that had, have or wait for resources of it; with `resource`, those that had or have that one.
+    Of a `pool` are those that had, have or wait for resources of it; with `resource`, those that had or have that one;
+    with `command`, those that have such a command.
     """
 
     states: tuple[str, ...] = ()
     owner: str | None = None
     pool: str | None = None
     resource: str | None = None
+    command: CommandFilter | None = None
     before: int | None = None
     limit: int = 100
 
@@ -178,6 +238,17 @@ class RunFilter:
     after: int = 0
     before: int | None = None
     limit: int = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOf:
+    """Of which attempt of which lease's command output is, and of which resource it is shown."""
+
+    lease: str
+    attempt: int
+    pool: str
+    resource: str
+    epoch: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -436,12 +507,57 @@ class Tending(Protocol):
         ...
 
 
+class Commands(Protocol):
+    """What commands and their runners ask of the database. Each call is one transaction, and can be made twice."""
+
+    async def place(self, order: PlaceCommand) -> Placement:
+        """Find a runner for a command, or have it wait for one."""
+        ...
+
+    async def gone(self, lease: str) -> str | None:
+        """Why the process that runs a lease's command is known to be no more, if it is."""
+        ...
+
+    async def lost(self, order: CommandLost) -> AfterLoss:
+        """What follows after nothing is heard of a command's runner any more."""
+        ...
+
+    async def seal(self, lease: str, digest: str, env: Mapping[str, str]) -> None:
+        """Keep the environment of a request's command, under the digest of the request."""
+        ...
+
+    async def begin(self, runner: str, lease: str, instance: str, attempt: int) -> BegunCommand:
+        """Let a runner take a command up, at most once; raises `CommandOver`."""
+        ...
+
+    async def output_of(self, runner: str, lease: str, attempt: int) -> OutputOf:
+        """Of what the output is that a runner has of a lease's command; raises `CommandOver` where it never had it."""
+        ...
+
+    async def register(self, runner: str, host: RunnerHost) -> None:
+        """Take note that a process takes commands."""
+        ...
+
+    async def leave(self, runner: str, instance: str) -> None:
+        """Take note that a process takes no commands any more."""
+        ...
+
+    async def runners(self) -> list[Runner]:
+        """The runners that are known."""
+        ...
+
+
 class Store(Protocol):
     """What the database remembers. Each call is one transaction, and can be made twice."""
 
     @property
     def tending(self) -> Tending:
         """The part of it for pools that make their resources, or check them."""
+        ...
+
+    @property
+    def commands(self) -> Commands:
+        """The part of it for commands that run on leased resources."""
         ...
 
     @property
@@ -600,6 +716,10 @@ class Store(Protocol):
         """Make or change a resource by hand."""
         ...
 
+    async def delete_pool(self, pool: str, actor: str) -> list[Change]:
+        """Let a pool that was made by hand lend nothing more, and delete it with its last resource."""
+        ...
+
     async def delete_resource(self, pool: str, name: str, actor: str) -> list[Change]:
         """Take a resource that was made by hand out of its pool, once it is free."""
         ...
@@ -735,7 +855,14 @@ class Store(Protocol):
 
 
 class LogStore(Protocol):
-    """What hooks printed."""
+    """What hooks printed, and commands."""
+
+    async def put_output(self, about: OutputOf, offset: int, pieces: Sequence[Frame]) -> int:
+        """Add output of a command that begins at `offset`; return how far it has come, unchanged where it is not there.
+
+        Their times are those of the service's clock.
+        """
+        ...
 
     async def append(
         self,
@@ -794,6 +921,26 @@ class TokenStore(Protocol):
 
     async def used(self, tokens: list[str]) -> None:
         """Note that tokens are in use; a note younger than a minute stays."""
+        ...
+
+
+class CommandDesk(Protocol):
+    """What a runner asks of the service, which alone has a database. Raises as the tree of `leasehold.errors`."""
+
+    async def register(self, runner: str, host: RunnerHost) -> None:
+        """Say that this process takes commands; again and again, while it does."""
+        ...
+
+    async def leave(self, runner: str, instance: str) -> None:
+        """Say that it takes none any more."""
+        ...
+
+    async def begin(self, runner: str, lease: str, instance: str, attempt: int) -> BegunCommand:
+        """Take a command up, from now on at most once; raises `CommandOver` where it must not begin any more."""
+        ...
+
+    async def put_output(self, runner: str, lease: str, attempt: int, offset: int, packed: bytes) -> int:
+        """Hand over frames of output that begin at `offset`; return the offset that the service has now."""
         ...
 
 

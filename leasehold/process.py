@@ -1,4 +1,4 @@
-"""How a process of the service begins and ends, alike for the API and the worker."""
+"""How a process of the service begins and ends, alike for the API, the worker and runners."""
 
 from __future__ import annotations
 
@@ -19,7 +19,19 @@ from leasehold.store import migrate
 
 
 def run(serve: Callable[[Settings], Awaitable[None]]) -> NoReturn:
-    """Run until `serve` returns, on databases whose schema is that of this version; the exit status is 1 otherwise.
+    """Run until `serve` returns, on databases whose schema is that of this version; the exit status is 1 otherwise."""
+
+    def start() -> Awaitable[None]:
+        settings = Settings()
+        migrate.check(settings.main_url, "main")
+        migrate.check(settings.log_url, "logs")
+        return serve(settings)
+
+    run_without_databases(start)
+
+
+def run_without_databases(start: Callable[[], Awaitable[None]]) -> NoReturn:
+    """Run until what `start` returns is done; the exit status is 1 where it fails.
 
     Ends the process hard: threads of the Temporal client outlive the interpreter, which crashes some of its exits.
     """
@@ -27,11 +39,9 @@ def run(serve: Callable[[Settings], Awaitable[None]]) -> NoReturn:
     logging.getLogger("alembic").setLevel(logging.WARNING)
     status = 0
     try:
-        settings = Settings()
-        migrate.check(settings.main_url, "main")
-        migrate.check(settings.log_url, "logs")
+        work = start()
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner, contextlib.suppress(KeyboardInterrupt):
-            runner.run(_awaited(serve, settings))
+            runner.run(_awaited(work))
     except (LeaseholdError, ValidationError) as error:
         logging.getLogger("leasehold").error("cannot start: %s", error)
         status = 1
@@ -49,5 +59,5 @@ def leave(status: int) -> NoReturn:
     os._exit(status)
 
 
-async def _awaited(serve: Callable[[Settings], Awaitable[None]], settings: Settings) -> None:
-    await serve(settings)
+async def _awaited(work: Awaitable[None]) -> None:
+    await work

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from leasehold import durations
-from leasehold.errors import LeaseholdError
+from leasehold.access import Role
+from leasehold.errors import Invalid, LeaseholdError
 from leasehold.quads import CLOUDS, SPARE, VLANS
 
 SECRETS = Path("/run/secrets")
@@ -57,6 +58,8 @@ class Settings(BaseSettings):
     resalloc_port: int | None = Field(default=None, ge=1, le=65535)
     resalloc_lifetime: Span | None = None
     resalloc_heartbeat: Span | None = None
+    munge_role: Literal[Role.VIEWER, Role.USER, Role.OPERATOR] | None = None
+    munge_socket: Path | None = None
     temporal_ui_port: int = Field(default=8233, ge=1, le=65535)
 
     @property
@@ -85,3 +88,22 @@ class Settings(BaseSettings):
     def temporal_ui(self) -> str:
         """The address of Temporal's UI for people's browsers."""
         return os.environ.get("TEMPORAL_UI_URL", f"http://127.0.0.1:{self.temporal_ui_port}")
+
+
+class RunnerSettings(Settings):
+    """Those of a runner, which has no database: where the API is, and its token or the file that has it."""
+
+    url: str | None = None
+    token: str | None = None
+    token_file: Path | None = None
+
+    def secret(self) -> str:
+        """The token. Raises `Invalid` where there is none."""
+        if self.token:
+            return self.token
+        if self.token_file is None:
+            raise Invalid("a runner needs LEASEHOLD_TOKEN, or LEASEHOLD_TOKEN_FILE")
+        try:
+            return self.token_file.read_text().strip()
+        except (OSError, ValueError) as error:
+            raise Invalid(f"LEASEHOLD_TOKEN_FILE cannot be read: {error}") from error

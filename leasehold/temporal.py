@@ -11,9 +11,9 @@ from temporalio.envconfig import ClientConfig
 from leasehold.errors import Unavailable
 from leasehold.messages import SubmitLease
 from leasehold.settings import Settings
-from leasehold.temporal_names import TASK_QUEUE, notice_queue, site_queue
+from leasehold.temporal_names import TASK_QUEUE, notice_queue, runner_queue, site_queue
 
-__all__ = ["TASK_QUEUE", "connect", "notice_queue", "site_queue"]
+__all__ = ["TASK_QUEUE", "connect", "notice_queue", "runner_queue", "site_queue"]
 
 DEPLOYMENT = "leasehold"
 """What Temporal knows the workers by that were told their build."""

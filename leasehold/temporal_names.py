@@ -9,6 +9,11 @@ def site_queue(site: str) -> str:
     return f"site:{site}"
 
 
+def runner_queue(name: str) -> str:
+    """The task queue of the commands for the runners of one name."""
+    return f"runner:{name}"
+
+
 def notice_queue(queue: str) -> str:
     """The task queue of the letters of those whose workflows are on `queue`."""
     return f"{queue}-notices"

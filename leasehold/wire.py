@@ -29,11 +29,12 @@ from leasehold.errors import (
     Unavailable,
     from_code,
 )
+from leasehold.munge import MungeFailed, MungeMissing
 
 Params = Sequence[tuple[str, str]]
 
-_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
-_HOPELESS = (httpx.UnsupportedProtocol, httpx.LocalProtocolError)
+_NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, MungeFailed)
+_HOPELESS = (httpx.UnsupportedProtocol, httpx.LocalProtocolError, MungeMissing)
 _BACKOFF = wait_exponential(multiplier=0.1, max=2) + wait_random(0, 0.1)
 
 # What an answer without problem details (a proxy's, say) means.
@@ -84,6 +85,7 @@ class Wire:
         url: str,
         token: str | None,
         *,
+        auth: httpx.Auth | None = None,
         transport: httpx.BaseTransport | None,
         timeout: timedelta,
         patience: timedelta,
@@ -99,6 +101,7 @@ class Wire:
         self._http = httpx.Client(
             base_url=url,
             headers=headers,
+            auth=auth,
             transport=transport,
             # A proxy that the environment names must not see what is meant for this machine, the admin token above all.
             trust_env=not direct,
@@ -117,6 +120,7 @@ class Wire:
         params: Params = (),
         json: Any = None,
         yaml: bytes | None = None,
+        octets: bytes | None = None,
         key: str | None = None,
         repeatable: bool = False,
         held: timedelta | None = None,
@@ -127,19 +131,32 @@ class Wire:
         `key` is the Idempotency-Key; calls that have one are repeated, as are reads and PUTs. `held` is how long the
         API may hold its answer, where that is longer than usual. `answers` are statuses that are no errors here.
         """
-        headers = {"Content-Type": "application/yaml"} if yaml is not None else {}
+        content = yaml if yaml is not None else octets
+        kind = "application/yaml" if yaml is not None else "application/octet-stream"
+        headers = {} if content is None else {"Content-Type": kind}
         if key is not None:
             headers["Idempotency-Key"] = _header("Idempotency-Key", key)
         request = self._build(
-            method, _path(version, path), params=params, json=json, content=yaml, headers=headers, held=held
+            method, _path(version, path), params=params, json=json, content=content, headers=headers, held=held
         )
         again = repeatable or key is not None or method in ("GET", "PUT")
         response = self._send(request, again=again, answers=answers)
         return self._json(response) if response.content else None
 
-    def stream(self, *path: str, params: Params, endless: bool) -> Iterator[bytes]:
-        """Yield the body of an answer as it comes; `endless` allows any silence between its pieces."""
-        request = self._build("GET", _path("v1", path), params=params, held=timedelta.max if endless else None)
+    def stream(
+        self,
+        *path: str,
+        params: Params,
+        endless: bool = False,
+        held: timedelta | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Iterator[bytes]:
+        """Yield the body of an answer as it comes.
+
+        `held` is how long the silence between its pieces may be, where that is longer than usual; `endless` allows any.
+        """
+        silence = timedelta.max if endless else held
+        request = self._build("GET", _path("v1", path), params=params, held=silence, headers=headers or {})
         response = self._send(request, again=True, stream=True)
         try:
             with self._translated():
@@ -185,6 +202,8 @@ class Wire:
             late = isinstance(error, httpx.TimeoutException)
             reason = "no answer in time" if late else str(error).rpartition("] ")[2] or type(error).__name__
             raise Unavailable(f"Leasehold at {self._url} cannot be reached: {reason}") from error
+        except MungeFailed as error:
+            raise Unavailable(str(error)) from error
 
     def _json(self, response: httpx.Response) -> Any:
         try:

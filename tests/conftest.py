@@ -1,4 +1,4 @@
-"""What all tests may ask for: databases of their own, on SQLite and on a real PostgreSQL."""
+"""What all tests may ask for: databases of their own, on SQLite and on a real PostgreSQL; Temporal; MUNGE."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import pytest
 from hypothesis import settings
 
 from leasehold.store import migrate
+from tests import munge, temporal
 from tests import postgres as installed
-from tests import temporal
+from tests.munge import Munged
 from tests.postgres import Missing, Postgres
 
 # Machines differ, so no example has a deadline; a test that hangs meets pytest's.
@@ -36,6 +37,23 @@ def postgres(_postgres_or_reason: Postgres | Missing) -> Postgres:
     if isinstance(_postgres_or_reason, Missing):
         installed.complain(_postgres_or_reason)
     return _postgres_or_reason
+
+
+@pytest.fixture(scope="session")
+def _munged_or_reason() -> Iterator[Munged | munge.Missing]:
+    try:
+        with munge.running() as daemon:
+            yield daemon
+    except munge.Missing as error:
+        yield error
+
+
+@pytest.fixture
+def munged(_munged_or_reason: Munged | munge.Missing) -> Munged:
+    """A `munged` with a key of its own; without one the test is skipped, or fails where one is required."""
+    if isinstance(_munged_or_reason, munge.Missing):
+        munge.complain(_munged_or_reason)
+    return _munged_or_reason
 
 
 @pytest.fixture(scope="session")

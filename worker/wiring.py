@@ -19,6 +19,7 @@ from activities.admitting import Admitting
 from activities.allocate import Allocation
 from activities.heartbeat import HEARTBEAT
 from activities.notify import Notices, Post
+from activities.placing import Placing
 from activities.reconcile import Reconcile
 from activities.stages import Stages
 from activities.sweep import Sweep
@@ -80,6 +81,7 @@ def build_worker(
     known = TemporalWorkflows(client, task_queue)
     admitting = Admitting(store, logs, drivers)
     notices = Notices(store)
+    placing = Placing(store)
     tending, checks = Tending(store), Checks(store, logs, drivers)
     sweep, reconcile = Sweep(store, logs, known), Reconcile(store, known)
     return Worker(
@@ -105,6 +107,9 @@ def build_worker(
             allocation.end_lease,
             allocation.finish_recycling,
             *stages.all,
+            placing.place_command,
+            placing.is_runner_gone,
+            placing.lose_command,
             tending.tend,
             tending.finish_creating,
             tending.finish_deleting,

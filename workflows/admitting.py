@@ -28,7 +28,7 @@ async def consent(
 
 
 async def _ask(request: SubmitLease, questions: Sequence[PlannedQuestion]) -> Consent:
-    ticket = None
+    ticket = priority = None
     for question in questions:
         for hook in question.hooks:
             answered = await _ask_hook(request, question, hook)
@@ -38,7 +38,10 @@ async def _ask(request: SubmitLease, questions: Sequence[PlannedQuestion]) -> Co
             if answered.consent.refusal is not None:
                 return answered.consent
             ticket = ticket or answered.consent.ticket
-    return Consent(ticket=ticket)
+            priority = answered.consent.priority if priority is None else priority
+            if answered.consent.merge_into is not None:
+                return answered.consent
+    return Consent(ticket=ticket, priority=priority)
 
 
 async def _ask_hook(request: SubmitLease, question: PlannedQuestion, hook: PlannedHook) -> HookConsent:

@@ -17,6 +17,7 @@ from temporalio.exceptions import ActivityError, ApplicationError
 
 with workflow.unsafe.imports_passed_through():
     from activities.allocate import Allocation
+    from leasehold.commands import CommandEnding
     from leasehold.errors import LeaseholdError
     from leasehold.messages import (
         AddResources,
@@ -44,6 +45,7 @@ with workflow.unsafe.imports_passed_through():
     )
     from leasehold.model import OVER, LeaseState, Outcome
     from workflows import admitting, steps
+    from workflows.commanding import Commanding
     from workflows.hooks import Hooks
     from workflows.preparing import Preparing
 
@@ -91,6 +93,7 @@ class LeaseWorkflow:
         self._preparing = Preparing(self._hooks, self._details)
         self._growing: asyncio.Task[None] | None = None
         self._asking = False
+        self._command = None if request.command is None else Commanding(request.lease)
 
     @workflow.run
     async def run(self, request: SubmitLease) -> str:
@@ -275,7 +278,9 @@ class LeaseWorkflow:
             self._nudged = True
 
     async def _hold(self) -> None:
-        """Do what is due, when it is due, until the lease is over, or somebody ends it."""
+        """Do what is due, when it is due, until the lease is over, or its command, or somebody ends it."""
+        if self._command is not None:
+            self._command.start()
         while self._ending is None:
             assert self._deadline is not None
             deadline, left = self._deadline, self._deadline - workflow.now()
@@ -285,6 +290,7 @@ class LeaseWorkflow:
                         self._ending is not None  # type: ignore[misc]
                         or self._deadline != deadline
                         or self._has_news
+                        or self._has_result
                         or self._may_begin_anew
                     ),
                     timeout=max(left, timedelta(0)),
@@ -294,19 +300,26 @@ class LeaseWorkflow:
                 async with self._extending:
                     if self._deadline == deadline and self._ending is None:
                         await self._tick()
+            if self._ending is None and self._has_result:
+                self._conclude()
             if self._ending is None and self._has_news:
                 self._nudged = False
                 standing = await steps.step(Allocation.read_grants, self._ref)
                 if standing.state in OVER:
                     self._adopt_end()
+                elif standing.doomed is not None:
+                    self._fail(standing.doomed)
                 else:
                     self._grow(standing)
             if self._ending is None and self._may_begin_anew:
                 workflow.continue_as_new(self._request)
 
     async def _tick(self) -> None:
-        order = Tick(lease=self._request.lease, stopped=not self._preparing.busy)
+        order = Tick(lease=self._request.lease, stopped=not self._preparing.busy, commanded=self._is_commanding)
         held = await steps.step(Allocation.tick, order)
+        if held.is_due:
+            self._ask_to_end(Outcome.EXPIRED, Steer(actor="leasehold", reason="time is up"))
+            return
         if held.state not in OVER:
             self._held(held)
             return
@@ -327,10 +340,49 @@ class LeaseWorkflow:
             and workflow.all_handlers_finished()
             and not self._is_growing
             and not self._preparing.busy
+            and not self._is_commanding
         )
+
+    @property
+    def _is_commanding(self) -> bool:
+        return self._command is not None and self._command.busy
+
+    @property
+    def _has_result(self) -> bool:
+        return self._command is not None and self._command.is_over
+
+    def _conclude(self) -> None:
+        """End the lease as its command has ended."""
+        assert self._command is not None
+        report = self._command.result()
+        if report is None:
+            self._adopt_end()
+            return
+        steer = Steer(actor="leasehold", reason=f"its command {report.detail}"[:_LONGEST_REASON])
+        refusal = Refusal(code=f"command_{report.ending}", detail=report.detail)
+        match report.ending:
+            case CommandEnding.EXITED | CommandEnding.SIGNALLED:
+                self._ask_to_end(Outcome.RELEASED, steer)
+            case CommandEnding.LOST:
+                self._ask_to_end(Outcome.LOST, steer, refusal)
+            case CommandEnding.CANCELLED:
+                self._ask_to_end(Outcome.CANCELLED, steer)
+            case _:
+                self._ask_to_end(Outcome.FAILED, steer, refusal)
+
+    async def _stop_command(self) -> None:
+        """Stop what still runs on the lease's resources, before anybody else can have them."""
+        assert self._ending is not None
+        report = None if self._command is None else await self._command.stop()
+        if report is None:
+            return
+        if report.ending == CommandEnding.CANCELLED and self._ending.outcome is Outcome.EXPIRED:
+            report = replace(report, ending=CommandEnding.TIMED_OUT, detail="its lease's time was up")
+        self._ending = replace(self._ending, command=report)
 
     async def _end(self) -> Closed:
         """Close the record first: the holder is rid of the lease while hooks are still being stopped."""
+        await self._stop_command()
         await self._close(stopped=not self._preparing.busy and not self._is_growing)
         await self._preparing.stop()
         if self._growing is not None:
@@ -362,13 +414,12 @@ class LeaseWorkflow:
 
     # Asking the lease to end
 
-    def _ask_to_end(self, outcome: Outcome, steer: Steer) -> None:
+    def _ask_to_end(self, outcome: Outcome, steer: Steer, error: Refusal | None = None) -> None:
         """Note why the lease must end; the first reason stays."""
         if self._ending is None:
             # Signals come from anywhere, and no database may choke on what they say.
             actor = steer.actor.replace("\0", "")[:_LONGEST_ACTOR]
             reason = None if steer.reason is None else steer.reason.replace("\0", "")[:_LONGEST_REASON]
-            error = None
             if steer.forced:
                 # The holder is to see who it was.
                 error = Refusal(code="ended_by_operator", detail=": ".join(filter(None, (f"ended by {actor}", reason))))
@@ -386,10 +437,7 @@ class LeaseWorkflow:
 
     def _fail(self, refusal: Refusal) -> None:
         """End the lease with an error, unless it ends already."""
-        if self._ending is None:
-            self._ask_to_end(Outcome.FAILED, Steer(actor="leasehold"))
-            assert self._ending is not None
-            self._ending = replace(self._ending, error=refusal)
+        self._ask_to_end(Outcome.FAILED, Steer(actor="leasehold"), refusal)
 
     async def _steer(self, outcome: Outcome, steer: Steer) -> LeaseView:
         # While hooks are asked about it, it can be called off.
@@ -488,6 +536,8 @@ class LeaseWorkflow:
         """Look at the grants, and at the limiters, again."""
         self._nudged = True
         self._hooks.signalled()
+        if self._command is not None:
+            self._command.signalled()
 
     @workflow.signal(name="overdue")
     async def on_overdue(self) -> None:
@@ -548,4 +598,6 @@ class LeaseWorkflow:
         for view in self._preparing.views.values():
             doing = "ready" if view.ready else f"{view.stage}, attempt {view.attempt}" if view.stage else "granted"
             lines.append(f"- {view.pool}/{view.resource}: {doing}")
+        if self._command is not None and self._command.doing is not None:
+            lines.append(f"- command: {self._command.doing}")
         workflow.set_current_details("\n".join(lines))

@@ -23,10 +23,12 @@ from activities.drivers.wire import Ended, Start
 from leasehold import durations
 from leasehold.errors import Unavailable
 from leasehold.model import Hook
-from leasehold.ports import Ending, HookCall, HookResult, LogSink
+from leasehold.ports import Ending, HookCall, HookResult, LogSink, OutputSink, Stop
 
 KILL_GRACE = timedelta(seconds=5)
 """From SIGTERM to SIGKILL."""
+
+_OF_AN_ACCOUNT = ("HOME", "USER", "LOGNAME")
 
 
 def minimal_environment() -> dict[str, str]:
@@ -42,7 +44,8 @@ class CommandDriver:
     """Runs hooks as commands (`leasehold.ports.Driver`); usable inside `async with`.
 
     All drivers on one machine that may meet the same lock names must be given the same `lock_folder`, which is made
-    if need be, for this user alone. `environment` replaces `minimal_environment()`.
+    if need be, for this user alone. `environment` replaces `minimal_environment()`. `alone`: no other driver has this
+    folder, so that `swept` waits for those who still lock in it.
     """
 
     def __init__(
@@ -50,7 +53,10 @@ class CommandDriver:
         lock_folder: Path,
         kill_grace: timedelta = KILL_GRACE,
         environment: Mapping[str, str] | None = None,
+        *,
+        alone: bool = False,
     ) -> None:
+        self._alone = alone
         self._lock_folder = lock_folder.resolve()
         self._kill_grace = kill_grace
         self._environment = minimal_environment() if environment is None else dict(environment)
@@ -80,7 +86,7 @@ class CommandDriver:
         and raises CancelledError only when nothing of it lives. Raises `Unavailable` if the supervisor dies or cannot
         start processes, and whatever `call.begin` raises.
         """
-        stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        stop: Stop = asyncio.get_running_loop().create_future()
         # A task of its own, that no cancellation reaches: the hook must be waited for, however often we are cancelled.
         task = asyncio.create_task(self._run(call, log, stop))
         try:
@@ -90,8 +96,35 @@ class CommandDriver:
             await outlast(task)
             raise
 
-    async def _run(self, call: HookCall, log: LogSink, stop: asyncio.Future[None]) -> HookResult | None:
+    async def _run(self, call: HookCall, log: LogSink, stop: Stop) -> HookResult | None:
         output = Output(log, log_stdout=call.log_stdout)
+        ended = await self._to_the_end(call, output, stop)
+        if ended is None:
+            return None
+        if ended.how == wire.CANCELLED:
+            raise asyncio.CancelledError
+        return _result(call.hook, ended, *output.result)
+
+    async def run_into(self, call: HookCall, sink: OutputSink, stop: Stop) -> HookResult | None:
+        """Run a call whose output goes to `sink`, and return how it ended, without any output.
+
+        None if `call.begin` said not to, or if nothing of it lives after `stop`. Cancelling this is no way to stop it.
+        Raises like `run`.
+        """
+        ended = await self._to_the_end(call, sink, stop)
+        if ended is None or ended.how == wire.CANCELLED:
+            return None
+        return _result(call.hook, ended, b"", cut=False)
+
+    async def swept(self) -> None:
+        """Wait until all is gone that dead workers left here, if this driver is `alone`. Raises `Unavailable`."""
+        while True:
+            link = await self._connected()
+            await link.swept.wait()
+            if not link.lost:
+                return
+
+    async def _to_the_end(self, call: HookCall, output: OutputSink, stop: Stop) -> Ended | None:
         try:
             ended = await self._until_ended(call, output, stop)
         finally:
@@ -103,14 +136,12 @@ class CommandDriver:
             await call.stopped()
         if ended.how == wire.UNABLE:
             raise Unavailable(f"the hook could not be run: {ended.detail}")
-        if ended.how == wire.CANCELLED:
-            raise asyncio.CancelledError
-        return _result(call.hook, ended, *output.result)
+        return ended
 
-    async def _until_ended(self, call: HookCall, output: Output, stop: asyncio.Future[None]) -> Ended | None:
+    async def _until_ended(self, call: HookCall, output: OutputSink, stop: Stop) -> Ended | None:
         link = await self._connected()
         if stop.done():
-            raise asyncio.CancelledError
+            return Ended(wire.CANCELLED)
         with contextlib.ExitStack() as taps:
             try:
                 stdout = taps.enter_context(contextlib.closing(Tap(output.stdout)))
@@ -118,7 +149,7 @@ class CommandDriver:
                 run = link.start(self._start(call), (stdout.hand_over(), stderr.hand_over()), output.note)
             except OSError as error:
                 raise Unavailable(f"the hook could not be started: {error}") from error
-            stop.add_done_callback(lambda _: link.stop(run))
+            stop.add_done_callback(lambda stop: link.stop(run, stop.result()))
             try:
                 return await _follow(link, run, call)
             except SupervisorLost:
@@ -137,7 +168,7 @@ class CommandDriver:
             if self._link is None:
                 try:
                     os.makedirs(self._lock_folder, mode=0o700, exist_ok=True)
-                    self._link = await Link.open(self._lock_folder, self._kill_grace)
+                    self._link = await Link.open(self._lock_folder, self._kill_grace, alone=self._alone)
                 except OSError as error:
                     raise Unavailable(f"no supervisor can be started: {error}") from error
             return self._link
@@ -151,14 +182,20 @@ class CommandDriver:
 
     def _start(self, call: HookCall) -> Start:
         run = call.hook.run
+        # Of an account of its own they are that account's.
+        foreign = () if call.account is None else _OF_AN_ACCOUNT
+        base = {name: value for name, value in self._environment.items() if name not in foreign}
         return Start(
             run=uuid.uuid4().hex,
             argv=["/bin/sh", "-c", run] if isinstance(run, str) else list(run),
-            env={**self._environment, **call.env},
+            env={**base, **call.env},
             folder=call.folder or "/",
             timeout=call.hook.timeout.total_seconds(),
             locks=lock_files(call.locks),
             lease_file=call.lease_file,
+            account=call.account,
+            thorough=call.thorough,
+            grace=None if call.kill_grace is None else call.kill_grace.total_seconds(),
         )
 
 

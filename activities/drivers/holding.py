@@ -66,7 +66,7 @@ def _release(held: list[Lock], cleared: int) -> None:
 
 async def _end(tree: Tree, grace: float) -> None:
     """Stop what a dead worker left running, and wait until it is gone."""
-    while pids := living({tree.session}).get(tree.session):
+    while pids := living([tree]).get(tree):
         tree.stop(pids, time.monotonic(), grace)
         tree.press(pids, time.monotonic())
         await asyncio.sleep(TREE_POLL)

@@ -44,7 +44,8 @@ class HookRun:
 
     `locks` are taken one after another, in the order given. In every turn of the loop the supervisor calls `look` and
     then `step`, and again at `wake` or earlier. `ready` hears that all locks are held and nothing of the past lives,
-    whereupon `go` or `stop` must follow; `note` what the hook's log should say; `answer`, once, how it ended.
+    whereupon `go` or `stop` must follow; `note` what the hook's log should say; `answer`, once, how it ended. One that
+    is not `patient` gives up where somebody else has a lock.
     """
 
     def __init__(
@@ -54,12 +55,14 @@ class HookRun:
         locks: Sequence[Lock],
         grace: float,
         *,
+        patient: bool = True,
         ready: Callable[[], None],
         note: Callable[[str], None],
         answer: Callable[[Ended], None],
     ) -> None:
         self.phase = Phase.WAITING
-        self._start, self._streams, self._locks, self._grace = start, streams, locks, grace
+        self._start, self._streams, self._locks, self._patient = start, streams, locks, patient
+        self._grace = grace if start is None or start.grace is None else start.grace
         self._cleared = 0  # so many of the locks are held, and nothing of their past lives
         self._ready, self._note, self._answer = ready, note, answer
         self._said: set[str] = set()
@@ -78,8 +81,15 @@ class HookRun:
             except OSError as error:
                 self._end(_unable(error))
 
-    def stop(self) -> None:
-        """Ask for its end: at once if nothing of it runs yet, by killing its processes otherwise."""
+    def stop(self, grace: float | None = None) -> None:
+        """Ask for its end: at once if nothing of it runs yet, by killing its processes otherwise.
+
+        `grace` are the seconds from SIGTERM to SIGKILL, where these are less than usual.
+        """
+        if grace is not None:
+            self._grace = min(self._grace, grace)
+            if self._tree is not None:
+                self._tree.hurry(time.monotonic(), grace)
         if self.phase in (Phase.WAITING, Phase.READY):
             self._end(Ended(wire.CANCELLED))
         elif self.phase is Phase.CLEARING and self._start is not None:
@@ -89,8 +99,8 @@ class HookRun:
         elif self.phase is Phase.RUNNING and not self._exited:
             self._reason = self._reason or wire.CANCELLED
 
-    def look(self, now: float) -> int | None:
-        """Take note of what has happened, and return the session whose processes `step` must know, if any."""
+    def look(self, now: float) -> Tree | None:
+        """Take note of what has happened, and return the tree whose processes `step` must know, if any."""
         if self.phase is Phase.RUNNING and not self._exited:
             # Left unreaped until its whole session is gone, so that nobody else can get its number.
             options = os.WEXITED | os.WNOHANG | os.WNOWAIT
@@ -98,11 +108,11 @@ class HookRun:
             if not self._exited and now >= self._deadline:
                 self._reason = self._reason or wire.TIMED_OUT
         if self._tree is not None and (self.phase is Phase.CLEARING or self._exited or self._reason):
-            return self._tree.session
+            return self._tree
         return None
 
-    def step(self, now: float, living: Mapping[int, set[int]]) -> None:
-        """Go on as far as is possible now; `living` has the processes of the session that `look` named."""
+    def step(self, now: float, living: Mapping[Tree, set[int]]) -> None:
+        """Go on as far as is possible now; `living` has the processes of the tree that `look` named."""
         if self.phase is Phase.RUNNING:
             self._watch(now, living)
             return
@@ -131,7 +141,7 @@ class HookRun:
             lock = self._locks[self._cleared]
             if not lock.take():
                 self._say("waiting until an earlier run on this machine is gone")
-                if self._start is None:
+                if not self._patient:
                     self._end(None)
                 return
             self._tree = lock.left_behind()
@@ -159,27 +169,29 @@ class HookRun:
             return
         for lock in self._locks:
             lock.forget()
-        self._locks[0].write_lease(start.lease_file)
-        env = start.env | {MARK: start.run, "LEASEHOLD_LEASE_FILE": self._locks[0].lease_path}
+        env = start.env | {MARK: start.run}
+        if start.lease_file:
+            self._locks[0].write_lease(start.lease_file)
+            env["LEASEHOLD_LEASE_FILE"] = self._locks[0].lease_path
         self._pid, self._report = spawn(start, env, self._streams, [lock.fd for lock in self._locks])
         self.phase = Phase.RUNNING
-        self._tree = Tree(self._pid)
+        self._tree = Tree(self._pid, start.run if start.thorough else None)
         self._deadline = time.monotonic() + start.timeout
         self._close_streams()
 
-    def _watch(self, now: float, living: Mapping[int, set[int]]) -> None:
+    def _watch(self, now: float, living: Mapping[Tree, set[int]]) -> None:
         if self._tree is None or not (self._exited or self._reason):
             return
         if self._reason is not None:
-            self._tree.stop(living.get(self._pid, ()), now, self._grace)
+            self._tree.stop(living.get(self._tree, ()), now, self._grace)
         if self._is_gone(now, living) and self._exited:
             self._finish()
 
-    def _is_gone(self, now: float, living: Mapping[int, set[int]]) -> bool:
+    def _is_gone(self, now: float, living: Mapping[Tree, set[int]]) -> bool:
         """Whether nothing is left of the tree; what is left is pressed to go."""
         if self._tree is None:
             return True
-        pids = living.get(self._tree.session, ())
+        pids = living.get(self._tree, ())
         if not pids:
             return True
         self._tree.stop(pids, now, LINGER if self.phase is Phase.RUNNING else self._grace)

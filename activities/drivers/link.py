@@ -47,12 +47,13 @@ class Link:
         self._loop.add_reader(channel, self._receive)
 
     @classmethod
-    async def open(cls, lock_folder: Path, kill_grace: timedelta) -> Link:
-        """Start a supervisor. Raises OSError when that is impossible."""
+    async def open(cls, lock_folder: Path, kill_grace: timedelta, *, alone: bool = False) -> Link:
+        """Start a supervisor, `alone` in its folder or with those of others. Raises OSError when that is impossible."""
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             ours.setblocking(False)
-            arguments = (str(theirs.fileno()), str(lock_folder), str(kill_grace.total_seconds()))
+            arguments: tuple[str, ...] = (str(theirs.fileno()), str(lock_folder), str(kill_grace.total_seconds()))
+            arguments += ("alone",) if alone else ()
             process = await asyncio.create_subprocess_exec(
                 *_INTERPRETER, "-m", _MODULE, *arguments,
                 cwd=_ROOT,
@@ -94,10 +95,11 @@ class Link:
         if run.name in self._runs:
             self._send({"do": "go", "run": run.name})
 
-    def stop(self, run: LinkedRun) -> None:
-        """Have a hook's process tree killed; nothing happens if it has ended."""
+    def stop(self, run: LinkedRun, grace: timedelta | None = None) -> None:
+        """Have a hook's process tree killed, within less `grace` if so asked; nothing happens if it has ended."""
         if run.name in self._runs:
-            self._send({"do": "stop", "run": run.name})
+            seconds = None if grace is None else grace.total_seconds()
+            self._send({"do": "stop", "run": run.name, "grace": seconds})
 
     async def gone(self) -> None:
         """Wait until the process has ended and its locks are free."""

@@ -12,7 +12,7 @@ import fcntl
 import os
 import resource
 
-from activities.drivers.processes import Tree
+from activities.drivers.processes import THOROUGH, Tree
 
 SUFFIX = ".lock"
 
@@ -47,8 +47,10 @@ class Lock:
 
     def left_behind(self) -> Tree | None:
         """Return what still lives of the run that the file records, None if nothing does."""
-        session, _, run = os.pread(self.fd, 4096, 0).decode(errors="replace").strip().partition(" ")
-        return Tree.left_behind(int(session), run) if session.isdigit() and run else None
+        words = os.pread(self.fd, 4096, 0).decode(errors="replace").split()
+        if len(words) < 2 or not words[0].isdigit():
+            return None
+        return Tree.left_behind(int(words[0]), words[1], thorough=THOROUGH in words[2:])
 
     def forget(self) -> None:
         """Take out what the file tells of an earlier run. Raises OSError."""

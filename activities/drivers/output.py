@@ -9,8 +9,9 @@ import logging
 import os
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
-from leasehold.ports import LogSink
+from leasehold.ports import LogSink, Stop
 
 RESULT_LIMIT = 64 * 1024
 """Bytes of stdout that are kept: an environment variable cannot carry more."""
@@ -70,12 +71,13 @@ class Output:
         """Put a line of the service's own into the log."""
         self._pend("service", f"{text}\n".encode())
 
-    async def finish(self, stop: asyncio.Future[None]) -> None:
+    async def finish(self, stop: Stop) -> None:
         """Pass on the rest; once `stop` is done, no longer than `LAST_WORDS`."""
         self._closed = True
         self._some.set()
         self._enough.set()
-        await asyncio.wait({self._writer, stop}, return_when=asyncio.FIRST_COMPLETED)
+        either: set[asyncio.Future[Any]] = {self._writer, stop}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         await asyncio.wait({self._writer}, timeout=LAST_WORDS.total_seconds())
         self._writer.cancel()
 
@@ -117,14 +119,14 @@ class Output:
 
 
 class Tap:
-    """One pipe from a hook to the worker: everything that comes out of it goes to `take`."""
+    """One pipe from a hook to the worker: everything that comes out of it goes to `take`, which may make it wait."""
 
-    def __init__(self, take: Callable[[bytes], None]) -> None:
+    def __init__(self, take: Callable[[bytes], asyncio.Future[None] | None]) -> None:
         self._take = take
         self._reader, self._write_end = os.pipe()
         os.set_blocking(self._reader, False)
         self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(self._reader, self._read, _READ)
+        self._go_on()
 
     def hand_over(self) -> int:
         """Return the pipe's write end, which is the caller's to close from now on."""
@@ -141,8 +143,13 @@ class Tap:
             left -= count
         self._loop.remove_reader(self._reader)
         os.close(self._reader)
+        self._reader = -1
         if self._write_end >= 0:
             os.close(self._write_end)
+
+    def _go_on(self, _: object = None) -> None:
+        if self._reader >= 0:
+            self._loop.add_reader(self._reader, self._read, _READ)
 
     def _read(self, size: int) -> int:
         """Take what is there, up to `size` bytes, and return how many."""
@@ -150,9 +157,10 @@ class Tap:
             data = os.read(self._reader, size)
         except BlockingIOError:
             return 0
-        if data:
-            self._take(data)
-        else:
+        if not data:
             # Every writer has closed it; that says nothing about the hook.
             self._loop.remove_reader(self._reader)
+        elif (pause := self._take(data)) is not None:
+            self._loop.remove_reader(self._reader)
+            pause.add_done_callback(self._go_on)
         return len(data)

@@ -1,8 +1,9 @@
 """A hook's process tree: every process of the session that the hook's first process leads.
 
 The session and not just one process group, because `timeout`, `set -m` and the like put their children into groups of
-their own without meaning them to live on; what means to live on calls `setsid`. Linux only. Standard library only, and
-light: the supervisor imports this.
+their own without meaning them to live on; what means to live on calls `setsid`. Of a thorough run nothing may live on:
+its tree is also what carries its mark in other sessions, and what such processes have started. Linux only. Standard
+library only, and light: the supervisor imports this.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import errno
 import os
 import resource
 import signal
-from collections.abc import Collection, Sequence, Set
-from typing import NoReturn
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import NamedTuple, NoReturn
 
+from activities.drivers import accounts
 from activities.drivers.wire import DETAIL_LIMIT, Start
 
 _PR_SET_PDEATHSIG = 1
@@ -25,28 +27,39 @@ _prctl = ctypes.CDLL(None).prctl
 MARK = "LEASEHOLD_RUN"
 """The environment variable by which a hook's processes are known after their supervisor has died."""
 
+THOROUGH = "thorough"
+"""What a lock file says of a run of which nothing may live on."""
+
 FILES = resource.getrlimit(resource.RLIMIT_NOFILE)
 """The limits on open files that this process was started with, and hooks get."""
 
 
 class Tree:
-    """The processes of one hook, and how far the killing of them has come. Times are monotonic seconds."""
+    """The processes of one hook, and how far the killing of them has come. Times are monotonic seconds.
 
-    def __init__(self, session: int) -> None:
+    `session` is None where that of the first process is no more; `run` is the mark of a thorough run, None of others.
+    """
+
+    def __init__(self, session: int | None, run: str | None = None) -> None:
         self.session = session
         self.kill_at: float | None = None
+        self._mark = None if run is None else f"{MARK}={run}".encode()
+        self._known: frozenset[tuple[int, int]] = frozenset()
 
     @staticmethod
-    def left_behind(session: int, run: str) -> Tree | None:
+    def left_behind(session: int, run: str, *, thorough: bool = False) -> Tree | None:
         """Return what still lives of an earlier run, None if nothing does.
 
         The session's number may be somebody else's by now: it is ours only if one of its processes carries the run's
         mark. Then all of it is ours, because no session number is given out anew while a process has it.
         """
         mark = f"{MARK}={run}".encode()
-        if any(_carries(pid, mark) for pid in living({session}).get(session, ())):
-            return Tree(session)
-        return None
+        plain = Tree(session)
+        ours = any(_carries(pid, mark) for pid in living([plain]).get(plain, ()))
+        if not thorough:
+            return plain if ours else None
+        tree = Tree(session if ours else None, run)
+        return tree if living([tree]) else None
 
     def stop(self, pids: Collection[int], now: float, grace: float) -> None:
         """Send SIGTERM to those that live now; `press` sends SIGKILL after `grace` seconds. Again changes nothing."""
@@ -54,28 +67,67 @@ class Tree:
             self.kill_at = now + grace
             _signal_groups(pids, signal.SIGTERM)
 
+    def hurry(self, now: float, grace: float) -> None:
+        """Wait no longer than `grace` seconds from now, if it is being stopped."""
+        if self.kill_at is not None:
+            self.kill_at = min(self.kill_at, now + grace)
+
     def press(self, pids: Collection[int], now: float) -> None:
         """Kill those that still live, once their grace is over."""
         if self.kill_at is not None and now >= self.kill_at:
             _signal_groups(pids, signal.SIGKILL)
 
+    def elsewhere(self, members: Collection[int]) -> set[int]:
+        """Return those processes of a thorough run that live in other sessions than its own `members` do.
 
-def living(sessions: Set[int]) -> dict[int, set[int]]:
-    """Return the processes of these sessions that run, zombies left out; a session without any is not in the answer.
+        What was found once stays known, whatever it makes of its environment, and after its parent has gone.
+        """
+        if self._mark is None:
+            return set()
+        processes = {process.pid: process for process in _processes()}
+        roots = {
+            pid
+            for pid, process in processes.items()
+            if pid in members or (pid, process.born) in self._known or _carries(pid, self._mark)
+        }
+        found = _with_children(roots, processes)
+        self._known = frozenset((pid, processes[pid].born) for pid in found)
+        return {pid for pid in found if processes[pid].runs}
 
-    To be sure that a session is gone, its first process must be known to have ended before this is called.
+
+class Process(NamedTuple):
+    """A process: who started it, and when, in ticks since the machine did; whether it is more than a zombie."""
+
+    pid: int
+    parent: int
+    born: int
+    runs: bool
+
+
+def living(trees: Collection[Tree]) -> dict[Tree, set[int]]:
+    """Return the processes of these trees that run, zombies left out; a tree without any is not in the answer.
+
+    To be sure that a tree is gone, its first process must be known to have ended before this is called.
     """
-    found: dict[int, set[int]] = {}
+    sessions: dict[int | None, Tree] = {tree.session: tree for tree in trees if tree.session is not None}
+    found: dict[Tree, set[int]] = {}
+    inhabited: set[Tree] = set()
     # Twice: a process that forks and exits while we look can hide its child from one pass.
     for _ in range(2):
-        for name in os.listdir("/proc"):
-            if name.isdigit():
-                with contextlib.suppress(ProcessLookupError):
-                    session = os.getsid(int(name))
-                    if session in sessions and _runs(int(name)):
-                        found.setdefault(session, set()).add(int(name))
-        if found.keys() == sessions:
+        for pid in _pids():
+            tree = sessions.get(_session(pid))
+            if tree is not None and _runs(pid):
+                found.setdefault(tree, set()).add(pid)
+        inhabited |= found.keys()
+        for tree in trees:
+            if pids := tree.elsewhere(found.get(tree, ())):
+                found.setdefault(tree, set()).update(pids)
+        if len(found) == len(trees):
             break
+    for tree in trees:
+        if tree not in inhabited:
+            # Its number may become somebody else's.
+            tree.session = None
     return found
 
 
@@ -118,11 +170,9 @@ def _become(
     """Turn this new process into the hook, or tell why not."""
     try:
         os.setsid()
-        _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:
-            os._exit(127)
+        _die_with(parent)
         for lock in locks:
-            os.pwrite(lock, f"{os.getpid()} {start.run}\n".encode(), 0)
+            os.pwrite(lock, _record(start).encode(), 0)
         os.write(tell, b".")
         for target, stream in enumerate(streams, 1):
             os.dup2(stream, target)
@@ -131,12 +181,30 @@ def _become(
         os.closerange(tell + 1, _NO_FURTHER_DESCRIPTOR)
         resource.setrlimit(resource.RLIMIT_NOFILE, FILES)
         _restore_signals()
+        if start.account is not None:
+            account = accounts.find(start.account)
+            accounts.become(account)
+            # Forgotten with the change of the account.
+            _die_with(parent)
+            env = {"HOME": account.home, "USER": account.name, "LOGNAME": account.name} | env
         os.chdir(start.folder)
         _execute(start.argv, env)
     except Exception as error:
         os.write(tell, _why(error, start)[:DETAIL_LIMIT].encode(errors="replace"))
     finally:
         os._exit(127)
+
+
+def _die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent dies."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(127)
+
+
+def _record(start: Start) -> str:
+    """What a lock file tells of the run that this process is."""
+    return f"{os.getpid()} {start.run}{f' {THOROUGH}' if start.thorough else ''}\n"
 
 
 def _execute(argv: list[str], env: dict[str, str]) -> NoReturn:
@@ -167,14 +235,57 @@ def _restore_signals() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 
+def _pids() -> Iterator[int]:
+    return (int(name) for name in os.listdir("/proc") if name.isdigit())
+
+
+def _session(pid: int) -> int | None:
+    """The session of a process, None if there is none."""
+    try:
+        return os.getsid(pid)
+    except ProcessLookupError:
+        return None
+
+
+def _processes() -> Iterator[Process]:
+    """All processes of this machine. Of proc(5)'s fields, counted from 1, the 4th is the parent, the 22nd the birth."""
+    for pid in _pids():
+        if fields := _stat(pid):
+            yield Process(pid, int(fields[1]), int(fields[19]), _is_running(fields))
+
+
+def _with_children(roots: Collection[int], processes: Mapping[int, Process]) -> set[int]:
+    """These processes with all that they started, as far as it still has its parent."""
+    children: dict[int, list[int]] = {}
+    for process in processes.values():
+        children.setdefault(process.parent, []).append(process.pid)
+    found: set[int] = set()
+    unseen = list(roots)
+    while unseen:
+        pid = unseen.pop()
+        if pid not in found:
+            found.add(pid)
+            unseen.extend(children.get(pid, ()))
+    return found
+
+
 def _runs(pid: int) -> bool:
-    """Return whether a process runs (proc(5): field 3 is its state, 20 its threads, counted from 1)."""
+    """Return whether a process runs."""
+    fields = _stat(pid)
+    return fields is not None and _is_running(fields)
+
+
+def _stat(pid: int) -> list[bytes] | None:
+    """The fields of proc(5)'s `stat` from the 3rd on, None if there is no such process."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
-            fields = file.read().rpartition(b")")[2].split()
+            return file.read().rpartition(b")")[2].split()
     except (FileNotFoundError, ProcessLookupError):
-        return False
-    # A process whose first thread has ended looks like a zombie while the others go on.
+        return None
+
+
+def _is_running(fields: Sequence[bytes]) -> bool:
+    """Field 3 is the state, 20 the threads: whose first thread has ended looks like a zombie while others go on."""
     return fields[0] not in (b"Z", b"X") or int(fields[17]) > 1
 
 

@@ -1,9 +1,10 @@
 """The process that starts a worker's hooks, and outlives the worker just long enough to end them.
 
-    python -m activities.drivers.supervisor FD LOCK_FOLDER GRACE
+    python -m activities.drivers.supervisor FD LOCK_FOLDER GRACE [alone]
 
 FD is one end of a socket pair whose other end the worker has (`wire` says what goes over it); GRACE are the seconds
-from SIGTERM to SIGKILL. It ends, after all hooks have, when the worker closes its end, by dying for instance. A process
+from SIGTERM to SIGKILL. With `alone` no other worker locks in this folder: who has a lock there at the start is dying,
+and waited for. It ends, after all hooks have, when the worker closes its end, by dying for instance. A process
 of its own, because a hook must be stopped when the worker is killed, and because forking from a small process is cheap.
 One loop, no threads, standard library only.
 """
@@ -36,8 +37,8 @@ DESCRIPTORS_OF_A_START = 3
 class Supervisor:
     """All hooks of one worker."""
 
-    def __init__(self, channel: socket.socket, folder: str, grace: float) -> None:
-        self._channel, self._folder, self._grace = channel, folder, grace
+    def __init__(self, channel: socket.socket, folder: str, grace: float, *, alone: bool = False) -> None:
+        self._channel, self._folder, self._grace, self._alone = channel, folder, grace, alone
         self._outbox = Outbox(channel)
         self._connected = True
         self._runs: dict[str, HookRun] = {}
@@ -69,15 +70,15 @@ class Supervisor:
         for name in os.listdir(self._folder):
             if name.endswith(SUFFIX):
                 lock = Lock(self._folder, name.removesuffix(SUFFIX))
-                self._sweeping.append(self._run("", None, [], [lock]))
+                self._sweeping.append(self._run("", None, [], [lock], patient=self._alone))
 
     def _turn(self, now: float) -> float:
         """Let every run go on, and return when the next one needs it."""
         while True:
             runs = [*self._sweeping, *self._runs.values()]
             # All ends are noted before processes are listed: whoever was forked before such an end is in the list.
-            sessions = {session for run in runs if (session := run.look(now)) is not None}
-            processes = living(sessions) if sessions else {}
+            trees = [tree for run in runs if (tree := run.look(now)) is not None]
+            processes = living(trees) if trees else {}
             for run in runs:
                 run.step(now, processes)
             over = self._forget_the_ended()
@@ -119,7 +120,7 @@ class Supervisor:
         elif message["do"] == "go":
             self._runs[name].go()
         else:
-            self._runs[name].stop()
+            self._runs[name].stop(message["grace"])
 
     def _start(self, name: str, descriptors: list[int]) -> None:
         if len(descriptors) < DESCRIPTORS_OF_A_START or max(descriptors) > self._limit - SPARE_DESCRIPTORS:
@@ -131,12 +132,15 @@ class Supervisor:
             locks = [Lock(self._folder, lock) for lock in start.locks]
             self._runs[name] = self._run(name, start, descriptors[1:], locks)
 
-    def _run(self, name: str, start: Start | None, streams: list[int], locks: list[Lock]) -> HookRun:
+    def _run(
+        self, name: str, start: Start | None, streams: list[int], locks: list[Lock], *, patient: bool = True
+    ) -> HookRun:
         return HookRun(
             start,
             streams,
             locks,
             self._grace,
+            patient=patient,
             ready=lambda: self._tell("ready", name, {}),
             note=lambda text: self._tell("note", name, {"text": text}),
             answer=lambda ended: self._tell("ended", name, ended._asdict()),
@@ -179,12 +183,12 @@ def _prepare_process() -> int:
 
 def main() -> None:
     """Serve the worker that started this process."""
-    descriptor, folder, grace = sys.argv[1:]
+    descriptor, folder, grace, *alone = sys.argv[1:]
     os.set_inheritable(int(descriptor), False)
     channel = socket.socket(fileno=int(descriptor))
     channel.setblocking(False)
     children = _prepare_process()
-    Supervisor(channel, folder, float(grace)).serve(children)
+    Supervisor(channel, folder, float(grace), alone=bool(alone)).serve(children)
 
 
 if __name__ == "__main__":

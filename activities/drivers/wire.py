@@ -35,7 +35,11 @@ _TRY_LATER = frozenset({errno.EAGAIN, errno.ENOBUFS, errno.ETOOMANYREFS})
 
 
 class Start(NamedTuple):
-    """One hook to start: `timeout` in seconds, `locks` safe file names in their order, `folder` absolute."""
+    """One hook to start: `timeout` in seconds, `locks` safe file names in their order, `folder` absolute.
+
+    With an empty `lease_file` it has none. `account` is as whom it runs, None as the worker. A `thorough` one ends with
+    all that has its mark, also in other sessions. `grace` are seconds from SIGTERM to SIGKILL, None as usual.
+    """
 
     run: str
     argv: list[str]
@@ -44,6 +48,9 @@ class Start(NamedTuple):
     timeout: float
     locks: list[str]
     lease_file: bytes
+    account: str | None = None
+    thorough: bool = False
+    grace: float | None = None
 
 
 class Ended(NamedTuple):

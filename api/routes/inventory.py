@@ -100,6 +100,13 @@ async def put_pool(
     return _changes(await service.store.put_pool(spec, resources, caller.name))
 
 
+@router.delete("/pools/{name}", response_model=ChangesAnswer)
+@allow(CONFIGURE)
+async def delete_pool(name: str, caller: Caller, service: Service) -> Response:
+    """Delete a pool that was made by hand: it lends nothing more, and is gone with its last resource."""
+    return _changes(await service.store.delete_pool(name, caller.name))
+
+
 @router.get("/pools/{name}/queue", response_model=ListAnswer)
 @allow(READ)
 async def show_queue(name: str, service: Service, limit: Limit = 100, cursor: Plain | None = None) -> Response:

@@ -28,6 +28,7 @@ from api.access import (
     check_pools,
     guarded,
 )
+from api.auth import Principal, missing
 from api.names import split_resource
 from api.requesting import is_self_service
 from api.schemas import (
@@ -44,7 +45,19 @@ from api.schemas import (
 )
 from api.services import Services, services
 from leasehold import durations
-from leasehold.errors import Fault, KeyReused, LeaseNotActive, LeaseUnknown, Malformed, NotDelivered, from_code
+from leasehold.access import Role
+from leasehold.commands import DUPLICATE_OF, CommandSpec
+from leasehold.errors import (
+    Duplicate,
+    Fault,
+    Invalid,
+    KeyReused,
+    LeaseNotActive,
+    LeaseUnknown,
+    Malformed,
+    NotDelivered,
+    from_code,
+)
 from leasehold.messages import (
     AddResources,
     AdmitLease,
@@ -57,7 +70,7 @@ from leasehold.messages import (
     Transfer,
 )
 from leasehold.model import OVER, LeaseState
-from leasehold.ports import Answer, LeaseFilter
+from leasehold.ports import Answer, CommandFilter, LeaseFilter
 
 router = guarded("/v1/leases", "leases")
 
@@ -154,11 +167,23 @@ async def request_lease(
         wait_for_supply=body.wait_for_supply,
         notify=None if body.notify is False else tuple(body.notify),
         share_key=body.share_key,
+        command=_command(body, caller),
+        on_end=body.on_end,
+        on_end_reason=body.on_end_reason,
         call=uuid.uuid4().hex,
     )
     if dry_run:
         return JSONResponse(await _tried(request, service))
-    first = await submit(request, service, repeatable=key is not None)
+    if body.command is not None and body.command.env:
+        # Nothing can come of it but by this request, which Temporal's history has without it.
+        await service.store.commands.seal(request.lease, request.digest, body.command.env)
+    try:
+        first = await submit(request, service, repeatable=key is not None)
+    except Duplicate as error:
+        twin = _twin(error)
+        if twin is None:
+            raise
+        return JSONResponse({**await _wait(twin, wait, within, service), "token": None, "duplicate": True})
     shown = await _wait(request.lease, wait, within, service)
     if shown["state"] == LeaseState.ENDED and shown["number"] is None:
         # Refused by a worker that came late: the same answer as from one that was there.
@@ -166,7 +191,25 @@ async def request_lease(
     status = 202 if shown["state"] == "submitted" else 201 if first else 200
     # Whoever else says the same name gets no token.
     token = None if caller.anonymous and not first else service.tokens.for_lease(request.lease)
-    return JSONResponse({**shown, "token": token}, status)
+    return JSONResponse({**shown, "token": token, "duplicate": False}, status)
+
+
+def _command(body: LeaseBody, caller: Principal) -> CommandSpec | None:
+    """The command of a request; raise what is wrong with where it is to run, or with who wants it."""
+    if body.command is None:
+        return None
+    if caller.anonymous:
+        raise missing()
+    pool = body.items[0].pool
+    if pool is None:
+        detail = "the first item of a lease with a command names its pool"
+        raise Invalid(detail, [Fault(path="items[0].pool", code="missing", detail=detail)])
+    return body.command.spec(caller.role_in([pool]) or Role.VIEWER)
+
+
+def _twin(error: Duplicate) -> str | None:
+    """The lease that is there already with the command of a request, where that is why it is refused."""
+    return next((fault.detail for fault in error.faults if fault.code == DUPLICATE_OF), None)
 
 
 async def _tried(request: SubmitLease, service: Services) -> dict[str, Any]:
@@ -177,7 +220,15 @@ async def _tried(request: SubmitLease, service: Services) -> dict[str, Any]:
     assert lease is not None
     shown = service.leases.lease(lease)
     resources = [{**resource, "epoch": None} for resource in shown["resources"]]
-    return {**shown, "id": None, "number": None, "resources": resources, "temporal_url": None, "token": None}
+    return {
+        **shown,
+        "id": None,
+        "number": None,
+        "resources": resources,
+        "temporal_url": None,
+        "token": None,
+        "duplicate": False,
+    }
 
 
 async def submit(request: SubmitLease, service: Services, *, repeatable: bool) -> bool:
@@ -224,6 +275,10 @@ async def list_leases(
     owner: Plain | None = None,
     pool: Plain | None = None,
     resource: Annotated[Plain | None, Query(description="POOL/NAME: leases that had it or have it")] = None,
+    commands: Annotated[bool, Query(description="Only those with a command")] = False,
+    command: Annotated[Plain | None, Query(description="Those with just this command, as a line")] = None,
+    command_like: Annotated[Plain | None, Query(description="Those with this text in their command")] = None,
+    folder: Annotated[Plain | None, Query(description="Those whose command runs in this folder")] = None,
     cursor: Plain | None = None,
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
 ) -> Response:
@@ -240,8 +295,17 @@ async def list_leases(
         pool, name = split_resource(resource)
         if pool is None:
             raise Malformed(f"resource={resource}: name its pool too, as POOL/NAME")
+    named = any(one is not None for one in (command, command_like, folder))
     found = await service.store.leases(
-        LeaseFilter(states=states, owner=owner, pool=pool, resource=name, before=before, limit=limit + 1)
+        LeaseFilter(
+            states=states,
+            owner=owner,
+            pool=pool,
+            resource=name,
+            command=CommandFilter(line=command, like=command_like, folder=folder) if commands or named else None,
+            before=before,
+            limit=limit + 1,
+        )
     )
     more = str(found[limit - 1].number) if len(found) > limit else None
     return JSONResponse({"items": [service.leases.lease(x) for x in found[:limit]], "next_cursor": more})

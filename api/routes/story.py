@@ -83,13 +83,14 @@ async def list_events(
     if follow or "text/event-stream" in accept:
         if part.before is not None:
             raise Malformed("order=desc: a stream goes forward alone")
-        after = part.after if last_event_id is None else _event_id(last_event_id)
+        after = part.after if last_event_id is None else event_id(last_event_id)
         return await _stream(found.id, after, service)
     happened = await service.store.events(lease=found.id, after=part.after, before=part.before, limit=part.limit)
     return part.page([render.event(e) for e in happened])
 
 
-def _event_id(text: str) -> int:
+def event_id(text: str) -> int:
+    """The id that a client of server-sent events says it had last; raise `Malformed` where it is none."""
     if not (text.isascii() and text.isdecimal() and len(text) < 19):
         raise Malformed(f"Last-Event-ID: {text[:40]!r} is not the id of an event")
     return int(text)
@@ -119,7 +120,7 @@ async def show_log(
     service: Service,
     follow: bool = False,
     run: RunId = None,
-    stage: StageName | None = None,
+    stage: StageName | Literal["command"] | None = None,
     resource: Annotated[Plain | None, Query(description="NAME, or POOL/NAME")] = None,
     attempt: Attempt = None,
     tail: Tail = None,

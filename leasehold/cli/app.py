@@ -8,11 +8,12 @@ import typer
 from typer.core import TyperGroup
 
 from leasehold import __version__
-from leasehold.cli import growth, healing, importing, inventory, leases, pools, selfservice, tokens, users
-from leasehold.cli.compat import resalloc
+from leasehold.cli import growth, healing, importing, inventory, leases, pools, queue, selfservice, tokens, users
+from leasehold.cli.compat import cq, dci_queue, resalloc
 from leasehold.cli.exits import SIGNALLED, of_error
 from leasehold.cli.options import wants_json
 from leasehold.cli.output import print_error, say
+from leasehold.cli.remote import remote
 from leasehold.cli.run import run
 from leasehold.cli.signals import Interrupted
 from leasehold.cli.take import take
@@ -66,7 +67,9 @@ def _common(
 
 app.command()(take)
 # What follows the command belongs to it: `leasehold run --pool lab make -n` passes -n to make.
-app.command(context_settings={"allow_interspersed_args": False})(run)
+_OF_ANOTHER = {"allow_interspersed_args": False}
+app.command(context_settings=_OF_ANOTHER)(run)
+app.command(context_settings=_OF_ANOTHER)(remote)
 app.command("ls")(leases.list_leases)
 for command in (leases.show, leases.wait, leases.delivery, leases.extend, leases.release, leases.cancel, leases.logs):
     app.command()(command)
@@ -78,6 +81,7 @@ app.command()(pools.apply)
 app.command()(inventory.available)
 app.command()(healing.health)
 app.command()(healing.reconcile)
+app.add_typer(queue.app, name="queue")
 app.add_typer(
     _group(
         "Pools.",
@@ -132,9 +136,17 @@ app.add_typer(
     name="user",
 )
 app.add_typer(
-    _group("Take a lab over from another system.", quads=importing.from_quads, resalloc=importing.from_resalloc),
+    _group(
+        "Take a lab over from another system.",
+        quads=importing.from_quads,
+        resalloc=importing.from_resalloc,
+        **{"dci-queue": importing.from_dci_queue},
+    ),
     name="import",
 )
 _compat = _group("The commands of other systems, for scripts that have them.")
 _compat.add_typer(resalloc.app, name="resalloc")
+_compat.add_typer(dci_queue.app, name="dci-queue")
+# Its -h is the host.
+_compat.command("cq_client", context_settings={**_OF_ANOTHER, "help_option_names": ["--help"]})(cq.cq_client)
 app.add_typer(_compat, name="compat")

@@ -1,4 +1,7 @@
-"""Which API to talk to, and as whom: `LEASEHOLD_URL`, `LEASEHOLD_TOKEN`, or the embedded stack on this machine."""
+"""Which API to talk to, and as whom.
+
+`LEASEHOLD_URL`, `LEASEHOLD_TOKEN` or `LEASEHOLD_AUTH=munge` say so, or it is the embedded stack on this machine.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,11 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from leasehold.errors import Invalid
+
 if TYPE_CHECKING:
+    import httpx
+
     from leasehold.client import Client
 
 
@@ -22,12 +29,25 @@ def connect(
     from leasehold.client import Client
 
     url = url or api_url()
-    return Client(url, _token(url), patience=patience, timeout=timeout)
+    auth = _auth(url)
+    return Client(url, None if auth else _token(url), auth=auth, patience=patience, timeout=timeout)
 
 
 def api_url() -> str:
     """`LEASEHOLD_URL`, else the embedded stack's address."""
     return os.environ.get("LEASEHOLD_URL") or f"http://127.0.0.1:{os.environ.get('LEASEHOLD_API_PORT') or 8700}"
+
+
+def _auth(url: str) -> httpx.Auth | None:
+    """What `LEASEHOLD_AUTH` says to come with, None being a token; raise `Invalid` where it says anything else."""
+    asked = os.environ.get("LEASEHOLD_AUTH") or "token"
+    if asked == "token":
+        return None
+    if asked != "munge":
+        raise Invalid(f"LEASEHOLD_AUTH={asked}: it may be token or munge")
+    from leasehold.munge import MungeAuth
+
+    return MungeAuth(url, os.environ.get("LEASEHOLD_MUNGE_SOCKET") or None)
 
 
 def _token(url: str) -> str | None:

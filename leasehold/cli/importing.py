@@ -1,4 +1,4 @@
-"""Commands that take a lab over from another system: `import quads`, `import resalloc`."""
+"""Commands that take a lab over from another system: `import quads`, `import resalloc`, `import dci-queue`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib
 import io
 import json
 import os
+import shlex
 import sys
 import warnings
 from datetime import timedelta
@@ -14,7 +15,7 @@ from typing import Annotated, Any
 
 import typer
 
-from leasehold import quads, resalloc
+from leasehold import dciqueue, quads, resalloc
 from leasehold.cli import options
 from leasehold.cli.connect import connect
 from leasehold.cli.exits import Exit
@@ -28,6 +29,8 @@ _BROKEN = "broken in QUADS"
 _LARGEST = 4 * 2**20
 """Of a file of resalloc's configuration, in bytes."""
 _LONGEST_REASON = 500
+_LARGEST_JSON = 2**20
+"""Of a file that dci-queue has of a command or a reason, in bytes."""
 
 Output = Annotated[
     str | None, typer.Option("--output", "-o", metavar="FILE", help="Where the pools file goes, if not to stdout.")
@@ -98,6 +101,80 @@ def from_resalloc(
         with connect() as client:
             applied = client.apply(text)
         print_applied(applied, as_json)
+
+
+def from_dci_queue(
+    source: Annotated[
+        str,
+        typer.Argument(metavar="DIR", help="dci-queue's folder, /var/lib/dci-queue say.", show_default=False),
+    ],
+    output: Output = None,
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Apply the pools file, and mark removed resources offline.")
+    ] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Take all pools over from dci-queue with their resources, as a pools file, and why some of these are removed.
+
+    What is left out is said, and why; for each command that waits there, what queues it here.
+    """
+    found = dciqueue.read(_folders(Path(source)))
+    for line in found.left_out:
+        note(one_line(f"left out: {line}"))
+    text = dciqueue.to_yaml(found.pools)
+    _put(text, output, apply)
+    if apply:
+        with connect() as client:
+            applied = client.apply(text)
+            for pool, name, reason in found.removed:
+                client.offline(pool, name, reason)
+                note(one_line(f"offline: {pool}/{name}, {reason}"))
+        print_applied(applied, as_json)
+        return
+    for pool, name, reason in found.removed:
+        line = shlex.join(["leasehold", "resource", "offline", f"{pool}/{name}", "--reason", reason])
+        note(one_line(f"removed: once it is applied, {line}"))
+
+
+def _folders(top: Path) -> list[dciqueue.Folders]:
+    """What dci-queue's folders have; `.seq` and its lock, which are in that of commands, are none."""
+    if not (top / "pool").is_dir():
+        raise typer.BadParameter(f"{top} is no folder of dci-queue: there is no {top / 'pool'}")
+    try:
+        return [
+            dciqueue.Folders(
+                pool=pool,
+                resources=_names(top / "pool" / pool),
+                available=_names(top / "available" / pool),
+                reasons=_jsons(top / "reason" / pool),
+                queue=_jsons(top / "queue" / pool),
+            )
+            for pool in _names(top / "pool")
+        ]
+    except OSError as error:
+        raise typer.BadParameter(f"{error.filename} cannot be read: {error.strerror}") from error
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(name for name in os.listdir(folder) if not name.startswith("."))
+    except FileNotFoundError:
+        return []
+
+
+def _jsons(folder: Path) -> dict[str, object]:
+    """The JSON of each file by its name; None where there is none in it."""
+    found: dict[str, object] = {}
+    for name in _names(folder):
+        try:
+            with open(folder / name, "rb") as file:
+                found[name] = json.loads(file.read(_LARGEST_JSON))
+        except (ValueError, RecursionError):
+            found[name] = None
+        except FileNotFoundError:
+            # A command that ended meanwhile.
+            continue
+    return found
 
 
 def _answers(source: str) -> Any:

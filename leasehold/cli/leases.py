@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from leasehold.answers import Lease
-from leasehold.cli import options, story
+from leasehold.cli import commandwords, options, story
 from leasehold.cli.account import last_words, print_story, with_output
 from leasehold.cli.connect import connect
 from leasehold.cli.exits import Exit, of_error, of_wait
@@ -257,4 +257,4 @@ def _facts(lease: Lease) -> list[tuple[str, Any]]:
         ("ticket", lease["ticket"]),
     ]
     dead = [("degraded", degraded(one)) for one in lease["degraded"]]
-    return [*fields, *wants, *times, *dead, ("Temporal", lease["temporal_url"])]
+    return [*fields, *wants, *commandwords.facts(lease), *times, *dead, ("Temporal", lease["temporal_url"])]

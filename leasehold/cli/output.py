@@ -30,9 +30,9 @@ def print_json(answer: Any) -> None:
     typer.echo(json.dumps(answer, indent=2, ensure_ascii=False))
 
 
-def print_bytes(data: bytes) -> None:
-    """Print bytes as they are, at once."""
-    typer.echo(data, nl=False)
+def print_bytes(data: bytes, err: bool = False) -> None:
+    """Print bytes as they are, at once; with `err` to standard error."""
+    typer.echo(data, nl=False, err=err)
 
 
 def print_rows(headings: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -1,9 +1,9 @@
-"""What `take` and `run` ask for, read from their options."""
+"""What commands ask for that make a lease, read from their options."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, cast
 from uuid import uuid4
@@ -17,7 +17,10 @@ _REPEATABLE = {"match": "match", "tag": "tags", "name": "names", "skip": "skip"}
 
 @dataclass(frozen=True, kw_only=True)
 class LeaseRequest:
-    """A lease to ask for. `key` makes it safe to ask again; with `heartbeat` it is lost when none comes for so long."""
+    """A lease to ask for. `key` makes it safe to ask again; with `heartbeat` it is lost when none comes for so long.
+
+    `command` is run by a runner once the lease is active; `on_end` and its reason say what becomes of it then.
+    """
 
     items: tuple[ItemRequest, ...]
     duration: str | None = None
@@ -30,6 +33,9 @@ class LeaseRequest:
     wait_for_supply: bool = False
     share_key: str | None = None
     notify: Sequence[str] | Literal[False] = ()
+    command: Mapping[str, Any] | None = None
+    on_end: str | None = None
+    on_end_reason: str | None = None
     key: str = field(default_factory=lambda: uuid4().hex)
 
     @property

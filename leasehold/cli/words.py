@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 from leasehold.answers import Degraded, Delivered, ItemRequest, Lease, LeasedResource
+from leasehold.cli import commandwords
 from leasehold.model import OVER
 
 
@@ -27,6 +28,8 @@ def standing(lease: Lease) -> str:
         return f"{lease['state']}{place}: {lease['queue']['reason']}"
     if lease["in_grace"]:
         return f"active, in grace since {moment(lease['expires_at'])}"
+    if lease["state"] == "active" and lease["command"] is not None:
+        return f"active: {commandwords.doing(lease['command'])}"
     if lease["state"] == "active" and lease["expires_at"] is not None:
         return f"active until {moment(lease['expires_at'])}"
     if lease["outcome"] is None:

@@ -5,25 +5,29 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NoReturn
 
 from sqlalchemy import bindparam, insert, select, update
 
 from leasehold import allocation, durations, model, reasons, selfservice
 from leasehold.channels import NoticeKind
+from leasehold.commands import OnEnd
 from leasehold.errors import (
     DurationRefused,
     Fault,
     Invalid,
     LeaseholdError,
     QuotaExceeded,
+    Refused,
+    RequestRefused,
     Unsatisfiable,
     from_code,
 )
 from leasehold.messages import AdmitLease, Admitted, Consent, PlannedQuestion, Refusal, SubmitLease
-from leasehold.model import LONGEST, Item, LeaseState, PoolSpec
+from leasehold.model import LONGEST, HolderMay, Item, LeaseState, PoolSpec
 from leasehold.store import (
     catalogue,
+    commands,
     events,
     granting,
     heartbeats,
@@ -77,6 +81,8 @@ def admit(tx: Tx, order: AdmitLease, run_id: str, *, again: bool = False) -> Adm
         submitted_at = tx.now - timedelta(seconds=order.age_s)
         if order.consent is not None:
             request = _agreed(request, order.consent)
+            if order.consent.merge_into is not None:
+                _merge(tx, request, order.consent.merge_into)
         admitted = _admit(tx, request, submitted_at, run_id, number=known.last + 1, again=again)
     except LeaseholdError as error:
         heartbeats.end(tx, request.lease)
@@ -100,13 +106,25 @@ def _agreed(request: SubmitLease, consent: Consent) -> SubmitLease:
     """The request as hooks agreed to it; raise their refusal."""
     if consent.refusal is not None:
         raise from_code(consent.refusal.code, consent.refusal.detail, consent.refusal.faults)
-    return replace(request, ticket=consent.ticket or request.ticket)
+    priority = request.priority if consent.priority is None else consent.priority
+    return replace(request, ticket=consent.ticket or request.ticket, priority=priority)
+
+
+def _merge(tx: Tx, request: SubmitLease, into: str) -> NoReturn:
+    """Refuse a request because a hook wants it to be one with another, which is named."""
+    pool = request.items[0].pool
+    found = commands.merged_into(tx.connection, into, pool) if request.command is not None else None
+    if found is None:
+        raise RequestRefused(f"the admit hook merged it into {into}, which is no command that waits or runs in {pool}")
+    raise commands.duplicate_of(*found)
 
 
 def _admit(tx: Tx, request: SubmitLease, submitted_at: datetime, run_id: str, *, number: int, again: bool) -> Admitted:
     duration = _duration(tx, request)
     if not again:
         notices.check(tx.connection, request)
+        _check_on_end(tx, request)
+    command = None if request.command is None else commands.check(tx, request, again=again)
     start_at = _start_at(request, submitted_at)
     me = Waiting(
         lease=request.lease,
@@ -122,8 +140,10 @@ def _admit(tx: Tx, request: SubmitLease, submitted_at: datetime, run_id: str, *,
         self_service=request.self_service,
         share_key=request.share_key,
     )
+    # A command with a negative priority is not served; that it could be is checked all the same.
     offered = _offer(tx, me, request, again=again)
-    award = offered.award
+    kept_back = command is not None and request.priority < 0
+    award = None if kept_back else offered.award
     every = durations.parse(request.heartbeat) if request.heartbeat else None
     # Nobody waits for it any more: it gets nothing, and ends as soon as its workflow is told.
     lost = every is not None and heartbeats.begin(tx, request.lease, every, submitted_at)
@@ -139,7 +159,7 @@ def _admit(tx: Tx, request: SubmitLease, submitted_at: datetime, run_id: str, *,
         f"lease_{state}" if me.start_at is None else "lease_reserved",
         lease=request.lease,
         actor=request.owner,
-        reason=None if award else offered.shortage,
+        reason=commands.HELD if kept_back else None if award else offered.shortage,
         data={"number": number, **(granting.granted_data(certain.resources) if certain else {})},
     )
     lease = {
@@ -147,21 +167,24 @@ def _admit(tx: Tx, request: SubmitLease, submitted_at: datetime, run_id: str, *,
         "state": state,
         "duration_s": round(duration.total_seconds()),
         "run_id": run_id,
-        "waiting": award is None and not lost,
+        "waiting": award is None and not lost and not kept_back,
+        "blocked": commands.HELD if kept_back else None,
         "start_at": start_at,
         "wait_until": wait_until,
         "created_at": submitted_at,
     }
     if award is None:
-        _record(tx, request, lease)
+        _record(tx, request, lease, command)
         if not (lost or again):
             notices.tell(tx, NoticeKind.REQUESTED, request.lease, reason=offered.shortage)
-        if not lost:
+        if kept_back:
+            matching.name_pools(tx, me)
+        elif not lost:
             matching.wait(tx, replace(me, number=number), offered.promise)
         return Admitted(state=state, wait_s=holding.waiting_left(start_at, wait_until, tx.now))
     grant = granting.grant(tx, me, award)
     activation = holding.activation_at_once(tx, grant.claims, duration, self_service=me.self_service)
-    _record(tx, request, {**lease, "granted_at": tx.now, **(activation.values if activation else {})})
+    _record(tx, request, {**lease, "granted_at": tx.now, **(activation.values if activation else {})}, command)
     granting.record(tx, grant, ready=activation is not None)
     if activation is None:
         if not again:
@@ -172,7 +195,18 @@ def _admit(tx: Tx, request: SubmitLease, submitted_at: datetime, run_id: str, *,
     return Admitted(state=LeaseState.ACTIVE, claims=claims, held=activation.held)
 
 
-def _record(tx: Tx, request: SubmitLease, lease: Mapping[str, Any]) -> None:
+def _check_on_end(tx: Tx, request: SubmitLease) -> None:
+    """Raise `Refused` where somebody may not keep resources out of their pool."""
+    if request.on_end is not OnEnd.OFFLINE or not request.self_service:
+        return
+    known = catalogue.current(tx.connection)
+    for pool in known.pools(request.items[:1]):
+        if pool in known.policies and HolderMay.OFFLINE not in known.policies[pool].holder_may:
+            detail = f"pool {pool} lets operators alone keep what they had out of it"
+            raise Refused(detail, [Fault(path="on_end", code="not_allowed", detail=detail)])
+
+
+def _record(tx: Tx, request: SubmitLease, lease: Mapping[str, Any], command: Mapping[str, Any] | None) -> None:
     """Record a new lease: what was asked for, and what came of it."""
     tx.write(_NUMBER, {"last": lease["number"]})
     tx.write(
@@ -192,9 +226,14 @@ def _record(tx: Tx, request: SubmitLease, lease: Mapping[str, Any]) -> None:
             "warned": 0,
             "notify": notices.plain(request.notify),
             "share_key": request.share_key,
+            "commanded": command is not None,
+            "on_end": request.on_end,
+            "on_end_reason": request.on_end_reason,
             **lease,
         },
     )
+    if command is not None:
+        commands.add(tx, request.lease, command)
 
 
 def _offer(tx: Tx, me: Waiting, request: SubmitLease, *, again: bool) -> Offer:
@@ -239,6 +278,8 @@ def _duration(tx: Tx, request: SubmitLease) -> timedelta:
         self_service=request.self_service,
     )
     limit = holding.longest(policies)
+    if request.duration is None and request.command is not None:
+        return commands.wanted_duration(request.command, limit)
     if request.duration is None:
         return min(limit, *(p.default_duration for p in policies))
     wanted = durations.parse(request.duration)

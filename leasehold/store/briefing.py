@@ -13,7 +13,7 @@ from leasehold.errors import LeaseUnknown
 from leasehold.messages import AskHook, HeldResource, ListPool, RunHook
 from leasehold.model import ADMIT, StageName
 from leasehold.ports import Briefing
-from leasehold.store import instances, specs
+from leasehold.store import commands, instances, specs
 from leasehold.store import tables as t
 
 _LEASE = select(t.leases).where(t.leases.c.id == bindparam("lease"))
@@ -93,7 +93,7 @@ def of_listing(connection: Connection, order: ListPool) -> Briefing:
 def of_request(connection: Connection, question: AskHook) -> Briefing:
     """Put together what an `admit` hook is told of a request: its file says all of it."""
     request, spec = question.request, specs.load(connection, {question.spec})[question.spec]
-    document = {
+    document: dict[str, Any] = {
         "id": request.lease,
         "number": None,
         "owner": request.owner,
@@ -106,6 +106,16 @@ def of_request(connection: Connection, question: AskHook) -> Briefing:
         "unverified": request.unverified,
         "resources": [],
     }
+    if request.command is not None:
+        document |= {
+            "priority": request.priority,
+            "command": {
+                "run": request.command.argv[0] if request.command.shell else list(request.command.argv),
+                "line": request.command.line,
+                "folder": request.command.folder,
+            },
+            "queued": commands.queued(connection, question.pool),
+        }
     nothing = dict.fromkeys(("NUMBER", "RESOURCE", "ROLE", "EPOCH", "RESOURCE_DATA"), "")
     env = {
         **nothing,

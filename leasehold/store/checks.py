@@ -205,10 +205,18 @@ def _degraded(tx: Tx, resource: Row[Any], why: str) -> None:
 
 
 def _end(tx: Tx, lease: str, why: str) -> None:
-    """End a lease in the transaction that knows why; its workflow learns it from the record."""
-    if holding.lease_row(tx.connection, lease).state != LeaseState.ACTIVE:
+    """End a lease in the transaction that knows why; its workflow learns it from the record.
+
+    One with a command its workflow ends: the command has to be stopped before.
+    """
+    row = holding.lease_row(tx.connection, lease)
+    if row.state != LeaseState.ACTIVE:
         return
     refusal = Refusal(code="resource_lost", detail=why)
+    if row.commanded:
+        holding.change(tx, lease, {"error": {"code": refusal.code, "detail": refusal.detail}})
+        outbox.signal(tx, lease)
+        return
     closing.close(tx, CloseLease(lease=lease, outcome=Outcome.FAILED, actor="leasehold", stopped=False, error=refusal))
     outbox.signal(tx, lease)
 

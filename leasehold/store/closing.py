@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from sqlalchemy import Row, bindparam, exists, select
 
 from leasehold import model
+from leasehold.commands import OnEnd
 from leasehold.errors import IllegalTransition
 from leasehold.messages import Closed, CloseLease
 from leasehold.model import OVER, LeaseState, Outcome
 from leasehold.store import (
+    commands,
     demand,
     events,
     granting,
@@ -19,6 +22,7 @@ from leasehold.store import (
     lanes,
     limiters,
     matching,
+    moves,
     notices,
     reservations,
     specs,
@@ -57,11 +61,15 @@ def close(tx: Tx, order: CloseLease) -> Closed:
         if row.start_at is not None:
             reservations.drop(tx, order.lease)
     if state is LeaseState.QUEUED:
+        if row.commanded:
+            commands.end(tx, order.lease, order.command, outcome, why)
         _end(tx, row, state, changes, actor=order.actor, reason=order.reason)
         # What was held for it others may have.
         matching.match(tx, matching.wanted_pools(specs.items_from_json(row.wanted)))
         return Closed(state=LeaseState.ENDED, outcome=outcome)
     _release(tx, order, row, changes)
+    if row.commanded:
+        commands.end(tx, order.lease, order.command, outcome, why)
     if not order.stopped:
         return Closed(state=LeaseState.RELEASING, outcome=outcome)
     _end(tx, row, LeaseState.RELEASING, changes, actor=None, reason=None)
@@ -86,12 +94,22 @@ def _release(tx: Tx, order: CloseLease, lease: Row[Any], changes: dict[str, Any]
     broken = {(b.pool, b.resource): b.reason for b in order.broken}
     # The grants are closed before any cleaning: a stuck hook must not block the holder's next lease.
     rows = granting.open_rows(tx, order.lease)
+    if lease.on_end == OnEnd.OFFLINE and lease.state == LeaseState.ACTIVE:
+        _keep_out(tx, lease, rows)
     pools, kinds = granting.close(tx, rows, broken, was_active=lease.state == LeaseState.ACTIVE)
     if lease.waiting:
         # What was held in the stead of what had failed others may have too.
         matching.match(tx, pools | matching.wanted_pools(specs.items_from_json(lease.wanted)))
     else:
         matching.match(tx, pools, kinds)
+
+
+def _keep_out(tx: Tx, lease: Row[Any], rows: Sequence[Row[Any]]) -> None:
+    """Mark what a lease has of its first item offline, before anybody else can have it."""
+    reason = lease.on_end_reason or f"kept out after lease {lease.number}"
+    for row in rows:
+        if row.item == 0:
+            moves.take_offline(tx, row.pool, row.resource, reason, lease.owner)
 
 
 def forget(tx: Tx, workflow: str) -> None:

@@ -70,6 +70,8 @@ def tick(tx: Tx, due: Tick) -> Held:
 
 
 def _expire(tx: Tx, due: Tick) -> Held:
+    if due.commanded:
+        return Held(is_due=True)
     closed = closing.close(
         tx,
         CloseLease(

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, Row, Select, bindparam, select, update
 from leasehold import model
 from leasehold.channels import NoticeKind
 from leasehold.errors import LeaseUnknown
-from leasehold.messages import Admitted, Claim, Held, HeldResource
+from leasehold.messages import Admitted, Claim, Held, HeldResource, Refusal
 from leasehold.model import LONGEST, OVER, LeaseState, Outcome, Policy
 from leasehold.store import catalogue, claims, events, notices, rules, specs
 from leasehold.store import tables as t
@@ -78,6 +78,7 @@ def standing(connection: Connection, lease: str, now: datetime) -> Admitted:
         left_s=_preparation_left(row, applied, now),
         held=held(row, applied, now) if state is LeaseState.ACTIVE else None,
         wait_s=waiting_left(row.start_at, row.wait_until, now) if state is LeaseState.QUEUED else None,
+        doomed=Refusal(**row.error) if state is LeaseState.ACTIVE and row.error else None,
     )
 
 

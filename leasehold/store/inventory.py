@@ -101,6 +101,16 @@ def put_resource(tx: Tx, pool: str, spec: ResourceSpec, actor: str) -> list[Chan
     return changes
 
 
+def delete_pool(tx: Tx, pool: str, actor: str) -> list[Change]:
+    """Let a pool that somebody made by hand lend nothing more, and delete it with its last resource."""
+    row = _check_pool(tx, pool)
+    if row.file is not None:
+        raise OwnedElsewhere(f"pool {pool} comes from the pools file {row.file}: take it out there")
+    changes = _drain_pool(tx, pool, None, actor)
+    matching.match(tx, {pool})
+    return changes
+
+
 def delete_resource(tx: Tx, pool: str, name: str, actor: str) -> list[Change]:
     """Take a resource that somebody made by hand out of its pool, once it is free."""
     row = _resource(tx, pool, name)
@@ -115,10 +125,7 @@ def delete_resource(tx: Tx, pool: str, name: str, actor: str) -> list[Change]:
 def offline(tx: Tx, pool: str, name: str, reason: str, actor: str) -> None:
     """Mark a resource offline: its holder keeps it, and nobody gets it after."""
     _resource(tx, pool, name)
-    _mark(tx, pool, name, {"offline_reason": reason, "offline_by": actor, "offline_since": tx.now})
-    events.record(tx, "resource_offline", pool=pool, resource=name, actor=actor, reason=reason)
-    # One that is there and nobody can have is made up for.
-    outbox.tend(tx, pool)
+    moves.take_offline(tx, pool, name, reason, actor)
     # What was promised of it is promised of another.
     matching.match(tx, {pool})
 
@@ -297,7 +304,7 @@ def _put_resource(tx: Tx, pool: str, spec: ResourceSpec, file: str | None, actor
     return [_change(tx, "change", "resource", pool, spec.name, _diff(before, described), actor)]
 
 
-def _retire(tx: Tx, pool: str, file: str, kept: set[str], actor: str) -> list[Change]:
+def _retire(tx: Tx, pool: str, file: str | None, kept: set[str], actor: str) -> list[Change]:
     """Drain or delete the resources of this file that it has no more."""
     rows = tx.execute(
         select(t.resources).where(t.resources.c.pool == pool, t.resources.c.file == file, ~t.resources.c.draining)
@@ -330,7 +337,7 @@ def _drain_made(tx: Tx, pool: str, *, draining: bool) -> None:
     tx.execute(update(t.resources).where(*made).values(draining=draining))
 
 
-def _drain_pool(tx: Tx, pool: str, file: str, actor: str) -> list[Change]:
+def _drain_pool(tx: Tx, pool: str, file: str | None, actor: str) -> list[Change]:
     tx.execute(update(t.pools).where(t.pools.c.name == pool).values(draining=True))
     _drain_made(tx, pool, draining=True)
     changes = _retire(tx, pool, file, set(), actor)

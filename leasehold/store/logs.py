@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping
-from datetime import datetime, timedelta
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, func, insert, select, text
+from sqlalchemy import Connection, func, insert, select, text, update
 
+from leasehold.commands import STAGE, Frame, Stream
 from leasehold.model import LogChunk
-from leasehold.ports import Clock, LogFilter
+from leasehold.ports import Clock, LogFilter, OutputOf
 from leasehold.store import pruning
 from leasehold.store import tables as t
 from leasehold.store.engine import LOG_LOCK, Database, Tx
@@ -58,6 +59,46 @@ class SqlLogStore:
             tx.execute(insert(t.logs).values(at=tx.now, **values))
 
         await self._database.write(add)
+
+    async def put_output(self, about: OutputOf, offset: int, pieces: Sequence[Frame]) -> int:
+        """Add output of a command that begins at `offset`; return how far it has come; see `ports.LogStore`."""
+
+        def put(tx: Tx) -> int:
+            this = (t.outputs.c.lease == about.lease, t.outputs.c.attempt == about.attempt)
+            known = tx.execute(select(t.outputs).where(*this)).one_or_none()
+            here: int = known.offset if known else 0
+            if here != offset or (known is not None and known.closed):
+                # Come before, or before what is still missing, or after the end.
+                return here
+            rows = [
+                {
+                    "at": datetime.fromtimestamp(one.at_us / 1e6, UTC),
+                    "run": None,
+                    "lease": about.lease,
+                    "pool": about.pool,
+                    "resource": about.resource,
+                    "epoch": about.epoch,
+                    "stage": STAGE,
+                    "attempt": about.attempt,
+                    "stream": Stream.NAMES[one.stream],
+                    "data": one.data,
+                }
+                for one in pieces
+                if one.stream != Stream.END
+            ]
+            if rows:
+                tx.execute(insert(t.logs), rows)
+            after = offset + sum(one.size for one in pieces)
+            closed = any(one.stream == Stream.END for one in pieces)
+            values = {"offset": after, "closed": closed, "at": tx.now}
+            if known is None:
+                tx.execute(insert(t.outputs), {"lease": about.lease, "attempt": about.attempt, **values})
+            else:
+                tx.execute(update(t.outputs).where(*this).values(values))
+            return after
+
+        after, _ = await self._database.write(put)
+        return after
 
     async def read(self, lease: str, after: int = 0, limit: int = 50, only: LogFilter = _EVERYTHING) -> list[LogChunk]:
         """The pieces of a lease's log, or of a part of it, after one of them, oldest first."""

@@ -302,10 +302,15 @@ def wait(tx: Tx, one: Waiting, promise: Forecast | None = None) -> None:
     To a reservation keep what is promised.
     """
     demand.stir(tx, one.wishes)
-    tx.write(_WAIT, [{"lease": one.lease, "pool": pool} for pool in sorted(wanted_pools(one.wishes))])
+    name_pools(tx, one)
     lanes.enter(tx, one)
     if promise is not None:
         reservations.keep(tx, one, promise, catalogue.current(tx.connection))
+
+
+def name_pools(tx: Tx, one: Waiting) -> None:
+    """Let a lease be found by the pools that it wants of."""
+    tx.write(_WAIT, [{"lease": one.lease, "pool": pool} for pool in sorted(wanted_pools(one.wishes))])
 
 
 def leave(tx: Tx, lease: str, *, reserved: bool) -> None:

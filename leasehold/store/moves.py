@@ -162,6 +162,15 @@ def _freed(prepared: str | None, kept: Kept | None) -> dict[str, Any]:
     return {"prepared": prepared, **for_one}
 
 
+def take_offline(tx: Tx, pool: str, name: str, reason: str, actor: str) -> None:
+    """Mark a resource offline: its holder keeps it, and nobody gets it after. Does not run the matcher."""
+    marks = {"offline_reason": reason, "offline_by": actor, "offline_since": tx.now}
+    tx.execute(update(t.resources).where(t.resources.c.pool == pool, t.resources.c.name == name).values(**marks))
+    events.record(tx, "resource_offline", pool=pool, resource=name, actor=actor, reason=reason)
+    # One that is there and nobody can have is made up for.
+    outbox.tend(tx, pool)
+
+
 def remove_drained(tx: Tx, resource: Known) -> None:
     """Let go of a resource that nobody has if it left its pools file, or is to be deleted."""
     if not resource.draining:

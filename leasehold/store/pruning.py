@@ -10,13 +10,16 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from sqlalchemy import Connection, delete, func, select
 
-from leasehold.model import KEEP_LOGS
-from leasehold.store import specs
+from leasehold.model import KEEP_LOGS, LONGEST
+from leasehold.store import commands, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Database, Tx
 
 KEEP_DELIVERED = timedelta(days=1)
 """How long a message stays in the outbox after its delivery, for those who look for what went wrong."""
+
+UNCLAIMED = timedelta(days=1)
+"""How long the environment of a request's command is kept while no worker admits it."""
 
 MOST = 20_000
 """How many rows one call deletes, about; the next call goes on."""
@@ -48,6 +51,11 @@ async def outbox(database: Database, now: datetime | None, most: int) -> int:
     return deleted
 
 
+async def envelopes(database: Database, now: datetime | None) -> None:
+    """Delete what was kept for requests that nobody has admitted since long."""
+    await _slice(database, lambda tx: commands.forget_unclaimed(tx, (now or tx.now) - UNCLAIMED))
+
+
 def _outbox(tx: Tx, now: datetime | None, after: int) -> tuple[int, int | None]:
     """Look at one slice, and return how many were deleted and where to go on, if there can be more."""
     too_old = (now or tx.now) - KEEP_DELIVERED
@@ -69,6 +77,7 @@ async def logs(database: Database, keep: Mapping[str, timedelta], now: datetime 
         while gone == LOG_SLICE and deleted < most:
             gone = await _slice(database, _log, pool, keep.get(pool, KEEP_LOGS), now)
             deleted += gone
+    await _slice(database, _outputs, now)
     return deleted
 
 
@@ -89,6 +98,13 @@ def _log(tx: Tx, pool: str, keep: timedelta, now: datetime | None) -> int:
     if ids:
         tx.execute(delete(t.logs).where(t.logs.c.id.in_(ids)))
     return len(ids)
+
+
+def _outputs(tx: Tx, now: datetime | None) -> int:
+    """How far output has come is known for as long as any may be kept."""
+    old = (now or tx.now) - LONGEST
+    gone: int = tx.execute(delete(t.outputs).where(t.outputs.c.at < old)).rowcount
+    return gone
 
 
 async def _slice(database: Database, what: Callable[Concatenate[Tx, P], R], *args: P.args, **kwargs: P.kwargs) -> R:

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row, Text, bindparam, cast, func, select
 
 from leasehold import selector
 from leasehold.allocation import Candidate
+from leasehold.commands import Command, OnEnd
 from leasehold.errors import LeaseUnknown, NotDelivered, PoolUnknown, ResourceUnknown
 from leasehold.model import (
     FOR_SELF_SERVICE,
@@ -33,7 +34,7 @@ from leasehold.model import (
     ResourceState,
 )
 from leasehold.ports import Availability, KnownRequest, LeaseFilter, Promise, ResourceFilter
-from leasehold.store import catalogue, facts, growth, lanes, matching, refused, specs, supplies
+from leasehold.store import catalogue, commands, facts, growth, lanes, matching, refused, specs, supplies
 from leasehold.store import tables as t
 from leasehold.store.explain import Explanations
 from leasehold.store.rules import Rules
@@ -97,6 +98,8 @@ def leases(connection: Connection, wanted: LeaseFilter, now: datetime) -> list[L
         held = select(t.grants.c.lease).where(t.grants.c.pool == wanted.pool)
         awaited = select(t.waits.c.lease).where(t.waits.c.pool == wanted.pool)
         query = query.where(t.leases.c.id.in_(held.union(awaited)))
+    if wanted.command is not None:
+        query = query.where(t.leases.c.id.in_(commands.found(wanted.command)))
     if wanted.before is not None:
         query = query.where(t.leases.c.number < wanted.before)
     return _leases(connection, connection.execute(query).all(), now)
@@ -120,8 +123,14 @@ def _leases(
     for row in connection.execute(query):
         held[row.lease].append(_leased(row))
     explanations = Explanations(connection, now, rows if explained else ())
+    commanded = commands.of(connection, [row.id for row in rows if row.commanded])
     return [
-        _lease(row, tuple(held[row.id]), explanations.place(row, with_alternatives=alternatives) if explained else None)
+        _lease(
+            row,
+            tuple(held[row.id]),
+            explanations.place(row, with_alternatives=alternatives) if explained else None,
+            commanded.get(row.id),
+        )
         for row in rows
     ]
 
@@ -143,7 +152,9 @@ def _leased(row: Row[Any]) -> LeasedResource:
     )
 
 
-def _lease(row: Row[Any], resources: tuple[LeasedResource, ...], place: QueuePlace | None) -> Lease:
+def _lease(
+    row: Row[Any], resources: tuple[LeasedResource, ...], place: QueuePlace | None, command: Command | None
+) -> Lease:
     state = LeaseState(row.state)
     return Lease(
         id=row.id,
@@ -175,6 +186,9 @@ def _lease(row: Row[Any], resources: tuple[LeasedResource, ...], place: QueuePla
         degraded=tuple(
             Degraded(**{**one, "since": datetime.fromisoformat(one["since"])}) for one in row.degraded or ()
         ),
+        command=command,
+        on_end=OnEnd(row.on_end),
+        on_end_reason=row.on_end_reason,
     )
 
 

@@ -96,6 +96,7 @@ from leasehold.store import tables as t
 from leasehold.store.caring import SqlTending
 from leasehold.store.engine import Database, Tx, Undone
 from leasehold.store.healing import SqlHealing
+from leasehold.store.running import SqlCommands
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -115,6 +116,7 @@ class SqlStore:
         self._posted = asyncio.Event()
         self.healing = SqlHealing(self.database, self._write)
         self.tending = SqlTending(self.database, self._write)
+        self.commands = SqlCommands(self.database, self._write)
 
     async def _write(self, what: Callable[Concatenate[Tx, P], R], *args: P.args, **kwargs: P.kwargs) -> R:
         result, tx = await self.database.write(what, *args, **kwargs)
@@ -284,6 +286,9 @@ class SqlStore:
     async def put_resource(self, pool: str, spec: ResourceSpec, actor: str) -> list[Change]:
         return await self._write(inventory.put_resource, pool, spec, actor)
 
+    async def delete_pool(self, pool: str, actor: str) -> list[Change]:
+        return await self._write(inventory.delete_pool, pool, actor)
+
     async def delete_resource(self, pool: str, name: str, actor: str) -> list[Change]:
         return await self._write(inventory.delete_resource, pool, name, actor)
 
@@ -376,6 +381,7 @@ class SqlStore:
         return await self.database.read(pruning.keep_logs)
 
     async def prune(self, now: datetime | None = None, most: int = pruning.MOST) -> int:
+        await pruning.envelopes(self.database, now)
         return await pruning.outbox(self.database, now, most)
 
     def changes(self) -> AsyncGenerator[list[str], None]:

@@ -323,6 +323,9 @@ leases = Table(
     _column(
         "degraded", Json, nullable=True, comment="Its resources that fail their livechecks: pool, name, reason, since"
     ),
+    _column("commanded", Boolean, server_default=false(), comment="It ends with a command, see `commands`"),
+    _column("on_end", String(16), server_default="free", comment="offline: what it has of its first item is kept out"),
+    _column("on_end_reason", Text, nullable=True),
     _column("notify", Json, nullable=True, comment="Whom its request wants told beside owner and cc; false: no person"),
     _column("created_at", Utc),
     _column("granted_at", Utc, nullable=True),
@@ -480,6 +483,70 @@ Index("ix_runs_lease", runs.c.lease, runs.c.id)
 Index("ix_runs_resource", runs.c.pool, runs.c.resource, runs.c.id)
 Index("ix_runs_pool", runs.c.pool, runs.c.stage, runs.c.id)
 
+commands = Table(
+    "commands",
+    metadata,
+    Column("lease", String(64), ForeignKey("leases.id"), primary_key=True),
+    _column("spec", Json, comment="It as requested, without its environment"),
+    _column("line", Text, comment="It as people write it"),
+    _column("folder", Text, nullable=True),
+    _column("same", String(64), comment="Digest of owner, command, folder and pools: equal ones are duplicates"),
+    _column("pool", String(128), comment="Of the lease's first item: its policy holds"),
+    _column("account", String(128), nullable=True, comment="As whom it runs; NULL: as the runner itself"),
+    _column("runner", String(128), nullable=True, comment="The only one that may run it"),
+    _column("labels", Json, comment="What its runner must have"),
+    _column("timeout_s", Float, nullable=True),
+    _column("grace_s", Float),
+    _column("output_limit", BigInteger),
+    _column("state", String(16)),
+    _column("wanted_at", Utc, nullable=True, comment="Its lease is active: it waits for a runner since then"),
+    _column("reason", Text, nullable=True, comment="Why it still waits"),
+    _column("runs_on", String(128), nullable=True, comment="The runner that was found for it"),
+    _column("attempt", Integer),
+    _column("losses", Integer, comment="How many runners were lost with it"),
+    _column("begun_at", Utc, nullable=True, comment="When its runner took it up"),
+    _column("instance", String(64), nullable=True, comment="Which process that was"),
+    _column("gone", Text, nullable=True, comment="Why that process is known to be no more"),
+    _column("started_at", Utc, nullable=True, comment="When it was taken up first"),
+    _column("ended_at", Utc, nullable=True),
+    _column("ending", String(16), nullable=True),
+    _column("code", Integer, nullable=True),
+    _column("detail", Text, nullable=True),
+    _column("output_bytes", BigInteger, nullable=True),
+    _column("dropped", BigInteger, nullable=True),
+    comment="Commands that run on leased resources",
+)
+NOT_ENDED = "ended_at IS NULL"
+Index("ix_commands_same", commands.c.same, postgresql_where=text(NOT_ENDED), sqlite_where=text(NOT_ENDED))
+Index("ix_commands_open", commands.c.state, postgresql_where=text(NOT_ENDED), sqlite_where=text(NOT_ENDED))
+Index("ix_commands_pool", commands.c.pool, commands.c.lease)
+
+envelopes = Table(
+    "envelopes",
+    metadata,
+    Column("lease", String(64), primary_key=True),
+    Column("digest", String(64), primary_key=True, comment="Of the request that it came with"),
+    _column("env", Json, comment="Secret: the environment of its command"),
+    _column("at", Utc),
+    comment="What of a request must not be in Temporal's history; deleted with the command's end, or never claimed",
+)
+
+runners = Table(
+    "runners",
+    metadata,
+    Column("name", String(128), primary_key=True),
+    Column("instance", String(64), primary_key=True, comment="One process of it; several share a name"),
+    _column("labels", Json),
+    _column("slots", Integer, comment="How many commands it runs at once"),
+    _column("host", String(255)),
+    _column("locks", String(64)),
+    _column("boot", String(64)),
+    _column("processes", String(64)),
+    _column("started_at", Utc),
+    _column("seen_at", Utc),
+    comment="Processes that run commands, as long as they are heard of",
+)
+
 tokens = Table(
     "tokens",
     metadata,
@@ -547,6 +614,18 @@ outbox = Table(
 )
 UNDELIVERED = "delivered_at IS NULL"
 Index("ix_outbox_due", outbox.c.id, postgresql_where=text(UNDELIVERED), sqlite_where=text(UNDELIVERED))
+
+outputs = Table(
+    "outputs",
+    logs_metadata,
+    Column("lease", String(64), primary_key=True),
+    Column("attempt", Integer, primary_key=True),
+    _column("offset", BigInteger, comment="So many bytes of frames are here"),
+    _column("closed", Boolean, comment="Nothing more comes"),
+    _column("at", Utc),
+    comment="How far the output of commands has come",
+)
+Index("ix_outputs_at", outputs.c.at)
 
 logs = Table(
     "logs",

@@ -43,9 +43,12 @@ USERS: dict[str, tuple[str, str, Mapping[str, object]]] = {
     "cc here": ("cora", "user", HERE),
     "cc elsewhere": ("cora", "user", ELSEWHERE),
     "cc as viewer": ("cora", "viewer", {}),
+    "runner": ("HERE", "runner", {}),
+    "another runner": ("rita", "runner", {}),
 }
 LEASES = {"the lease", "another lease"}
-WITH_A_ROLE = {*USERS, "admin of the file"}
+RUNNERS = {"runner", "another runner"}
+WITH_A_ROLE = {*USERS, "admin of the file"} - RUNNERS
 OPERATORS = {"operator", "operator here", "admin", "admin here", "admin of the file"}
 
 # What each caller's refusal would be a fault of ours.
@@ -86,6 +89,7 @@ ALLOWED: dict[str, set[str]] = {
     "steer it": {"the lease", "owner", "owner here", *OPERATORS},
     "transfer it": {"admin", "admin here", "admin of the file"},
     "operate all": {"operator", "admin", "admin of the file"},
+    "run commands here": {"runner"},
 }  # fmt: skip
 
 MATRIX: dict[str, str] = {
@@ -97,6 +101,11 @@ MATRIX: dict[str, str] = {
     "GET /v1/pools/{name}/queue": "read",
     "GET /v1/pools/{name}/events": "read",
     "GET /v1/resources": "read",
+    "GET /v1/runners": "read",
+    "PUT /v1/runners/{name}": "run commands here",
+    "DELETE /v1/runners/{name}/{instance}": "run commands here",
+    "POST /v1/runners/{name}/commands/{lease}/begin": "run commands here",
+    "POST /v1/runners/{name}/commands/{lease}/output": "run commands here",
     "GET /v1/pools/{pool}/resources/{name}": "read",
     "GET /v1/pools/{pool}/resources/{name}/events": "read",
     "GET /v1/pools/{pool}/resources/{name}/runs": "read",
@@ -108,6 +117,7 @@ MATRIX: dict[str, str] = {
     "GET /v1/leases/{ref}/events": "see the lease",
     "GET /v1/leases/{ref}/runs": "see the lease",
     "GET /v1/leases/{ref}/log": "read its log",
+    "GET /v1/leases/{ref}/output": "read its log",
     "GET /v1/leases/{ref}/delivery": "connect to it",
     "POST /v1/leases/{ref}/extend": "steer it",
     "POST /v1/leases/{ref}/heartbeat": "steer it",
@@ -127,6 +137,8 @@ MATRIX: dict[str, str] = {
     "POST /v1/pools/{pool}/pause": "operate here",
     "POST /v1/pools/{pool}/resume": "operate here",
     "PUT /v1/pools/{name}": "configure here",
+    # Of a pool that there is not: the one of the others stays.
+    "DELETE /v1/pools/{name}": "configure all",
     "POST /v1/apply": "configure all",
     "POST /v1/reconcile": "configure all",
     "GET /v1/reconcile/{run}": "configure all",
@@ -173,6 +185,8 @@ BODIES: dict[str, Json] = {
     "POST /v1/apply": {"name": "of-the-matrix", "pools": []},
     "PUT /v1/pools/{name}": {"name": "HERE"},
     "PUT /v1/pools/{pool}/resources/{name}": {},
+    "PUT /v1/runners/{name}": {"instance": "i", "slots": 1, "host": "h"},
+    "POST /v1/runners/{name}/commands/{lease}/begin": {"instance": "i", "attempt": 1},
     "POST /v1/pools/{pool}/resources/{name}/offline": {"reason": "test"},
     "POST /v1/pools/{pool}/pause": {"reason": "test"},
     "POST /v1/leases/{ref}/transfer": {"owner": "olga"},
@@ -184,6 +198,9 @@ BODIES: dict[str, Json] = {
     "POST /api/v3/assignments/self": {"description": "test", "cloud": "HERE"},
     "POST /api/v3/schedules": {"cloud": "HERE", "hostname": "HERE"},
 }
+
+
+QUERIES = {"POST /v1/runners/{name}/commands/{lease}/output": "?attempt=1&offset=0&now=0"}
 
 
 @dataclass(frozen=True)
@@ -200,10 +217,13 @@ class Lab:
         """Have somebody make a call about all that, with a body that it takes, or with this one."""
         method, _, path = call.partition(" ")
         values = {"ref": self.lease["id"], "pool": self.pool, "token": self.token, "name": self.pool, "run": "0" * 32}
+        values |= {"instance": "i", "lease": self.lease["id"]}
+        if call == "DELETE /v1/pools/{name}":
+            values["name"] = "none"
         values |= {"cloud": "HERE", "hostname": "r0", "vlan": "1", "assignment": "1", "schedule": "1"}
         if "{pool}" in path:
             values["name"] = "r9"
-        address = re.sub(r"\{(\w+)\}", lambda m: values[m[1]], path)
+        address = re.sub(r"\{(\w+)\}", lambda m: values[m[1]], path) + QUERIES.get(call, "")
         if content is not None:
             headers = {"Content-Type": "application/json"}
             return await self.callers[who].request(method, address, content=content, headers=headers)
@@ -227,7 +247,8 @@ async def lab(stack: Stack) -> AsyncIterator[Lab]:
         }
         for who, (user, role, scopes) in USERS.items():
             scoped = {"pools": [pool]} if scopes == HERE else dict(scopes)
-            token = (await stack.token(user, role, scopes=scoped))["token"]
+            named = pool if user == "HERE" else user
+            token = (await stack.token(named, role, scopes=scoped))["token"]
             callers[who] = await clients.enter_async_context(caller(stack.app, token))
         leases = []
         for who in ("owner", "user"):
@@ -251,7 +272,7 @@ def test_every_call_there_is_has_its_line(stack: Stack) -> None:
 
 def test_every_line_names_callers_that_there_are() -> None:
     assert set(MATRIX.values()) == set(ALLOWED)
-    assert set().union(*ALLOWED.values()) == WITH_A_ROLE | LEASES
+    assert set().union(*ALLOWED.values()) == WITH_A_ROLE | LEASES | {"runner"}
     assert set(BODIES) <= set(MATRIX)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 from tests.bench import allocation, rows, table
+from tests.bench.commands import commands
 from tests.bench.held import held
 from tests.bench.table import Row
 from tests.bench.tickets import PORT, tickets
@@ -50,6 +51,7 @@ def _groups() -> Mapping[str, Group]:
         **{measure.__name__: measure for measure in (allocation.sqlite, allocation.postgresql)},
         **{measure.__name__: _on_stack(measure) for measure in rows.ALL},
         tickets.__name__: _on_stack(tickets, PORT),
+        commands.__name__: _on_stack(commands),
         held.__name__: _on_parts(held),
     }
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy import Row, select
 
+from leasehold.commands import CommandPolicy, CommandSpec, OnEnd
 from leasehold.messages import (
     AddResources,
     AdmitLease,
@@ -57,10 +58,23 @@ class Clock:
         self.now -= timedelta(**span)
 
 
-def spec(name: str, *stages: str, policy: Policy | None = None, priority: int = 0) -> PoolSpec:
+def spec(
+    name: str,
+    *stages: str,
+    policy: Policy | None = None,
+    priority: int = 0,
+    commands: CommandPolicy | None = None,
+) -> PoolSpec:
     """A pool with one hook for each of these stages."""
     hooks = {StageName(stage): (Hook(run=f"./{stage}.sh", timeout=timedelta(minutes=10)),) for stage in stages}
-    return PoolSpec(name=name, stages=hooks, policy=policy or Policy(), priority=priority, folder="/srv/pools")
+    return PoolSpec(
+        name=name,
+        stages=hooks,
+        policy=policy or Policy(),
+        priority=priority,
+        folder="/srv/pools",
+        commands=commands,
+    )
 
 
 def hosts(count: int, first: int = 1) -> tuple[ResourceSpec, ...]:
@@ -92,13 +106,17 @@ def request(
     self_service: bool = False,
     unverified: bool = False,
     share_key: str | None = None,
+    command: CommandSpec | None = None,
+    on_end: OnEnd = OnEnd.FREE,
+    on_end_reason: str | None = None,
+    digest: str | None = None,
 ) -> SubmitLease:
-    """A request whose digest is that of its own words."""
+    """A request whose digest is that of its own words, if nothing else is said."""
     return SubmitLease(
         lease=lease,
         principal=principal,
         owner=owner,
-        digest=f"digest of {lease}",
+        digest=digest or f"digest of {lease}",
         items=items,
         duration=duration,
         priority=priority,
@@ -109,6 +127,9 @@ def request(
         self_service=self_service,
         unverified=unverified,
         share_key=share_key,
+        command=command,
+        on_end=on_end,
+        on_end_reason=on_end_reason,
     )
 
 
@@ -142,10 +163,16 @@ class Lab:
         return self.url.startswith("postgresql")
 
     async def pool(
-        self, name: str = "r640", count: int = 1, *stages: str, policy: Policy | None = None, priority: int = 0
+        self,
+        name: str = "r640",
+        count: int = 1,
+        *stages: str,
+        policy: Policy | None = None,
+        priority: int = 0,
+        commands: CommandPolicy | None = None,
     ) -> None:
         """Apply a pools file of the pool's own name; a lease has to be validated at least, before it is delivered."""
-        made = spec(name, *(stages or ("validate",)), policy=policy, priority=priority)
+        made = spec(name, *(stages or ("validate",)), policy=policy, priority=priority, commands=commands)
         await self.store.apply(file((made, hosts(count)), name=name), "operator")
 
     async def submit(self, lease: str, *items: Item, pool: str = "r640", age_s: float = 0.0, **asked: Any) -> Admitted:

@@ -6,6 +6,7 @@ cancelled, or ended by the test.
 
 from __future__ import annotations
 
+import base64
 import json
 import sys
 import threading
@@ -84,8 +85,30 @@ def lease(ordinal: int, **fields: Any) -> dict[str, Any]:
         "resources": [],
     }
     told = {"items": [{"pool": "lab", "count": 1}], "priority": 0, "in_grace": False, "degraded": []}
+    told |= {"on_end": "free", "on_end_reason": None}
     url = f"http://ui/workflows/lease-{ordinal}"
     return {**nothing, **known, **told, "created_at": "2026-01-05T09:00:00Z", "temporal_url": url, **fields}
+
+
+def command(**fields: Any) -> dict[str, Any]:
+    """The command of a lease as the API shows it: one that waits for its lease."""
+    nothing = dict.fromkeys(
+        "timeout runner account reason on started_at ended_at result exit_code signal detail".split()
+    )
+    known = {"run": ["make", "test"], "folder": "/src", "retry": 0, "labels": [], "state": "waiting", "attempt": 1}
+    kept = {"limit": 67108864, "bytes": None, "dropped": None}
+    return {**nothing, **known, "started": False, "output": kept, **fields}
+
+
+def ran(result: str, **fields: Any) -> dict[str, Any]:
+    """What there is of a lease whose command has ended, and had started, if nothing else is said."""
+    outcome = {"exited": "released", "signalled": "released", "cancelled": "cancelled", "lost": "lost"}
+    times = {"started_at": "2026-01-05T09:00:00Z", "ended_at": "2026-01-05T09:01:00Z"}
+    ended = command(state="ended", result=result, **{"on": "build01", "started": True, **times, **fields})
+    return {"state": "ended", "outcome": outcome.get(result, "failed"), "command": ended}
+
+
+RUNNING = {**ACTIVE, "command": command(state="running", started=True, on="build01")}
 
 
 def resource(name: str, **fields: Any) -> dict[str, Any]:
@@ -116,7 +139,8 @@ class _Server(ThreadingHTTPServer):
 class FakeApi:
     """The API. `answers` overrides what a call gets: `{"GET /v1/pools": [Answer(...), ...]}`, each used once.
 
-    Every lease and resource has the same `events` and `runs`, oldest first; `printed` is the log of each run.
+    Every lease and resource has the same `events` and `runs`, oldest first; `printed` is the log of each run. Of every
+    command there is the same `output`, as streams and bytes.
     """
 
     def __init__(self) -> None:
@@ -131,6 +155,7 @@ class FakeApi:
         self.events: list[dict[str, Any]] = []
         self.runs: list[dict[str, Any]] = []
         self.printed: dict[str, bytes] = {}
+        self.output: list[tuple[str, bytes]] = []
         self._steps: dict[str, list[dict[str, Any]]] = {}
         self._keys: dict[str, str] = {}
         self._changed = threading.Condition()
@@ -214,8 +239,28 @@ class FakeApi:
                 return self._happened(what, query)
             case ["log"]:
                 return Answer(200, self.printed.get(query["run"], b""))
+            case ["output"] if "events" in query:
+                self.go_on_by_itself(found)
+                return Answer(200, self._output_events(found), {"Content-Type": "text/event-stream"})
+            case ["output"]:
+                return Answer(200, b"".join(data for stream, data in self.output if stream != "service"))
             case _:
                 return problem(404, "not_found", "there is nothing at this address")
+
+    def go_on_by_itself(self, found: dict[str, Any]) -> None:
+        """Let a lease go to the end of its way: who follows it sees all of that."""
+        with self._changed:
+            while self._steps[found["id"]]:
+                found |= {"queue": None, **self._steps[found["id"]].pop(0)}
+
+    def _output_events(self, found: dict[str, Any]) -> bytes:
+        events = []
+        for number, (stream, data) in enumerate(self.output, start=1):
+            piece = {"at": "2026-01-05T09:00:00Z", "stream": stream, "attempt": found["command"]["attempt"]}
+            told = json.dumps({**piece, "data": None, "data_base64": base64.b64encode(data).decode()})
+            events.append(f"id: {number}\nevent: output\ndata: {told}\n\n")
+        events.append(f"event: end\ndata: {json.dumps(found['command'])}\n\n")
+        return "".join(events).encode()
 
     def _steer(self, found: dict[str, Any], request: Request, path: list[str]) -> Answer:
         match request.method, path:

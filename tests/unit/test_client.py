@@ -100,6 +100,26 @@ CALLS: list[tuple[Callable[[Client], Any], str, str, Any]] = [
         "/v1/leases/7?wait=ended&timeout=0",
         None,
     ),
+    (
+        lambda c: c.submit([{"pool": "lab"}], command={"run": ["make"]}, on_end="offline", on_end_reason="x"),
+        "POST",
+        "/v1/leases",
+        {"items": [{"pool": "lab"}], "command": {"run": ["make"]}, "on_end": "offline", "on_end_reason": "x"},
+    ),
+    (
+        lambda c: c.try_submit([{"pool": "lab"}], command={"run": "make"}),
+        "POST",
+        "/v1/leases?dry_run=true",
+        {"items": [{"pool": "lab"}], "command": {"run": "make"}},
+    ),
+    (lambda c: list(c.output("7")), "GET", "/v1/leases/7/output", None),
+    (
+        lambda c: list(c.output("7", follow=True, stream="stderr", tail=3, attempt=2)),
+        "GET",
+        "/v1/leases/7/output?follow=true&stream=stderr&tail=3&attempt=2",
+        None,
+    ),
+    (lambda c: c.delete_pool("lab"), "DELETE", "/v1/pools/lab", None),
     (lambda c: c.extend("7", by="2h"), "POST", "/v1/leases/7/extend", {"by": "2h"}),
     (lambda c: c.heartbeat("7"), "POST", "/v1/leases/7/heartbeat", None),
     (

@@ -742,6 +742,7 @@ def test_the_published_schema_is_that_of_this_version() -> None:
 EXAMPLES = {
     "ansible": [2],
     "baremetal": [24, 2, 3, 4, 2],
+    "commands": [2, 1],
     "dynamic": [0],
     "ec2": [0],
     "foreman": [2],

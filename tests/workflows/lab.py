@@ -29,6 +29,7 @@ from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
 
 from activities.channels.sender import ChannelSender
 from leasehold.channels import Channel
+from leasehold.commands import CommandPolicy
 from leasehold.links import Links
 from leasehold.messages import Steer, SubmitLease, recycle_id
 from leasehold.model import (
@@ -71,6 +72,7 @@ class ScriptedDriver:
 
     def __init__(self) -> None:
         self.script: Script = lambda call: 0
+        self.consent = b""
         self.started: list[tuple[str, str]] = []
         self.stopped: list[tuple[str, str]] = []
         self.pause_s: Callable[[HookCall], float] = lambda call: 0.0
@@ -97,7 +99,7 @@ class ScriptedDriver:
                 await self.may_stop.wait()
                 if code is None:
                     self.stopped.append(step)
-        printed = b"" if step[0] == ADMIT else SECRET
+        printed = self.consent if step[0] == ADMIT else SECRET
         return HookResult(ending=Ending.EXITED, code=code, detail=f"exit status {code}", stdout=printed, cut=False)
 
     async def until_started(self, stage: str, resource: str = "r0") -> None:
@@ -194,6 +196,7 @@ class Lab:
         limits: Mapping[str, int] | None = None,
         site: str | None = None,
         admit: Sequence[Hook] = (),
+        commands: CommandPolicy | None = None,
         **more: int,
     ) -> None:
         """Make a pool of `n` resources r0, r1, …; each stage is given by its number of attempts, or its hooks."""
@@ -209,6 +212,7 @@ class Lab:
             site=site,
             admit=tuple(admit),
             notices=notices or {},
+            commands=commands,
         )
         resources = tuple(ResourceSpec(name=f"r{i}") for i in range(n))
         await self.store.apply(Inventory(name=name, limits=limits or {}, pools=((spec, resources),)), "test")
@@ -222,6 +226,7 @@ class Lab:
         livecheck: Cadence | None = None,
         listing: Cadence | None = None,
         site: str | None = None,
+        commands: CommandPolicy | None = None,
         **hooks: Hook,
     ) -> None:
         """Make a pool that makes its resources; a hook for each of these stages, beside create and delete."""
@@ -236,6 +241,7 @@ class Lab:
             livecheck=livecheck,
             listing=listing,
             site=site,
+            commands=commands,
         )
         await self.store.apply(Inventory(name=name, pools=((spec, ()),)), "test")
 

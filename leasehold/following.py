@@ -1,0 +1,72 @@
+"""What commands print, as long as they run: a part of the HTTP client."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+from typing import cast
+
+from leasehold import sse, wire
+from leasehold.answers import Output
+from leasehold.errors import Unavailable
+
+OUTAGE = timedelta(minutes=2)
+"""A lease outlives a restart of the API; whoever waits for one does so too, this long."""
+
+_SILENCE = timedelta(seconds=75)
+"""Whoever prints nothing for so long is asked again, because a connection may be dead without anybody knowing it."""
+
+
+class OutputOfCommands:
+    """The calls about a command's output."""
+
+    _wire: wire.Wire
+
+    def output(
+        self,
+        ref: str,
+        *,
+        follow: bool = False,
+        stream: str | None = None,
+        tail: int | None = None,
+        attempt: int | None = None,
+    ) -> Iterator[bytes]:
+        """What a lease's command printed, every byte, in the order in which it came; with `follow` until its end.
+
+        `stream` is `stdout` or `stderr`, both if None; `tail` is how many of the last lines, all if None.
+        """
+        params = _params({"follow": follow or None, "stream": stream, "tail": tail, "attempt": attempt})
+        return self._wire.stream("leases", ref, "output", params=params, endless=follow)
+
+    def follow_output(self, ref: str) -> Iterator[Output]:
+        """What a lease's command prints, piece by piece with the stream of each, until it has ended.
+
+        A restart of the API is sat out; nothing is lost by it, and nothing comes twice.
+        """
+        params = _params({"follow": True, "events": True})
+        last, away_since = "", None
+        while True:
+            headers = {"Accept": "text/event-stream", **({"Last-Event-ID": last} if last else {})}
+            try:
+                for event in sse.read(
+                    self._wire.stream("leases", ref, "output", params=params, held=_SILENCE, headers=headers)
+                ):
+                    if event.kind == "end":
+                        return
+                    last, away_since = event.id, None
+                    if event.kind == "output":
+                        yield cast(Output, json.loads(event.data))
+            except Unavailable:
+                now = time.monotonic()
+                away_since = now if away_since is None else away_since
+                if not self._wire.was_heard or now - away_since > OUTAGE.total_seconds():
+                    raise
+            time.sleep(1)
+
+
+def _params(said: Mapping[str, object]) -> list[tuple[str, str]]:
+    """What is said, as the API reads it."""
+    present = {name: value for name, value in said.items() if value is not None}
+    return [(name, value if isinstance(value, str) else json.dumps(value)) for name, value in present.items()]

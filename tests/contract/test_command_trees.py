@@ -1,0 +1,234 @@
+"""The driver `command`, thorough: nothing of a command lives on, not even what calls `setsid`; and accounts."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import signal
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from activities.drivers.command import CommandDriver
+from leasehold.errors import Unavailable
+from leasehold.ports import Ending, HookCall, HookResult
+from tests.contract.command_hooks import GRACE, PATIENCE, Log, call, kill, lives, names, pids, run_hook, until, written
+from tests.contract.test_command_driver_crashes import ROOT
+
+# In sessions of their own: a child, one whose parent has gone, and one that forgets its environment.
+AWAY = """
+setsid sh -c 'echo $$ > child; exec sleep 1000' &
+(setsid sh -c 'echo $$ > orphan; exec sleep 1000' &)
+setsid env -i sh -c 'echo $$ > clean; exec sleep 1000' &
+until [ -s child ] && [ -s orphan ] && [ -s clean ]; do sleep 0.02; done
+"""
+PIDS = ("child", "orphan", "clean")
+MARKED = ("child", "orphan")
+STUBBORN = f"trap '' TERM INT HUP\n{AWAY}"
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs commands as others")
+
+RUNNER = """
+import asyncio, pathlib, sys
+from activities.drivers.command import CommandDriver
+from tests.contract.command_hooks import GRACE, Log
+from tests.contract.test_command_trees import thorough
+
+async def work(locks, folder, run):
+    async with CommandDriver(pathlib.Path(locks), GRACE) as driver:
+        await driver.run(thorough(run, pathlib.Path(folder)), Log())
+
+asyncio.run(work(*sys.argv[1:]))
+"""
+
+
+def thorough(run: str | tuple[str, ...], folder: Path, *, timeout: float = 60, account: str | None = None) -> HookCall:
+    """A call of which nothing may live on."""
+    return replace(call(run, folder=folder, timeout=timeout, lease_file=b""), thorough=True, account=account)
+
+
+@pytest.fixture
+def locks(tmp_path: Path) -> Path:
+    return tmp_path / "locks"
+
+
+@pytest.fixture
+async def driver(locks: Path) -> AsyncIterator[CommandDriver]:
+    async with asyncio.timeout(2 * PATIENCE), CommandDriver(locks, GRACE) as driver:
+        yield driver
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "work"
+    folder.mkdir()
+    return folder
+
+
+@pytest.mark.parametrize("run", [AWAY, STUBBORN], ids=["polite", "stubborn"])
+async def test_what_calls_setsid_dies_with_the_end_of_its_command(
+    driver: CommandDriver, folder: Path, run: str
+) -> None:
+    result = await run_hook(driver, thorough(f"{run}\nexit 3", folder))
+    assert (result.ending, result.code) == (Ending.EXITED, 3)
+    assert [lives(pid) for pid in pids(folder, *MARKED)] == [False, False]
+    kill(pids(folder, "clean")[0])
+
+
+@pytest.mark.parametrize("run", [AWAY, STUBBORN], ids=["polite", "stubborn"])
+async def test_what_calls_setsid_dies_when_its_command_is_cancelled(
+    driver: CommandDriver, folder: Path, run: str
+) -> None:
+    running = asyncio.create_task(run_hook(driver, thorough(f"{run}\nsleep 1000", folder)))
+    tree = await written(folder, *PIDS)
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    # Also what has forgotten its environment, as long as its parent was there.
+    assert not any(map(lives, tree))
+
+
+@pytest.mark.parametrize("run", [AWAY, STUBBORN], ids=["polite", "stubborn"])
+async def test_what_calls_setsid_dies_at_its_commands_timeout(driver: CommandDriver, folder: Path, run: str) -> None:
+    result = await run_hook(driver, thorough(f"{run}\nsleep 1000", folder, timeout=2))
+    assert result.ending is Ending.TIMED_OUT
+    assert not any(map(lives, pids(folder, *PIDS)))
+
+
+async def test_a_process_that_another_run_marked_is_left_alone(driver: CommandDriver, folder: Path) -> None:
+    daemon = "setsid sh -c 'echo $$ > child; exec sleep 1000' & until [ -s child ]; do sleep 0.02; done"
+    assert (await run_hook(driver, call(daemon, folder=folder))).ok
+    (pid,) = pids(folder, "child")
+    try:
+        assert (await run_hook(driver, thorough("true", folder))).ok
+        assert lives(pid)
+    finally:
+        kill(pid)
+
+
+@pytest.mark.parametrize("session", ["there", "gone"])
+async def test_what_a_killed_supervisor_left_is_killed_by_the_next(folder: Path, locks: Path, session: str) -> None:
+    # Given a runner whose supervisor was killed, which takes the first process along and nothing else.
+    ending = "echo $PPID > supervisor; sleep 1000 & echo $! > peer; echo $$ > leader; wait"
+    run = f"trap '' TERM\n{AWAY}\n{ending}"
+    runner = await asyncio.create_subprocess_exec(sys.executable, "-c", RUNNER, locks, folder, run, cwd=ROOT)
+    supervisor, leader, peer, *tree = await written(folder, "supervisor", "leader", "peer", *MARKED)
+    runner.send_signal(signal.SIGSTOP)
+    kill(supervisor)
+    runner.kill()
+    await runner.wait()
+    await until(lambda: not lives(leader))
+    if session == "gone":
+        kill(peer)
+        await until(lambda: not lives(peer))
+    assert all(map(lives, tree))
+    # When the next one starts, then it ends what is in other sessions too, before it has swept.
+    async with CommandDriver(locks, GRACE, alone=True) as driver:
+        await driver.swept()
+        assert not any(map(lives, [peer, *tree]))
+        assert names(locks) == []
+    kill(pids(folder, "clean")[0])
+
+
+async def test_a_runner_waits_for_the_dying_supervisor_of_an_earlier_one(folder: Path, locks: Path) -> None:
+    # Given a killed runner, whose supervisor gives the command its grace.
+    run = f"{STUBBORN}\necho $$ > leader; while :; do sleep 0.1; done"
+    runner = await asyncio.create_subprocess_exec(sys.executable, "-c", RUNNER, locks, folder, run, cwd=ROOT)
+    tree = await written(folder, "leader", *PIDS)
+    runner.kill()
+    await runner.wait()
+    async with CommandDriver(locks, GRACE, alone=True) as driver:
+        await driver.swept()
+        assert not any(map(lives, tree))
+
+
+async def test_a_command_has_its_own_grace(driver: CommandDriver, folder: Path) -> None:
+    run = "trap 'sleep 2; touch cleaned; exit 0' TERM; echo $$ > leader; while :; do sleep 0.1; done"
+    patient = replace(thorough(run, folder, timeout=1), kill_grace=timedelta(seconds=20))
+    assert (await run_hook(driver, patient)).ending is Ending.TIMED_OUT
+    assert "cleaned" in names(folder)
+
+
+async def test_without_a_lease_there_is_no_lease_file(driver: CommandDriver, folder: Path, locks: Path) -> None:
+    result = await run_hook(driver, thorough(f"echo ${{LEASEHOLD_LEASE_FILE-none}}; ls {locks}/*.json", folder))
+    assert result.stdout == b"none\n"
+
+
+async def test_no_account_of_this_name(driver: CommandDriver, folder: Path) -> None:
+    result = await run_hook(driver, thorough("true", folder, account="nobody-at-all"))
+    assert result.ending is Ending.NOT_STARTED
+    assert "there is no account nobody-at-all" in result.detail
+
+
+async def test_ones_own_account_needs_no_rights(driver: CommandDriver, folder: Path) -> None:
+    result = await run_hook(driver, thorough("id -un", folder, account=pwd.getpwuid(os.geteuid()).pw_name))
+    assert result.ok
+
+
+@needs_root
+class TestAsRoot:
+    """Where the runner may change to other accounts."""
+
+    async def run(self, driver: CommandDriver, run: str | tuple[str, ...], account: str = "daemon") -> HookResult:
+        return await run_hook(driver, thorough(run, Path("/"), account=account))
+
+    async def test_a_command_runs_as_its_account_and_with_its_groups_alone(self, driver: CommandDriver) -> None:
+        result = await self.run(driver, "id -un; id -gn; id -Gn; echo $HOME $USER $LOGNAME; pwd")
+        home = pwd.getpwnam("daemon").pw_dir
+        assert result.stdout.decode().split() == ["daemon", "daemon", "daemon", home, "daemon", "daemon", "/"]
+
+    async def test_it_can_open_its_output_again(self, driver: CommandDriver) -> None:
+        assert (await self.run(driver, "echo again > /dev/stdout", "nobody")).stdout == b"again\n"
+
+    async def test_it_gets_no_rights_back(self, driver: CommandDriver) -> None:
+        assert (await self.run(driver, "kill -0 1 2> /dev/null || echo refused", "nobody")).stdout == b"refused\n"
+
+    async def test_a_variable_of_its_own_counts(self, driver: CommandDriver) -> None:
+        given = replace(thorough("echo $HOME", Path("/"), account="daemon"), env={"HOME": "/elsewhere"})
+        assert (await run_hook(driver, given)).stdout == b"/elsewhere\n"
+
+    async def test_a_folder_that_it_may_not_enter(self, driver: CommandDriver, folder: Path) -> None:
+        folder.chmod(0o700)
+        result = await run_hook(driver, thorough("true", folder, account="nobody"))
+        assert result.ending is Ending.NOT_STARTED
+        assert f"folder {folder}: Permission denied" in result.detail
+
+    async def test_a_program_that_it_may_not_run(self, driver: CommandDriver) -> None:
+        result = await self.run(driver, ("/etc/shadow",), "nobody")
+        assert result.ending is Ending.NOT_STARTED
+
+    async def test_its_processes_die_too(self, driver: CommandDriver, folder: Path) -> None:
+        pwd_of = pwd.getpwnam("nobody")
+        for place in (folder, *folder.parents):
+            if place == Path("/tmp"):
+                break
+            place.chmod(0o755)
+        os.chown(folder, pwd_of.pw_uid, pwd_of.pw_gid)
+        running = asyncio.create_task(
+            driver.run(thorough(f"{STUBBORN}\nsleep 1000", folder, account="nobody"), Log())
+        )
+        tree = await written(folder, *PIDS)
+        assert {os.stat(f"/proc/{pid}").st_uid for pid in tree} == {pwd_of.pw_uid}
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert not any(map(lives, tree))
+
+    async def test_it_dies_with_its_supervisor(self, driver: CommandDriver, folder: Path) -> None:
+        os.chmod(folder, 0o777)
+        for place in folder.parents:
+            if place == Path("/tmp"):
+                break
+            place.chmod(0o755)
+        run = "echo $PPID > supervisor; echo $$ > leader; exec sleep 1000"
+        running = asyncio.create_task(driver.run(thorough(run, folder, account="nobody"), Log()))
+        supervisor, leader = await written(folder, "supervisor", "leader")
+        kill(supervisor)
+        with pytest.raises(Unavailable):
+            await running
+        assert not lives(leader)

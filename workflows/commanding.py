@@ -1,0 +1,171 @@
+"""A lease's command: given to a runner, followed to its end, and given to another one only where that is allowed."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from datetime import timedelta
+
+from temporalio import workflow
+from temporalio.common import RetryPolicy
+from temporalio.exceptions import ActivityError, CancelledError, TimeoutError, TimeoutType
+
+with workflow.unsafe.imports_passed_through():
+    from activities.placing import Placing
+    from leasehold.commands import SILENCE, CommandEnding
+    from leasehold.messages import (
+        AfterLoss,
+        CommandLost,
+        CommandReport,
+        LeaseRef,
+        PlaceCommand,
+        Placement,
+        RunCommand,
+    )
+    from leasehold.temporal_names import runner_queue
+    from workflows.steps import step
+
+TAKEN_UP_WITHIN = timedelta(seconds=15)
+"""A runner that has not begun a command by then does not get it: another one may have room."""
+
+_SLACK = timedelta(minutes=10)
+"""What a command's activity may take beyond the command's own timeout: killing it, and handing over its output."""
+_ONCE = RetryPolicy(maximum_attempts=1)
+_PAUSE = timedelta(seconds=5)
+
+_Run = workflow.ActivityHandle[CommandReport]
+
+
+class Commanding:
+    """Has the command of a lease run; `doing` says where it is, for people."""
+
+    def __init__(self, lease: str) -> None:
+        self.doing: str | None = None
+        self._lease = lease
+        self._signals = 0
+        self._stopping = False
+        self._run: _Run | None = None
+        self._life: asyncio.Task[CommandReport | None] | None = None
+
+    def start(self) -> None:
+        """Begin, once."""
+        if self._life is None:
+            self._life = asyncio.create_task(self._live())
+
+    def signalled(self) -> None:
+        """There may be a runner now, or one may be gone."""
+        self._signals += 1
+
+    @property
+    def busy(self) -> bool:
+        """Whether it was begun and has not ended: it may be running."""
+        return self._life is not None and not self._life.done()
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it was begun and has ended."""
+        return self._life is not None and self._life.done()
+
+    def result(self) -> CommandReport | None:
+        """How it ended; None where it was not begun, or the record has it that it is over."""
+        return self._life.result() if self._life is not None and self._life.done() else None
+
+    async def stop(self) -> CommandReport | None:
+        """Have it end now, if it has not yet, and return how it ended: nothing of it lives any more then."""
+        self._stopping = True
+        if self._run is not None and not self._run.done():
+            self._run.cancel()
+        return None if self._life is None else await self._life
+
+    async def _live(self) -> CommandReport | None:
+        attempt, missed = 1, None
+        while True:
+            placement = await self._placed(attempt, missed)
+            if placement is None or placement.runner is None:
+                return None
+            after = await self._attempt(attempt, placement.runner, timedelta(seconds=placement.timeout_s))
+            if isinstance(after, CommandReport):
+                return after
+            if not after.again:
+                return after.report
+            attempt, missed = after.attempt, placement.runner
+
+    async def _placed(self, attempt: int, missed: str | None) -> Placement | None:
+        """Wait for a runner; None where the command is not to begin any more."""
+        order = PlaceCommand(lease=self._lease, attempt=attempt, missed=missed)
+        while not self._stopping:
+            seen = self._signals
+            placement = await step(Placing.place_command, order)
+            if placement.over or placement.runner is not None:
+                return None if self._stopping else placement
+            self.doing = "waits for a runner"
+            await workflow.wait_condition(lambda seen=seen: self._stopping or self._signals != seen)  # type: ignore[misc]
+        return None
+
+    async def _attempt(self, attempt: int, runner: str, longest: timedelta) -> CommandReport | AfterLoss:
+        """Have a runner run it once, and return how it ended, or what follows after the runner was lost."""
+        self.doing = f"attempt {attempt} on {runner}"
+        run: _Run = workflow.start_activity(
+            "run_command",
+            RunCommand(lease=self._lease, attempt=attempt, runner=runner),
+            task_queue=runner_queue(runner),
+            result_type=CommandReport,
+            start_to_close_timeout=longest + _SLACK,
+            schedule_to_start_timeout=TAKEN_UP_WITHIN,
+            heartbeat_timeout=SILENCE,
+            retry_policy=_ONCE,
+            cancellation_type=workflow.ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+            summary=f"on {runner}, attempt {attempt}",
+        )
+        # One that is given up is not waited for, and its failure is no news.
+        run.add_done_callback(lambda task: task.cancelled() or task.exception())
+        self._run = run
+        told = await self._told(run, runner)
+        if isinstance(told, CommandReport) and told.ending != CommandEnding.LOST:
+            return told
+        why = told.detail if isinstance(told, CommandReport) else told
+        lost = CommandLost(lease=self._lease, attempt=attempt, detail=why, final=self._stopping)
+        after = await step(Placing.lose_command, lost)
+        # A runner that has told of it knows how much it printed.
+        return told if isinstance(told, CommandReport) and after.report is not None else after
+
+    async def _told(self, run: _Run, runner: str) -> CommandReport | str:
+        """Wait until a run is over, and return how it ended, or why nobody will tell."""
+        gone = await self._until_over(run)
+        if gone is not None:
+            return gone
+        try:
+            return run.result()
+        except ActivityError as error:
+            if isinstance(error.cause, CancelledError):
+                # What a runner has begun it tells of: this one was never taken up.
+                return CommandReport(ending=CommandEnding.CANCELLED, detail="cancelled", started=False)
+            if not isinstance(error.cause, TimeoutError):
+                await self._pause()
+            return _why_lost(error, runner)
+
+    async def _pause(self) -> None:
+        """Wait a while, unless it is to end: a runner that fails at once must not be asked again and again."""
+        with suppress(asyncio.TimeoutError):
+            await workflow.wait_condition(lambda: self._stopping, timeout=_PAUSE)
+
+    async def _until_over(self, run: _Run) -> str | None:
+        """Wait until a run is over; return why it never will be where its runner is known to be no more."""
+        seen = self._signals
+        while not run.done():
+            await workflow.wait_condition(lambda seen=seen: run.done() or self._signals != seen)  # type: ignore[misc]
+            if not run.done():
+                # What is signalled from now on is not surely in what the record says next.
+                seen = self._signals
+                gone = await step(Placing.is_runner_gone, LeaseRef(lease=self._lease))
+                if gone is not None and not run.done():
+                    return gone
+        return None
+
+
+def _why_lost(error: ActivityError, runner: str) -> str:
+    if isinstance(error.cause, TimeoutError):
+        if error.cause.type is TimeoutType.SCHEDULE_TO_START:
+            return f"runner {runner} did not take it up within {TAKEN_UP_WITHIN.seconds} s"
+        return f"nothing was heard of runner {runner} for {SILENCE.seconds} s"
+    return f"runner {runner} failed: {error.cause or error}"
