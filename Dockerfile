@@ -1,4 +1,5 @@
-# One image for every process of the service: `python -m api`, `python -m worker`, `python -m leasehold.store upgrade`.
+# One image for every process of the service: `python -m api`, `python -m worker`, `python -m worker.runner`,
+# `python -m leasehold.store upgrade`.
 FROM python:3.11.14-slim-bookworm
 WORKDIR /app
 COPY requirements/service.txt requirements/service.txt

@@ -61,7 +61,7 @@ class Workplace(Protocol):
         """Remove what was made for it, now that nothing of it lives."""
         ...
 
-    async def handed_over(self, stop: Stop) -> None:
+    async def handed_over(self, stop: asyncio.Future[None]) -> None:
         """Wait a while until the service has its output; less than that once `stop` is done."""
         ...
 
@@ -75,18 +75,18 @@ class Workplaces(Protocol):
 
 
 class _Job:
-    """A command in the runner's hands; `stop` is done once it is to end, and `why` says how that is reported."""
+    """A command in the runner's hands; `stop` has it end, and `why` says how that is reported."""
 
     def __init__(self) -> None:
-        self.stop: Stop = asyncio.get_running_loop().create_future()
+        self.stop = Stop()
         self.why = CommandReport(ending=CommandEnding.LOST)
         self.started = False
 
     def end(self, ending: CommandEnding, detail: str, grace: timedelta | None = None) -> None:
-        """Have it end; the first word counts."""
-        if not self.stop.done():
+        """Have it end; the first reason counts, and the shortest grace."""
+        if not self.stop.asked.done():
             self.why = CommandReport(ending=ending, detail=detail)
-            self.stop.set_result(grace)
+        self.stop.ask(grace)
 
 
 class Commands:
@@ -142,7 +142,7 @@ class Commands:
     async def _run(self, order: RunCommand, job: _Job) -> CommandReport:
         begun: Begun | None = None
         try:
-            begun = await _unless(job.stop, self._begin(order))
+            begun = await _unless(job.stop.asked, self._begin(order))
             if begun is None:
                 return replace(job.why, started=False)
             if refusal := self._policy.refusal(begun, self._own):
@@ -171,7 +171,7 @@ class Commands:
 
     async def _run_begun(self, order: RunCommand, begun: Begun, job: _Job) -> CommandReport:
         async def begin() -> bool:
-            job.started = not job.stop.done()
+            job.started = not job.stop.asked.done()
             return job.started
 
         place = await self._workplaces.open(order, begun)
@@ -195,7 +195,7 @@ class Commands:
             report = CommandReport(ending=CommandEnding.LOST, detail=detail, started=job.started)
         finally:
             await place.clear_up()
-        await place.handed_over(job.stop)
+        await place.handed_over(job.stop.asked)
         printed, dropped = place.printed
         return replace(report, output_bytes=printed, dropped=dropped)
 
@@ -214,7 +214,7 @@ def _why_cancelled() -> tuple[CommandEnding, str]:
     return CommandEnding.LOST, "Temporal does not know of it any more"
 
 
-async def _unless(stop: Stop, work: Awaitable[T]) -> T | None:
+async def _unless(stop: asyncio.Future[None], work: Awaitable[T]) -> T | None:
     """What comes of some work; None if it was to end before."""
     task = asyncio.ensure_future(work)
     either: set[asyncio.Future[Any]] = {task, stop}

@@ -488,7 +488,7 @@ def load_yaml(text: bytes, folder: str | None = None) -> Inventory:
 
 
 def read_yaml(text: bytes, read: Callable[[object], T]) -> T:
-    """Read a file in YAML with `read`, which raises `Invalid`; raise `Malformed` if it is none, `Invalid` with lines."""
+    """Read a file in YAML; raise `Malformed` if it is none, `Invalid` as `read` does, with the lines of its faults."""
     try:
         if b"<<" in text:
             # Merging is done while the file is built, and can take longer than anybody waits.

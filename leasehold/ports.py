@@ -116,8 +116,8 @@ class HookCall:
     where the resource has gone to somebody else meanwhile. `stopped` is called where the hook ends without a result,
     cancelled for instance, once the driver knows that nothing of it lives, and not at all where it cannot know.
 
-    What runs as a process may have an `account` of its own, be `thorough`, so that nothing of it lives on, not even what
-    calls `setsid`, and have its own `kill_grace` from SIGTERM to SIGKILL. Without a `lease_file` it gets none.
+    What runs as a process may have an `account` of its own, and its own `kill_grace` from SIGTERM to SIGKILL. Nothing
+    of a `thorough` one lives on, not even what calls `setsid`. Without a `lease_file` it gets none.
     """
 
     hook: Hook
@@ -166,8 +166,27 @@ class Driver(Protocol):
         ...
 
 
-Stop = asyncio.Future[timedelta | None]
-"""Is done once a run is to end: with how long at most from SIGTERM to SIGKILL, None being as usual."""
+class Stop:
+    """Has a run end, once it is `asked`; whoever asks again can give it less time from SIGTERM to SIGKILL."""
+
+    def __init__(self) -> None:
+        self.asked: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._grace: timedelta | None = None
+        self._heard: list[Callable[[timedelta | None], None]] = []
+
+    def ask(self, grace: timedelta | None = None) -> None:
+        """Have it end, within this grace at most; None is as usual."""
+        self._grace = grace if self._grace is None else self._grace if grace is None else min(grace, self._grace)
+        if not self.asked.done():
+            self.asked.set_result(None)
+        for hear in self._heard:
+            hear(self._grace)
+
+    def tell(self, hear: Callable[[timedelta | None], None]) -> None:
+        """Have it heard each time that it is asked, and now if it was."""
+        self._heard.append(hear)
+        if self.asked.done():
+            hear(self._grace)
 
 
 class OutputSink(Protocol):
@@ -185,7 +204,7 @@ class OutputSink(Protocol):
         """Take in a line of the service's own."""
         ...
 
-    async def finish(self, stop: Stop) -> None:
+    async def finish(self, stop: asyncio.Future[None]) -> None:
         """Take note that nothing more comes; once `stop` is done, without much delay."""
         ...
 

@@ -21,7 +21,7 @@ from typing import IO
 
 ROOT = Path(__file__).resolve().parent.parent
 TICK = 0.2  # seconds between looks at the processes
-STOP = 9.0  # seconds that the worker and the API have to finish
+STOP = 9.0  # seconds that the worker, the API and the runner have to finish
 STOP_LAST = 3.0  # seconds for Temporal after them; both together stay below 15
 PORTS_WAIT = 10.0  # seconds that an earlier stack, killed a moment ago, has to leave its ports
 COLOURS = ("36", "33", "32", "35")

@@ -284,17 +284,13 @@ def _host(options: Options, instance: str, locks: Path) -> RunnerHost:
 def _policy(options: Options) -> RunnerPolicy:
     """The policy of its file, if it has one. Raises `Invalid` with the place and the reason."""
     if options.policy is None:
-        # On the embedded stack the pools decide: whoever runs that runs its hooks as root too.
-        return RunnerPolicy(accounts=(own(),)) if options.local else RunnerPolicy()
+        return RunnerPolicy()
     try:
-        policy = load_policy(options.policy.read_bytes())
+        return load_policy(options.policy.read_bytes())
     except OSError as error:
         raise Invalid(f"{options.policy} cannot be read: {error.strerror}") from error
     except LeaseholdError as error:
         raise Invalid(f"{options.policy}: {error.detail}") from error
-    if options.local and policy.accounts is None:
-        policy = RunnerPolicy(**{**vars(policy), "accounts": (own(),)})
-    return policy
 
 
 def _desk(options: Options, settings: RunnerSettings) -> RunnerClient:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 
@@ -37,10 +38,11 @@ _Run = workflow.ActivityHandle[CommandReport]
 
 
 class Commanding:
-    """Has the command of a lease run; `doing` says where it is, for people."""
+    """Has the command of a lease run; `doing` says where it is, for people, who are `shown` what has changed."""
 
-    def __init__(self, lease: str) -> None:
+    def __init__(self, lease: str, shown: Callable[[], None]) -> None:
         self.doing: str | None = None
+        self._shown = shown
         self._lease = lease
         self._signals = 0
         self._stopping = False
@@ -98,13 +100,13 @@ class Commanding:
             placement = await step(Placing.place_command, order)
             if placement.over or placement.runner is not None:
                 return None if self._stopping else placement
-            self.doing = "waits for a runner"
+            self._say("waits for a runner")
             await workflow.wait_condition(lambda seen=seen: self._stopping or self._signals != seen)  # type: ignore[misc]
         return None
 
     async def _attempt(self, attempt: int, runner: str, longest: timedelta) -> CommandReport | AfterLoss:
         """Have a runner run it once, and return how it ended, or what follows after the runner was lost."""
-        self.doing = f"attempt {attempt} on {runner}"
+        self._say(f"attempt {attempt} on {runner}")
         run: _Run = workflow.start_activity(
             "run_command",
             RunCommand(lease=self._lease, attempt=attempt, runner=runner),
@@ -143,6 +145,10 @@ class Commanding:
             if not isinstance(error.cause, TimeoutError):
                 await self._pause()
             return _why_lost(error, runner)
+
+    def _say(self, doing: str) -> None:
+        self.doing = doing
+        self._shown()
 
     async def _pause(self) -> None:
         """Wait a while, unless it is to end: a runner that fails at once must not be asked again and again."""

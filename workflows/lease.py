@@ -93,7 +93,7 @@ class LeaseWorkflow:
         self._preparing = Preparing(self._hooks, self._details)
         self._growing: asyncio.Task[None] | None = None
         self._asking = False
-        self._command = None if request.command is None else Commanding(request.lease)
+        self._command = None if request.command is None else Commanding(request.lease, self._details)
 
     @workflow.run
     async def run(self, request: SubmitLease) -> str:

@@ -86,13 +86,13 @@ class CommandDriver:
         and raises CancelledError only when nothing of it lives. Raises `Unavailable` if the supervisor dies or cannot
         start processes, and whatever `call.begin` raises.
         """
-        stop: Stop = asyncio.get_running_loop().create_future()
+        stop = Stop()
         # A task of its own, that no cancellation reaches: the hook must be waited for, however often we are cancelled.
         task = asyncio.create_task(self._run(call, log, stop))
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            stop.set_result(None)
+            stop.ask()
             await outlast(task)
             raise
 
@@ -108,8 +108,8 @@ class CommandDriver:
     async def run_into(self, call: HookCall, sink: OutputSink, stop: Stop) -> HookResult | None:
         """Run a call whose output goes to `sink`, and return how it ended, without any output.
 
-        None if `call.begin` said not to, or if nothing of it lives after `stop`. Cancelling this is no way to stop it.
-        Raises like `run`.
+        None if `call.begin` said not to, or if nothing of it lives after it was asked to `stop`, which is the only way
+        to have it end. Raises like `run`.
         """
         ended = await self._to_the_end(call, sink, stop)
         if ended is None or ended.how == wire.CANCELLED:
@@ -128,7 +128,7 @@ class CommandDriver:
         try:
             ended = await self._until_ended(call, output, stop)
         finally:
-            await output.finish(stop)
+            await output.finish(stop.asked)
         if ended is None:
             return None
         if ended.how in (wire.UNABLE, wire.CANCELLED):
@@ -140,7 +140,7 @@ class CommandDriver:
 
     async def _until_ended(self, call: HookCall, output: OutputSink, stop: Stop) -> Ended | None:
         link = await self._connected()
-        if stop.done():
+        if stop.asked.done():
             return Ended(wire.CANCELLED)
         with contextlib.ExitStack() as taps:
             try:
@@ -149,7 +149,7 @@ class CommandDriver:
                 run = link.start(self._start(call), (stdout.hand_over(), stderr.hand_over()), output.note)
             except OSError as error:
                 raise Unavailable(f"the hook could not be started: {error}") from error
-            stop.add_done_callback(lambda stop: link.stop(run, stop.result()))
+            stop.tell(lambda grace: link.stop(run, grace))
             try:
                 return await _follow(link, run, call)
             except SupervisorLost:

@@ -9,9 +9,8 @@ import logging
 import os
 from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
 
-from leasehold.ports import LogSink, Stop
+from leasehold.ports import LogSink
 
 RESULT_LIMIT = 64 * 1024
 """Bytes of stdout that are kept: an environment variable cannot carry more."""
@@ -71,13 +70,12 @@ class Output:
         """Put a line of the service's own into the log."""
         self._pend("service", f"{text}\n".encode())
 
-    async def finish(self, stop: Stop) -> None:
+    async def finish(self, stop: asyncio.Future[None]) -> None:
         """Pass on the rest; once `stop` is done, no longer than `LAST_WORDS`."""
         self._closed = True
         self._some.set()
         self._enough.set()
-        either: set[asyncio.Future[Any]] = {self._writer, stop}
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({self._writer, stop}, return_when=asyncio.FIRST_COMPLETED)
         await asyncio.wait({self._writer}, timeout=LAST_WORDS.total_seconds())
         self._writer.cancel()
 

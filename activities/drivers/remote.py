@@ -14,7 +14,7 @@ from activities.drivers.outlast import unbroken
 from activities.drivers.output import Output
 from leasehold import durations
 from leasehold.model import Hook
-from leasehold.ports import Ending, HookCall, HookResult, LogSink, Stop
+from leasehold.ports import Ending, HookCall, HookResult, LogSink
 
 Note = Callable[[str], None]
 """Takes a line for the hook's log."""
@@ -60,7 +60,7 @@ class Remote:
         where there can be no locks, and whatever `call.begin` and `work` raise.
         """
         output = Output(log, log_stdout=call.log_stdout)
-        stop: Stop = asyncio.get_running_loop().create_future()
+        stop: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
             return await self._run(call, output, work)
         except BaseException as error:

@@ -18,7 +18,6 @@ from datetime import timedelta
 from pathlib import Path
 
 from leasehold.commands import BATCH_LIMIT, FRAME_HEAD, FRAME_LIMIT, Frame, Stream
-from leasehold.ports import Stop
 
 GATHER = timedelta(milliseconds=30)
 """What is printed within this time is written together, but for the first of it, which nothing holds up."""
@@ -88,13 +87,9 @@ class SpoolFile:
         fd = os.open(_beside(path, FRAMES), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         file = cls(path, about, fd)
         while packed := os.pread(fd, BATCH_LIMIT, file.size):
-            try:
-                size, ends = whole(packed)
-            except ValueError:
-                break
+            size, file.ended = whole(packed)
             file.size += size
-            file.ended = ends
-            if ends or size == 0:
+            if file.ended or size == 0:
                 break
         os.ftruncate(fd, file.size)
         file._on_disk = file.body = file.size
@@ -131,7 +126,10 @@ class SpoolFile:
         if self.ended and self._on_disk <= self.body and offset + len(packed) >= self._on_disk:
             packed += self.end[max(0, offset - self._on_disk) :]
         packed = packed[: min(most, max(0, size - offset))]
-        return packed[: whole(packed)[0]]
+        count, _ = whole(packed)
+        if packed and count == 0:
+            raise ValueError("no frame begins there")
+        return packed[:count]
 
     def remove(self) -> None:
         """Remove the frames: nobody needs them any more."""
@@ -154,16 +152,11 @@ def _private(path: str, flags: int) -> int:
 
 
 def whole(packed: bytes) -> tuple[int, bool]:
-    """The bytes of the whole frames that these begin with, and whether the last of them is the end of the output.
-
-    Raises ValueError where no frame begins.
-    """
+    """The bytes of the whole frames that these begin with, and whether the last of them is the end of the output."""
     at, ends = 0, False
     while at + FRAME_HEAD <= len(packed):
         stream, size = packed[at + 8], int.from_bytes(packed[at + 9 : at + FRAME_HEAD], "big")
-        if stream > Stream.SERVICE or size > FRAME_LIMIT:
-            raise ValueError(f"no frame begins at byte {at}")
-        if at + FRAME_HEAD + size > len(packed):
+        if ends or stream > Stream.SERVICE or size > FRAME_LIMIT or at + FRAME_HEAD + size > len(packed):
             break
         at, ends = at + FRAME_HEAD + size, stream == Stream.END
     return at, ends
@@ -215,7 +208,7 @@ class Spool:
         """Take in a line of the service's own."""
         self._add(Stream.SERVICE, f"{text}\n".encode())
 
-    async def finish(self, stop: Stop) -> None:
+    async def finish(self, stop: asyncio.Future[None]) -> None:
         """Write the rest, and that it is all."""
         self._closed = True
         self._some.set()

@@ -152,7 +152,7 @@ class Supervisor:
         self._selector.unregister(self._channel)
         self._channel.close()
         for run in self._runs.values():
-            run.stop()
+            run.stop(self._grace)
 
     def _tell(self, what: str, name: str, fields: dict[str, Any]) -> None:
         if self._connected:

@@ -11,7 +11,6 @@ from collections.abc import Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from activities.drivers import fresh
@@ -21,7 +20,7 @@ from activities.drivers.upload import upload
 from leasehold.commands import Begun, Frame, Stream
 from leasehold.errors import Conflict, Refused
 from leasehold.messages import RunCommand
-from leasehold.ports import CommandDesk, OutputSink, Stop
+from leasehold.ports import CommandDesk, OutputSink
 
 HAND_OVER_WITHIN = timedelta(seconds=30)
 """How long a command that has ended waits for the service to have its output."""
@@ -69,10 +68,10 @@ class Workplace:
             await asyncio.get_running_loop().run_in_executor(self._threads, fresh.remove, self._file.about.folder)
         self._cleared.set()
 
-    async def handed_over(self, stop: Stop) -> None:
+    async def handed_over(self, stop: asyncio.Future[None]) -> None:
         """Wait a while until the service has its output; less than that once `stop` is done."""
-        either: set[asyncio.Future[Any]] = {self._sending, stop}
-        await asyncio.wait(either, timeout=HAND_OVER_WITHIN.total_seconds(), return_when=asyncio.FIRST_COMPLETED)
+        patience = HAND_OVER_WITHIN.total_seconds()
+        await asyncio.wait({self._sending, stop}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
         if stop.done():
             await asyncio.wait({self._sending}, timeout=LAST_WORDS.total_seconds())
 

@@ -40,13 +40,18 @@ def doing(command: Command) -> str:
 
 def ending(command: Command) -> str:
     """How a command ended; always with whether it had started."""
-    why = f": {command['detail']}" if command["detail"] else ""
-    started = command["started"]
-    match command["result"]:
+    code = command["signal"] if command["exit_code"] is None else command["exit_code"]
+    return ended(command["result"], code, started=command["started"], detail=command["detail"])
+
+
+def ended(result: str | None, code: int | None, *, started: bool, detail: str | None) -> str:
+    """The same, by what an event tells of it; `code` is the exit status or the signal."""
+    why = f": {detail}" if detail else ""
+    match result:
         case "exited":
-            return f"it ran, and exited with status {command['exit_code']}"
+            return f"it ran, and exited with status {code}"
         case "signalled":
-            return f"it ran, and was ended by signal {_signal(command['signal'])}{why}"
+            return f"it ran, and was ended by signal {_signal(code)}{why}"
         case "not_started":
             return f"it was not started{why}"
         case "cancelled":

@@ -30,7 +30,6 @@ def go_to_background(log: int | None) -> bool:
     # Who leads a session may get a terminal again by opening one.
     if os.fork():
         os._exit(0)
-    os.chdir("/")
     _leave_terminal(log)
     return True
 

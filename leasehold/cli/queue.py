@@ -288,7 +288,7 @@ def searched(client: Client, pool: str | None, *, everything: bool = False, **wh
 
 
 def wait(lease: Ref, timeout: options.Timeout = None, as_json: options.Json = False) -> None:
-    """Wait for the end of a command, and exit with its status, as `queue add --wait` does; 4 at the --timeout."""
+    """Wait for the end of a command, and exit with its status, as `queue add -b` does; 4 at the --timeout."""
     patience = options.read_duration(timeout)
     with queued.told_apart(as_json), Signals(), connect() as client, progress(quiet=as_json) as show:
         queued.command_of(client.lease(lease))

@@ -80,7 +80,7 @@ def remote(
 ) -> None:
     """Run a command on another host, in this folder and with this environment, as soon as it is its turn there.
 
-    Its output is shown and its status passed on, as by `queue add --output`. SCRIPT is told first 0, if the command ran
+    Its output is shown and its status passed on, as by `queue add -C`. SCRIPT is told first 0, if the command ran
     and ended by itself, or else the status that says what went wrong (124, 125, 126 or 5), and then its own status.
     """
     job = Job(

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from leasehold.answers import Event, Lease, Run
+from leasehold.cli.commandwords import ended
 from leasehold.cli.output import written
 from leasehold.cli.words import exact, span, wanted
 
@@ -224,6 +225,23 @@ class _Teller:
         return Line(at=event["at"], text=f"{self._place(event)}sent to repair{_by(event)}")
 
     # Runs of hooks
+
+    def tell_command_started(self, event: Event) -> Line:
+        self._note(event, "command")
+        attempt = event["data"].get("attempt", 1)
+        again = f", attempt {attempt}" if attempt > 1 else ""
+        return Line(at=event["at"], text=f"command started on {event['data'].get('runner')}{again}", mood=Mood.BUSY)
+
+    def tell_command_lost(self, event: Event) -> Line:
+        after = self._after(event, "command", "")
+        return Line(at=event["at"], text=f"command lost{after}{_why(event)}; it is run again", mood=Mood.BAD)
+
+    def tell_command_ended(self, event: Event) -> Line:
+        said = event["data"]
+        code = said.get("code")
+        how = ended(said.get("result"), code, started=said.get("started", False), detail=event["reason"])
+        mood = Mood.GOOD if said.get("result") == "exited" and code == 0 else Mood.BAD
+        return Line(at=event["at"], text=f"command ended{self._after(event, 'command', '')}: {how}", mood=mood)
 
     def tell_stage_started(self, event: Event) -> Line | None:
         run = self._runs.get(event["data"].get("run", 0))

@@ -45,7 +45,7 @@ from leasehold.messages import (
 )
 from leasehold.model import LONGEST, LeaseState, Outcome
 from leasehold.ports import CommandFilter, OutputOf
-from leasehold.store import catalogue, events, runners, specs
+from leasehold.store import catalogue, events, outbox, runners, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 
@@ -189,8 +189,8 @@ def place(tx: Tx, order: PlaceCommand) -> Placement:
     row = _known(tx, order.lease)
     if row.state == CommandState.ENDED:
         return Placement(over=True)
-    if row.attempt < order.attempt:
-        # Only a database that was restored from an older copy is behind the lease's workflow.
+    if row.attempt < order.attempt or (row.begun_at is not None and row.runs_on is None):
+        # Only a database that was restored from an older copy is behind the lease's workflow, which has not begun it.
         _change(tx, order.lease, _anew(order.attempt))
         row = _known(tx, order.lease)
     if row.attempt == order.attempt:
@@ -325,6 +325,9 @@ def lost(tx: Tx, order: CommandLost) -> AfterLoss:
         return AfterLoss(again=False, report=_report(row))
     if row.attempt > order.attempt:
         return AfterLoss(again=True, attempt=row.attempt)
+    if row.attempt < order.attempt:
+        # Only a database that was restored from an older copy is behind: what it does not know may have run.
+        return AfterLoss(again=False, report=CommandReport(ending=CommandEnding.LOST, detail=order.detail))
     command = _SPEC.validate_python(row.spec)
     begun = row.begun_at is not None
     losses = row.losses + begun
@@ -371,6 +374,23 @@ def output_of(connection: Connection, runner: str, lease: str, attempt: int) -> 
         resource=held.resource if held else "",
         epoch=held.epoch if held else 0,
     )
+
+
+_ACTIVE = select(t.leases.c.id).where(t.leases.c.state == LeaseState.ACTIVE)
+
+
+def distrust(tx: Tx) -> None:
+    """Take every command that may have been begun to be, in a database that was restored from an older copy.
+
+    None of them is begun again: whoever has one tells how it ended, or it is lost. A workflow that has given it to
+    nobody yet is told to ask again.
+    """
+    begun = {"state": CommandState.RUNNING, "begun_at": tx.now, "started_at": tx.now, "instance": "", "wanted_at": None}
+    these = (_C.ended_at.is_(None), _C.begun_at.is_(None), _C.lease.in_(_ACTIVE))
+    doubted = tx.execute(select(_C.lease).where(*these).order_by(_C.lease)).scalars().all()
+    tx.execute(update(t.commands).where(_C.lease.in_(doubted)).values(begun))
+    for lease in doubted:
+        outbox.signal(tx, lease)
 
 
 def end(tx: Tx, lease: str, report: CommandReport | None, outcome: Outcome, why: str | None) -> None:
@@ -462,7 +482,7 @@ def found(wanted: CommandFilter) -> Select[tuple[str]]:
     query = select(_C.lease)
     if wanted.line is not None:
         query = query.where(_C.line == wanted.line)
-    if wanted.like is not None:
+    if wanted.like:
         # What SQLite's LIKE finds is not what PostgreSQL's does: it takes no notice of upper and lower case.
         query = query.where(func.replace(_C.line, wanted.like, "") != _C.line)
     if wanted.folder is not None:

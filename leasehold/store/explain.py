@@ -17,7 +17,7 @@ from leasehold.model import OVER, Alternative, QueuePlace
 from leasehold.store import alternatives, catalogue, facts, lanes, matching, order
 from leasehold.store import tables as t
 from leasehold.store.lanes import Waiting
-from leasehold.store.outlook import FARTHEST, Line
+from leasehold.store.outlook import FARTHEST, FORESEEN, Line
 from leasehold.store.supplies import Supplies
 
 _P = t.promises.c
@@ -133,7 +133,9 @@ class Explanations:
         else:
             found = self._forecasts(one, ahead).get(one.lease)
         starts = [at for at in (found.start if found else None, self._supplies.made_at(one)) if at is not None]
-        return self._ready(one, min(starts)) if starts else None
+        if not starts or min(starts) > self._now + FORESEEN:
+            return None
+        return self._ready(one, min(starts))
 
     def _forecasts(self, one: Waiting, ahead: int) -> dict[str, Forecast]:
         """What is foretold of a lease, and of those before it; of all who are asked for together, for several."""

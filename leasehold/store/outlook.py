@@ -10,13 +10,16 @@ from sqlalchemy import Connection
 
 from leasehold.allocation import Want
 from leasehold.forecast import Claimant, Forecast, Outlook
-from leasehold.model import Item
+from leasehold.model import LONGEST, Item
 from leasehold.store import catalogue, diaries, lanes, order
 from leasehold.store.catalogue import Catalogue
 from leasehold.store.history import History
 from leasehold.store.lanes import Waiting
 from leasehold.store.rules import Rules
 from leasehold.store.shares import Shares
+
+FORESEEN = LONGEST / 2
+"""What will last longer ends nobody knows when: the lease of a command without a timeout, which ends with that."""
 
 FARTHEST = 100
 """So many that wait are foretold: beyond them it is guessing."""

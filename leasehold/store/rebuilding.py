@@ -25,6 +25,7 @@ from leasehold.store import (
     alerts,
     catalogue,
     closing,
+    commands,
     events,
     facts,
     holding,
@@ -108,6 +109,9 @@ def rebuild(tx: Tx, census: Census, seen: Books, *, actor: str, accept_lost: boo
         writer.do(step)
     problems = (*plan.problems, *writer.problems)
     suspended = before["reason"] if before and (problems or settled.unsettled) else None
+    if before is not None:
+        # Which of them were taken up since the copy was made nobody knows: none may be run once more.
+        commands.distrust(tx)
     if before is None or suspended is None:
         _lift(tx, before, actor)
     if plan.lost is None:

@@ -18,7 +18,7 @@ from leasehold.store import catalogue, diaries, growth, stock
 from leasehold.store import tables as t
 from leasehold.store.catalogue import Shape
 from leasehold.store.lanes import Waiting
-from leasehold.store.outlook import Line
+from leasehold.store.outlook import FORESEEN, Line
 
 _R, _L, _P = t.resources.c, t.leases.c, t.promises.c
 _HOLDERS_READ = 20
@@ -172,14 +172,15 @@ class Supplies:
         )
         rows = self._connection.execute(query)
         found = [Holder(number=row.number, count=row.many, until=self._until(row)) for row in rows]
-        return sorted(found, key=lambda holder: (holder.until or self._line.now, holder.number))
+        return sorted(found, key=lambda holder: (holder.until is None, holder.until or self._line.now, holder.number))
 
-    def _until(self, row: Any) -> datetime:
+    def _until(self, row: Any) -> datetime | None:
         """When a holder's time is over, as far as that can be foreseen."""
         if row.state == LeaseState.ACTIVE:
             end: datetime = row.grace_until or row.expires_at
-            return end
-        return diaries.active_until(row, self._line.history, self._line.now)
+        else:
+            end = diaries.active_until(row, self._line.history, self._line.now)
+        return end if end < self._line.now + FORESEEN else None
 
 
 def _for(spec: PoolSpec, item: Item, making: Making) -> Making:

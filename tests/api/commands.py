@@ -9,9 +9,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Protocol
 
-from api.serving import Server
+from tests.api.runner import serving
 from tests.api.stack import ADMIN, PATIENCE_S, Stack
-from tests.servers import free_port
 from tests.stack import LEASEHOLD
 
 
@@ -43,28 +42,21 @@ async def commands(stack: Stack) -> AsyncIterator[Commands]:
 @asynccontextmanager
 async def any_commands(stack: Stack) -> AsyncIterator[AnyCommands]:
     """Run commands as the admin until the block ends, whether they succeed or not."""
-    server = Server(stack.app, "127.0.0.1", free_port())
-    # Its end would end what all tests share.
-    server.config.lifespan = "off"
-    serving = asyncio.create_task(server.serve())
-    address = {"LEASEHOLD_URL": f"http://127.0.0.1:{server.config.port}", "LEASEHOLD_TOKEN": ADMIN}
+    async with serving(stack.app) as url:
+        address = {"LEASEHOLD_URL": url, "LEASEHOLD_TOKEN": ADMIN}
 
-    async def leasehold(*arguments: str) -> tuple[int, bytes, bytes]:
-        process = await asyncio.create_subprocess_exec(
-            str(LEASEHOLD),
-            *arguments,
-            env={**os.environ, **address},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-        )
-        async with asyncio.timeout(PATIENCE_S):
-            out, err = await process.communicate()
-        assert process.returncode is not None
-        return process.returncode, out, err
+        async def leasehold(*arguments: str) -> tuple[int, bytes, bytes]:
+            process = await asyncio.create_subprocess_exec(
+                str(LEASEHOLD),
+                *arguments,
+                env={**os.environ, **address},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+            )
+            async with asyncio.timeout(PATIENCE_S):
+                out, err = await process.communicate()
+            assert process.returncode is not None
+            return process.returncode, out, err
 
-    try:
         yield leasehold
-    finally:
-        server.should_exit = True
-        await serving

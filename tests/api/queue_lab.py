@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -87,8 +86,17 @@ class Runner:
     async def start(self) -> None:
         """Start it, and wait until the service knows this very process."""
         known = {host["instance"] for host in await self._hosts()}
+        process = self._process = self._launched()
+
+        async def is_up() -> bool:
+            assert process.poll() is None, self._log.read_text()
+            return bool({host["instance"] for host in await self._hosts()} - known)
+
+        await until(is_up)
+
+    def _launched(self) -> subprocess.Popen[bytes]:
         with self._log.open("ab") as log:
-            self._process = subprocess.Popen(
+            return subprocess.Popen(
                 [sys.executable, "-m", "worker.runner", *self._arguments],
                 cwd=ROOT,
                 env=self._environment,
@@ -96,13 +104,6 @@ class Runner:
                 stdout=log,
                 stderr=log,
             )
-
-        async def is_up() -> bool:
-            assert self._process is not None
-            assert self._process.poll() is None, self._log.read_text()
-            return bool({host["instance"] for host in await self._hosts()} - known)
-
-        await until(is_up)
 
     async def _hosts(self) -> list[Json]:
         found = (await self._stack.http.get("/v1/runners")).json()["items"]
@@ -254,29 +255,32 @@ async def gone(pid: int) -> None:
     """Wait until a process is no more, or nothing but an entry of one."""
 
     async def is_gone() -> bool:
-        try:
-            return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-        except FileNotFoundError:
-            return True
+        return _state(pid) in ("Z", None)
 
     await until(is_gone)
+
+
+def _state(pid: int) -> str | None:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return None
 
 
 async def written(path: Path) -> str:
     """What is in a file, once there is something."""
 
     async def is_written() -> bool:
-        return path.exists() and bool(path.read_text())
+        return bool(_text(path))
 
     await until(is_written)
-    return path.read_text()
+    return _text(path)
+
+
+def _text(path: Path) -> str:
+    return path.read_text() if path.exists() else ""
 
 
 def interrupt(process: asyncio.subprocess.Process) -> None:
     """Stop a command as Ctrl-C does."""
     os.kill(process.pid, signal.SIGINT)
-
-
-def took_s(begun: float) -> float:
-    """Seconds since a moment by `time.monotonic`."""
-    return time.monotonic() - begun

@@ -33,6 +33,7 @@ from leasehold.store.store import SqlStore
 from leasehold.store.tokens import SqlTokens
 from leasehold.store.users import SqlUsers
 from leasehold.temporal import TASK_QUEUE
+from tests.api.runner import RUNNER, local_runner
 from worker.relay import Relay
 from worker.wiring import build_worker
 
@@ -210,6 +211,7 @@ async def running(temporal: Client, new_database: NewDatabase, folder: Path) -> 
         await stack.enter_async_context(build_worker(temporal, store, logs, drivers))
         app = create_app(services)
         http = await stack.enter_async_context(caller(app))
+        await stack.enter_async_context(local_runner(app, temporal, folder / "runner", KILL_GRACE))
         made = Stack(app, services, temporal, http, folder)
         yield made
         await made.stop_hooks()
@@ -217,7 +219,7 @@ async def running(temporal: Client, new_database: NewDatabase, folder: Path) -> 
 
 def wire(store: SqlStore, logs: SqlLogStore, temporal: Client, task_queue: str) -> Services:
     """What an application is made of."""
-    tokens = Tokens(b"a key of the tests", ADMIN, SqlTokens(store.database))
+    tokens = Tokens(b"a key of the tests", ADMIN, SqlTokens(store.database), runner_token=RUNNER)
     return Services(
         store=store,
         logs=logs,

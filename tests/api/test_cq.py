@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import stat
 import uuid
 from collections.abc import AsyncIterator
@@ -185,4 +184,3 @@ class TestDefects:
         assert {said.number for said in others} == {first.number}
         go.touch()
         assert (await lab.command(first.number))["exit_code"] == 0
-        assert os.path.exists(go)

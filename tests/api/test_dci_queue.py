@@ -197,7 +197,7 @@ class TestList:
         pool = await lab.pool("res")
         ident = str(uuid.uuid4())
         (lab.folder / "res").write_text(
-            f"2024-02-28 12:34:58 - x - INFO - running jobdef: test-job with private_data_dir=/var/lib/{ident} env={{}}\n"
+            f"2024-02-28 12:34:58 - INFO - running jobdef: test-job with private_data_dir=/var/lib/{ident} env={{}}\n"
             f'changed: [jumphost] => {{"changed": true, "job": {{"name": "check", "id": "{ident}-2"}}}}\n'
         )
         job = await lab.schedule(pool, "cat", f"{lab.folder}/@RESOURCE")

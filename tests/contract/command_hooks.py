@@ -109,6 +109,11 @@ def names(folder: Path) -> list[str]:
     return sorted(os.listdir(folder))
 
 
+def exists(path: str | Path) -> bool:
+    """Tell whether there is something at a path, be it a link that leads nowhere."""
+    return os.path.lexists(path)
+
+
 def kill(pid: int) -> None:
     """Kill one process, if it is there."""
     with contextlib.suppress(ProcessLookupError):

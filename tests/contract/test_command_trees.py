@@ -193,7 +193,7 @@ class TestAsRoot:
         assert (await run_hook(driver, given)).stdout == b"/elsewhere\n"
 
     async def test_a_folder_that_it_may_not_enter(self, driver: CommandDriver, folder: Path) -> None:
-        folder.chmod(0o700)
+        os.chmod(folder, 0o700)
         result = await run_hook(driver, thorough("true", folder, account="nobody"))
         assert result.ending is Ending.NOT_STARTED
         assert f"folder {folder}: Permission denied" in result.detail
@@ -209,9 +209,7 @@ class TestAsRoot:
                 break
             place.chmod(0o755)
         os.chown(folder, pwd_of.pw_uid, pwd_of.pw_gid)
-        running = asyncio.create_task(
-            driver.run(thorough(f"{STUBBORN}\nsleep 1000", folder, account="nobody"), Log())
-        )
+        running = asyncio.create_task(driver.run(thorough(f"{STUBBORN}\nsleep 1000", folder, account="nobody"), Log()))
         tree = await written(folder, *PIDS)
         assert {os.stat(f"/proc/{pid}").st_uid for pid in tree} == {pwd_of.pw_uid}
         running.cancel()

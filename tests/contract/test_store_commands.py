@@ -492,6 +492,7 @@ class TestSearching:
         assert await self.found(lab, like="100%") == ["percent"]
         assert await self.found(lab, like="a_b") == ["score"]
         assert await self.found(lab, like="\\") == []
+        assert await self.found(lab, like="") == await self.found(lab)
 
     async def test_by_the_folder_and_the_pool_running_queued_and_ended(self, lab: Lab) -> None:
         await lab.pool("r640", 1, commands=ANYBODY)

@@ -40,6 +40,7 @@ from leasehold.model import (
     StageName,
 )
 from leasehold.ports import Place
+from leasehold.store import commands
 from tests.contract.command_lab import (
     ANYBODY,
     EXITED,
@@ -205,6 +206,23 @@ class TestRunners:
         assert await place(lab, "a", 3) == "build01"
         assert (await command_of(lab)).attempt == 3
         assert (await begin(lab, "a", 3)).env["LEASEHOLD_ATTEMPT"] == "3"
+
+    async def test_after_a_restore_who_has_given_it_to_nobody_asks_again(self, lab: Lab) -> None:
+        await lab.pool("r640", 2, commands=ANYBODY)
+        await active(lab, "waits", "given")
+        await place(lab, "waits")
+        await up(lab, slots=1)
+        assert await places(lab, "waits", "given") == ["build01", None]
+
+        await lab.store.database.write(commands.distrust)
+
+        assert set(await lab.signalled()) == {"waits", "given"}
+        # Nobody knows whether what was given to a runner has begun; a workflow that asks knows that it has not.
+        with pytest.raises(CommandOver):
+            await begin(lab, "waits")
+        await up(lab, "build02")
+        assert await place(lab, "given") == "build02"
+        await begin(lab, "given", runner="build02")
 
     async def test_one_that_is_not_heard_of_any_more_gets_nothing(self, lab: Lab) -> None:
         await lab.pool("r640", 1, commands=ANYBODY)
@@ -565,6 +583,11 @@ class TestLosses:
         assert (await lose(lab, "over")).report == CommandReport(
             ending=CommandEnding.LOST, detail="nothing was heard of it"
         )
+
+    async def test_in_a_database_from_before_an_attempt_that_may_have_begun_it(self, lab: Lab) -> None:
+        await running(lab, "a", command=command(retry=9))
+        after = await lose(lab, "a", 2)
+        assert (after.again, after.report and after.report.ending) == (False, CommandEnding.LOST)
 
     async def test_what_it_had_of_its_runner_the_next_one_gets(self, lab: Lab) -> None:
         await lab.pool("r640", 2, commands=ANYBODY)

@@ -79,7 +79,7 @@ def test_two_hundred_commands_on_three_runners_each_run_once_and_never_two_on_on
     assert sorted(map(int, (tmp_path / "ran").read_text().split())) == list(range(COMMANDS))
     assert not (tmp_path / "doubles").exists() or (tmp_path / "doubles").read_text() == ""
     assert {one["on"] for one in ended} == {f"build{n}" for n in range(RUNNERS)}
-    granted = [lab.client.lease(lease["id"])["active_at"] for lease in leases]
+    granted = [str(lab.client.lease(lease["id"])["active_at"]) for lease in leases]
     assert granted == sorted(granted), "they were served in the order in which they came"
 
 
@@ -274,10 +274,10 @@ def test_output_beyond_the_bound_is_dropped_and_both_are_said(stack: Stack, lab:
 def test_output_reaches_a_reader_while_the_command_runs(stack: Stack, lab: Lab, tmp_path: Path) -> None:
     pool = Pool(lab)
     lease = pool.run(shell=f"echo first; until test -e {tmp_path}/go; do sleep 0.05; done; echo second >&2")
-    with contextlib.closing(iter(lab.client.output(lease["id"], follow=True))) as output:
-        assert next(output) == b"first\n"
-        (tmp_path / "go").touch()
-        assert b"".join(output) == b"second\n"
+    output = lab.client.output(lease["id"], follow=True)
+    assert next(output) == b"first\n"
+    (tmp_path / "go").touch()
+    assert b"".join(output) == b"second\n"
 
 
 def _read(client: Client, lease: Lease) -> int:

@@ -135,7 +135,7 @@ def test_the_reference_names_every_command_with_all_its_options(cli: Cli) -> Non
     everywhere = {"--help", "--json"}
 
     for line in lines:
-        words = itertools.takewhile(re.compile("[a-z]+(-[a-z]+)*").fullmatch, line.split()[1:])
+        words = itertools.takewhile(re.compile("[a-z]+([-_][a-z]+)*").fullmatch, line.split()[1:])
         options = {"[REQUEST]": request, "[ITEM]": item}
         more = [text for word, text in options.items() if word in line]
         written = set(re.findall(r"--[a-z][a-z-]+", "".join([line, *more])))

@@ -190,6 +190,26 @@ class TestALease:
         (asked,) = api.calls("GET", "/v1/leases/lease-1/log")
         assert dict(asked.query) == {"run": "23", "tail": "5"}
 
+    def test_its_command_was_lost_and_run_again(self, api: FakeApi, cli: Cli) -> None:
+        again = {"runner": "build02", "attempt": 2}
+        ended = {"result": "signalled", "code": 9, "started": True}
+        events = [
+            event(1, "09:00:00", "command_started", pool="lab", actor="runner b1", data={"runner": "b1", "attempt": 1}),
+            event(2, "09:01:00", "command_lost", pool="lab", reason="b1 is gone", data={"runner": "b1", "attempt": 1}),
+            event(3, "09:02:00", "command_started", pool="lab", actor="runner build02", data=again),
+            event(4, "09:03:30", "command_ended", pool="lab", reason=None, data=ended),
+            event(5, "09:03:31", "command_ended", reason=None, data={"result": "exited", "code": 0, "started": True}),
+        ]
+        have(api, ENDED, events)
+
+        assert told(cli("show", "1")) == [
+            "command started on b1",
+            "command lost after 1m: b1 is gone; it is run again",
+            "command started on build02, attempt 2",
+            "command ended after 1m 30s: it ran, and was ended by signal 9 (SIGKILL)",
+            "command ended: it ran, and exited with status 0",
+        ]
+
     def test_one_that_was_granted_at_once_and_failed(self, api: FakeApi, cli: Cli) -> None:
         error = {"code": "stage_failed", "detail": "lab/r1: wipe: no power"}
         events = [

@@ -11,15 +11,18 @@ from hypothesis import strategies as st
 
 from leasehold.access import Role
 from leasehold.commands import (
+    ADMINS_ONLY,
     FRAME_HEAD,
     FRAME_LIMIT,
     KILL_GRACE,
     LONGEST_GRACE,
     SILENCE,
+    CommandPolicy,
     CommandRule,
     CommandSpec,
     Frame,
     Stream,
+    account_of,
     filled,
     frames,
 )
@@ -81,6 +84,50 @@ class TestPatterns:
         allowed = {role for role in Role if rule.fits("joe", CommandSpec(argv=("make",), role=role))}
         assert allowed == {Role.OPERATOR, Role.ADMIN}
 
+    def test_one_of_several_is_enough(self) -> None:
+        rule = CommandRule(run=("make *", "ninja"))
+        assert rule.fits("joe", CommandSpec(argv=("ninja",)))
+        assert not rule.fits("joe", CommandSpec(argv=("ninja", "-v")))
+
+    def test_a_line_for_a_shell_is_none_of_them_unless_shells_are(self) -> None:
+        line = CommandSpec(argv=("make test",), shell=True)
+        assert CommandRule().fits("joe", line)
+        assert not CommandRule(run=("*",)).fits("joe", line)
+        assert CommandRule(run=("make *",), shell=True).fits("joe", line)
+
+    @pytest.mark.parametrize(
+        ("rule", "variables", "fits"),
+        [
+            (CommandRule(), ("LD_PRELOAD",), True),
+            (CommandRule(run=("*",)), (), True),
+            (CommandRule(run=("*",)), ("CI",), False),
+            (CommandRule(run=("*",), env=("CI_*",)), ("CI_JOB", "CI_X"), True),
+            (CommandRule(run=("*",), env=("CI_*",)), ("CI_JOB", "LD_PRELOAD"), False),
+            (CommandRule(env=()), ("CI",), False),
+            (CommandRule(env=()), (), True),
+        ],
+    )
+    def test_which_variables_may_be_set(self, rule: CommandRule, variables: tuple[str, ...], fits: bool) -> None:
+        assert rule.fits("joe", CommandSpec(argv=("true",), variables=variables)) is fits
+
+
+class TestPolicies:
+    TRUE = CommandSpec(argv=("true",))
+
+    def test_the_first_rule_that_fits_says_as_whom(self) -> None:
+        first, second = CommandRule(users=("ci-*",), account="ci"), CommandRule(account="u-{owner}")
+        policy = CommandPolicy(rules=(first, second))
+        assert policy.rule_for("ci-1", self.TRUE) is first
+        assert policy.rule_for("joe", self.TRUE) is second
+        assert [account_of(rule, "joe") for rule in (first, second, CommandRule())] == ["ci", "u-joe", None]
+
+    def test_without_one_nothing_runs(self) -> None:
+        operators, admins = (CommandSpec(argv=("true",), role=role) for role in (Role.OPERATOR, Role.ADMIN))
+        said = [CommandPolicy().rule_for("joe", command) is not None for command in (self.TRUE, operators, admins)]
+        assert said == [False, True, True]
+        unsaid = [ADMINS_ONLY.rule_for("joe", command) is not None for command in (self.TRUE, operators, admins)]
+        assert unsaid == [False, False, True]
+
 
 class TestLines:
     def test_are_what_people_would_type(self) -> None:
@@ -112,8 +159,15 @@ class TestNamesOfResources:
     def test_a_name_that_looks_like_the_mark_is_not_filled_again(self) -> None:
         assert filled(["@RESOURCE"], ["@RESOURCE:licence"], self.POOLS) == ("@RESOURCE:licence",)
 
+    def test_they_stay_within_their_argument(self) -> None:
+        assert filled(["ssh", "@RESOURCE", "x"], ["a b", "$(c)"], {}) == ("ssh", "a b,$(c)", "x")
+
 
 class TestFrames:
+    def test_the_layout(self) -> None:
+        packed = Frame(at_us=1, stream=Stream.STDERR, data=b"abc").packed()
+        assert packed == b"\0\0\0\0\0\0\0\1\2\0\0\0\3abc"
+
     @given(st.lists(FRAMES, max_size=5))
     def test_come_back_as_they_were_packed(self, sent: list[Frame]) -> None:
         packed = b"".join(one.packed() for one in sent)

@@ -273,7 +273,7 @@ class Lab:
             principal=principal,
             owner=more.pop("owner", "tester"),
             digest="",
-            items=(Item(pool=pool, count=count, skip=skip),),
+            items=more.pop("items", (Item(pool=pool, count=count, skip=skip),)),
             duration=duration,
             priority=priority,
             heartbeat=heartbeat,

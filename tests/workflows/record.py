@@ -12,6 +12,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from temporalio.client import Client, WorkflowHandle
 from temporalio.testing import WorkflowEnvironment
 
 from leasehold.channels import Channel, People
+from leasehold.commands import CommandEnding, OnEnd
 from leasehold.healing import ReconcileOrder, SweepOrder
-from leasehold.messages import AddResources, ExtendLease, GiveBack, Steer, Transfer
+from leasehold.messages import AddResources, CommandReport, ExtendLease, GiveBack, Steer, Transfer
 from leasehold.model import (
     Cadence,
     Hook,
@@ -39,6 +41,7 @@ from tests import temporal
 from tests.mail import mail_server
 from tests.workflows.lab import SHORT_HISTORIES, Lab, open_lab, start_skipping_server
 from tests.workflows.restoring import Copy
+from tests.workflows.runners import ANYBODY, MAKE, FakeRunner, runner
 from workflows.lease import LeaseWorkflow
 from workflows.sweep import ReconcileWorkflow, SweepWorkflow
 
@@ -310,6 +313,96 @@ async def told(lab: Lab) -> Handle:
     return handle
 
 
+async def ran_its_command_to_the_end(lab: Lab) -> Handle:
+    await lab.pool(1, wipe=1, release=1, commands=ANYBODY)
+    async with runner(lab, name="build01") as there:
+        handle = await lab.submit(command=MAKE, on_end=OnEnd.OFFLINE)
+        await there.until_begun(handle.id)
+        await handle.execute_update(LeaseWorkflow.extend, ExtendLease(by="1h", actor="me", request="one"))
+        there.end(handle.id)
+        await handle.result()
+    return handle
+
+
+async def cancelled_in_its_command(lab: Lab) -> Handle:
+    await lab.pool(1, commands=ANYBODY)
+    async with runner(lab, name="build01") as there:
+        handle = await lab.submit(command=MAKE)
+        await there.until_begun(handle.id)
+        await handle.execute_update(LeaseWorkflow.cancel, ME)
+        await handle.result()
+    return handle
+
+
+async def expired_in_its_command(lab: Lab) -> Handle:
+    await lab.pool(1, commands=ANYBODY)
+    async with runner(lab, name="build01") as there:
+        handle = await lab.submit(command=MAKE, duration="1s")
+        await there.until_begun(handle.id)
+        await handle.result()
+    return handle
+
+
+async def lost_its_runner_and_ran_again(lab: Lab) -> Handle:
+    """First it is started anew, then it tells that it is stopped, then it fails before it takes the command up."""
+    await lab.pool(1, commands=ANYBODY)
+    async with runner(lab, name="build01") as there:
+        handle = await lab.submit(command=replace(MAKE, retry=3))
+        await there.until_begun(handle.id)
+        there.mute = True
+        await there.start_anew()
+        await there.until_begun(handle.id, 2)
+        there.mute = False
+        there.ends = [RuntimeError("no disk")]
+        there.end(handle.id, CommandReport(ending=CommandEnding.LOST, detail="stopped"), attempt=2)
+        await there.until_begun(handle.id, 4)
+        there.end(handle.id, attempt=4)
+        await handle.result()
+    return handle
+
+
+async def lost_its_command(lab: Lab) -> Handle:
+    await lab.pool(1, commands=ANYBODY)
+    async with runner(lab, name="build01") as there:
+        handle = await lab.submit(command=MAKE)
+        await there.until_begun(handle.id)
+        there.mute = True
+        await there.start_anew()
+        await handle.result()
+    return handle
+
+
+async def waited_for_a_runner(lab: Lab) -> Handle:
+    """First there is none, then one that does not take the command up."""
+    await lab.pool(1, commands=ANYBODY)
+    handle = await lab.submit(command=MAKE)
+    while (command := (await lab.record(handle)).command) is None or command.reason is None:
+        await asyncio.sleep(0.05)
+    await FakeRunner(lab.store, "build00").register(slots=9)
+    async with runner(lab, name="build01") as there:
+        await there.until_begun(handle.id, 2)
+        there.end(handle.id, attempt=2)
+        await handle.result()
+    return handle
+
+
+async def called_off_while_it_waited_for_a_runner(lab: Lab) -> Handle:
+    await lab.pool(1, commands=ANYBODY)
+    handle = await lab.submit(command=MAKE)
+    while (command := (await lab.record(handle)).command) is None or command.reason is None:
+        await asyncio.sleep(0.05)
+    await handle.execute_update(LeaseWorkflow.cancel, ME)
+    return handle
+
+
+async def held_back_by_a_hook_and_withdrawn(lab: Lab) -> Handle:
+    lab.driver.consent = b'{"priority": -1}'
+    await lab.pool(1, admit=(Hook(run="true"),), commands=ANYBODY)
+    handle = await lab.submit(command=MAKE)
+    await handle.execute_update(LeaseWorkflow.cancel, ME)
+    return handle
+
+
 PLAIN: tuple[Scenario, ...] = (
     granted_at_once_and_released,
     queued_granted_and_released_by_signal,
@@ -330,6 +423,14 @@ PLAIN: tuple[Scenario, ...] = (
     prepared_ahead,
     asked_first_transferred_and_released,
     told,
+    ran_its_command_to_the_end,
+    cancelled_in_its_command,
+    expired_in_its_command,
+    lost_its_runner_and_ran_again,
+    lost_its_command,
+    waited_for_a_runner,
+    called_off_while_it_waited_for_a_runner,
+    held_back_by_a_hook_and_withdrawn,
 )
 LONG: tuple[Scenario, ...] = (gone_on_in_a_new_run,)
 """On a server that soon wants a new run."""
