@@ -3,6 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
+# More tests at once than there are processors: many of them mostly wait.
+WORKERS ?= $(shell echo $$(($$(nproc) * 2)))
 MAKEFLAGS += --no-print-directory
 
 .PHONY: help setup demo up test coverage check bench simulate kills machine chaos lock clean temporal test-server boskos
@@ -19,10 +21,10 @@ up: .venv/ready temporal ## run the whole service here: Temporal, worker, API; C
 	@exec $(BIN)/python scripts/up.py
 
 test: setup ## all tests; a part of them with ARGS="tests/unit -k grant"
-	@$(BIN)/python -m tests --numprocesses auto --dist worksteal $(ARGS)
+	@$(BIN)/python -m tests --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 
 coverage: setup ## the same, with what of the code they reach; takes half as long again
-	@$(BIN)/python -m tests --cov --numprocesses auto --dist worksteal $(ARGS)
+	@$(BIN)/python -m tests --cov --numprocesses $(WORKERS) --dist worksteal $(ARGS)
 
 check: .venv/ready ## style, types, import rules, and the description of the containers
 	$(BIN)/ruff check .

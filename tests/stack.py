@@ -125,8 +125,8 @@ class Stack:
             raise StackError(f"the stack does not end:\n{self.last_words()}") from None
 
     def kill(self, needle: str = "") -> list[int]:
-        """`kill -9` every process of the stack, or those whose command line contains `needle`; return which."""
-        killed = [pid for pid, command in self.processes().items() if needle in command]
+        """`kill -9` every process of the stack, or those whose command line has the words `needle`; return which."""
+        killed = [pid for pid, command in self.processes().items() if f"{needle} " in f"{command} "]
         for pid in killed:
             kill(pid)
         return killed

@@ -161,7 +161,7 @@ def idle(stack: Stack) -> Iterable[Row]:
 def _cpu_seconds(stack: Stack) -> float:
     ticks = 0
     for pid, command in stack.processes().items():
-        if "-m worker" in command or "-m api" in command or "supervisor" in command:
+        if "-m worker " in command or "-m api" in command or "supervisor" in command:
             with open(f"/proc/{pid}/stat") as file:
                 fields = file.read().rsplit(")", 1)[1].split()
             ticks += int(fields[11]) + int(fields[12])

@@ -119,7 +119,7 @@ class Peak:
 @contextmanager
 def watched(stack: Stack) -> Iterator[dict[str, Peak]]:
     """Look at the memory of the worker, its supervisor and the API for as long as the block runs."""
-    names = {"worker": "-m worker", "supervisor": "drivers.supervisor", "API": "-m api"}
+    names = {"worker": "-m worker ", "supervisor": f" {stack.data}/locks ", "API": "-m api"}
     peaks = {}
     for name, words in names.items():
         (pid,) = [pid for pid, command in stack.processes().items() if words in command]

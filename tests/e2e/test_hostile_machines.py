@@ -61,7 +61,7 @@ def gone(cloud: Cloud, *pools: str) -> None:
 
 
 def test_creations_of_the_worst_kind(stack: Stack, cloud: Cloud) -> None:
-    (worker,) = [pid for pid, command in stack.processes().items() if "-m worker" in command]
+    (worker,) = [pid for pid, command in stack.processes().items() if "-m worker " in command]
     memory = Peak(worker)
     size = {"max": 1, "min_free": 1}
     pools = {f"{cloud.name}{name}": evil for name, evil in CREATES.items()}

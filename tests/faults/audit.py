@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row, select
 from temporalio.client import Client, WorkflowExecutionStatus
 
 from leasehold import model
+from leasehold.commands import CommandState
 from leasehold.errors import IllegalTransition
 from leasehold.messages import recycle_id
 from leasehold.model import LeaseState, ResourceState
@@ -29,6 +30,8 @@ def faults(connection: Connection) -> list[str]:
         *_runs(connection),
         *_slots(connection),
         *_expected(connection),
+        *_commands(connection),
+        *_envelopes(connection),
         *_messages(connection),
     ]
 
@@ -150,6 +153,27 @@ def _slots(connection: Connection) -> Iterator[str]:
 def _expected(connection: Connection) -> Iterator[str]:
     for row in connection.execute(select(t.heartbeats)):
         yield f"a heartbeat of {row.lease} is still expected"
+
+
+def _commands(connection: Connection) -> Iterator[str]:
+    """Every command is over with its lease; none was taken up twice for one attempt, and each has ended once."""
+    events = connection.execute(select(t.events).where(t.events.c.kind.in_(("command_started", "command_ended"))))
+    told = Counter((event.lease, event.kind, event.data.get("attempt")) for event in events)
+    for (lease, kind, attempt), times in told.items():
+        if times > 1:
+            yield f"{kind} came {times} times of lease {lease}, attempt {attempt}"
+    query = select(t.commands).join(t.leases, t.leases.c.id == t.commands.c.lease)
+    for row in connection.execute(query.where(t.leases.c.state == LeaseState.ENDED)):
+        if row.state != CommandState.ENDED or row.ended_at is None or row.ending is None:
+            yield f"lease {row.lease} has ended, and its command is {row.state} on {row.runs_on}"
+        elif (row.lease, "command_ended", None) not in told:
+            yield f"no event tells that the command of lease {row.lease} has ended"
+
+
+def _envelopes(connection: Connection) -> Iterator[str]:
+    query = select(t.envelopes.c.lease).join(t.leases, t.leases.c.id == t.envelopes.c.lease)
+    for lease in connection.execute(query.where(t.leases.c.state == LeaseState.ENDED)).scalars():
+        yield f"the environment of the command of lease {lease} is still kept"
 
 
 def _messages(connection: Connection) -> Iterator[str]:

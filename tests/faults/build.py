@@ -26,11 +26,14 @@ import activities.heartbeat
 import api.__main__
 import leasehold.store.__main__
 import worker.__main__
+import worker.runner
 import worker.wiring
+import workflows.commanding
 import workflows.hooks
 from leasehold import process
-from leasehold.store import heartbeats
+from leasehold.store import heartbeats, outbox, runners
 from leasehold.store.engine import Database, Tx
+from tests.faults.parts import NAMES, RUNNER
 from tests.faults.points import UNWRITTEN, Call, Moment, Point, Victim, writing_methods
 
 HEARTBEAT = timedelta(seconds=0.4)
@@ -40,7 +43,13 @@ WORKFLOW_TASK_TIMEOUT_S = 1
 """For Temporal's `history.defaultWorkflowTaskTimeout`."""
 TAKEN_UP_WITHIN = timedelta(seconds=5)
 TELL_AGAIN = timedelta(seconds=2)
-"""How soon it is noticed that a worker is dead, or not there: the same waits as in the product, only shorter."""
+RUNNER_SILENCE = timedelta(seconds=10)
+"""How soon it is noticed that a worker is dead, or not there: the same waits as in the product, only shorter.
+
+Of a runner not so soon that one which has to wait for its CPU is taken to be dead.
+"""
+REGISTER_EVERY = timedelta(days=1)
+"""A runner registers when it starts, and not in the midst of any scenario."""
 _OTHERS_ACT_WITHIN_S = 2.0
 
 _call: contextvars.ContextVar[Call | None] = contextvars.ContextVar("call", default=None)
@@ -51,11 +60,17 @@ def load() -> None:
 
 
 def run(name: str) -> NoReturn:
-    """Run `worker`, `api` or the `migration` with the stores of the test build."""
+    """Run `worker`, `api` or the `migration` with the stores of the test build, or the `runner`, which has none."""
     if name == "migration":
         sys.argv = ["leasehold.store", "upgrade"]
         os._exit(leasehold.store.__main__.main())
+    if name == "runner":
+        _register_once()
+        sys.argv = ["worker.runner", "--local"]
+        process.run_without_databases(functools.partial(worker.runner._start, worker.runner._options()))
     _Faults(Path(os.environ["LEASEHOLD_DATA"]), name).install()
+    # A runner that has registered is there until another one takes its place.
+    _replace(runners, "SILENCE", 2 * REGISTER_EVERY)
     if name == "worker":
         _notice_dead_workers_sooner()
         process.run(worker.__main__.run)
@@ -65,11 +80,21 @@ def run(name: str) -> NoReturn:
 def _notice_dead_workers_sooner() -> None:
     _replace(workflows.hooks, "_HEARTBEAT_TIMEOUT", HEARTBEAT_TIMEOUT)
     _replace(workflows.hooks, "TAKEN_UP_WITHIN", TAKEN_UP_WITHIN)
+    _replace(workflows.commanding, "TAKEN_UP_WITHIN", TAKEN_UP_WITHIN)
+    # Shorter than what a runner itself waits until it ends its commands, which it does where Temporal is away for long:
+    # here Temporal is killed only together with the runner.
+    _replace(workflows.commanding, "SILENCE", RUNNER_SILENCE)
     _replace(heartbeats, "TELL_AGAIN", TELL_AGAIN)
     for module in (activities.heartbeat, worker.wiring):
         _replace(module, "HEARTBEAT", HEARTBEAT)
     hasty = functools.partial(temporalio.worker.Worker, sticky_queue_schedule_to_start_timeout=STICKY)
     _replace(worker.wiring, "Worker", hasty)
+
+
+def _register_once() -> None:
+    _replace(worker.runner, "REGISTER_EVERY", REGISTER_EVERY)
+    for module in (activities.heartbeat, worker.runner):
+        _replace(module, "HEARTBEAT", HEARTBEAT)
 
 
 def _replace(owner: Any, name: str, value: object) -> None:
@@ -160,8 +185,9 @@ class _Faults:
 
     async def _let_others_act(self, store: Any) -> None:
         """Wait until the outbox is delivered."""
+        database: Database = store.database if hasattr(store, "database") else store._database
         until = time.monotonic() + _OTHERS_ACT_WITHIN_S
-        while hasattr(store, "outbox_due") and await store.outbox_due(1) and time.monotonic() < until:
+        while await database.read(outbox.due, 1) and time.monotonic() < until:
             await asyncio.sleep(0.01)
 
     def _kill(self) -> None:
@@ -172,7 +198,7 @@ class _Faults:
             (self._folder / "fault.json").rename(self._folder / "fault.done")
         except FileNotFoundError:
             return
-        victims = {Victim.ITSELF: [], Victim.API: ["api"], Victim.ALL: ["temporal", "api", "worker"]}[victim]
+        victims = {Victim.ITSELF: (), Victim.API: ("api",), Victim.ALL: (*NAMES, RUNNER)}[victim]
         pids = [int((self._folder / f"{name}.pid").read_text()) for name in victims]
         if victim is Victim.ALL:
             pids += self._supervisors()
@@ -185,7 +211,7 @@ class _Faults:
             time.sleep(1)
 
     def _supervisors(self) -> list[int]:
-        """The supervisor of hooks has no environment, and is told a folder inside the data folder."""
+        """The supervisors of hooks and commands have no environment, and are told a folder inside the data folder."""
         inside = f"{self._folder}/".encode()
         return [int(p.parent.name) for p in Path("/proc").glob("[0-9]*/cmdline") if inside in _read(p)]
 

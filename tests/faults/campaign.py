@@ -25,7 +25,7 @@ _EACH_TIME = frozenset({"tick"})
 """Does something else each time: it warns, begins the grace, ends."""
 _IN_EACH = frozenset({"report_broken"})
 """Does something else in each scenario: it replaces, waits for a repair, gives up."""
-_MINOR = frozenset({"heartbeat", "overdue", "show_blocked", "give_slot", "put_resource", "offline", "online"})
+_MINOR = frozenset({"heartbeat", "overdue", "show_blocked", "give_slot", "put_resource", "offline", "online", "leave"})
 """Set one row to what it shall be, or take one away, whatever was there before."""
 
 

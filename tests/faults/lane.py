@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -16,14 +17,16 @@ from temporalio.client import Client as Temporal
 from temporalio.service import RPCError
 
 from api.routes.leases import lease_id
+from leasehold.answers import Command
 from leasehold.client import Client
 from leasehold.errors import Conflict, LeaseholdError, Unavailable
 from leasehold.wire import Wire
 from tests.faults import audit
 from tests.faults.hooklog import HookLog
 from tests.faults.nursery import Nursery
-from tests.faults.parts import NAMES, Parts
+from tests.faults.parts import NAMES, RUNNER, Parts
 from tests.faults.points import Call, Point, Victim, disarm
+from tests.stack import marked
 
 PATIENCE_S = 40.0
 """No test says how fast something is; this only ends those that hang."""
@@ -33,7 +36,8 @@ _LEFT_BEHIND_S = 4.0
 """By then a workflow has noticed that its worker died."""
 
 
-_KILLED = {Victim.ITSELF: 1, Victim.API: 1, Victim.ALL: len(NAMES)}
+_PROCESSES = (*NAMES, RUNNER)
+_KILLED = {Victim.ITSELF: 1, Victim.API: 1, Victim.ALL: len(_PROCESSES)}
 
 
 class Violation(AssertionError):
@@ -67,6 +71,7 @@ class Lane:
         patience = timedelta(seconds=PATIENCE_S)
         self._client = Client(self.parts.url, self.parts.token, patience=patience)
         self._wire = Wire(self.parts.url, self.parts.token, transport=None, timeout=patience, patience=patience)
+        _until(lambda: any(runner["up"] for runner in self.client.runners()), "its runner is there")
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -94,15 +99,18 @@ class Lane:
         Raises `Violation`.
         """
         self._scenes += 1
-        scene, before = Scene(self, f"s{self._scenes}"), self._starts()
+        scene, before = Scene(self, f"s{self._scenes}", point), self._starts()
         if point is not None:
             point.arm(self.parts.data)
         try:
             scenario(scene)
             missed = disarm(self.parts.data)
             self._check(scene)
-            killed = 0 if point is None or missed else _KILLED[point.victim]
-            if self._starts() - before != killed:
+            killed = scene.ended_runners + (0 if point is None or missed else _KILLED[point.victim])
+            _until(lambda: all(self.parts[name].lives for name in _PROCESSES), "all processes run")
+            # A runner that the scenario ends may be among those that are killed.
+            both = 1 if scene.ended_runners and not scene.spares_runner else 0
+            if not killed - both <= self._starts() - before <= killed:
                 raise AssertionError(f"{self._starts() - before} processes ended, and {killed} were killed")
         except Exception as error:
             disarm(self.parts.data)
@@ -111,7 +119,7 @@ class Lane:
         return not missed
 
     def _starts(self) -> int:
-        return sum(self.parts[name].starts for name in NAMES)
+        return sum(self.parts[name].starts for name in _PROCESSES)
 
     def _check(self, scene: Scene) -> None:
         """Wait until all is over in the database and in Temporal, and look for what must not be."""
@@ -180,9 +188,12 @@ class Lane:
 class Scene:
     """What one playing of a scenario works with: pools and leases of its own on its lane."""
 
-    def __init__(self, lane: Lane, name: str) -> None:
+    def __init__(self, lane: Lane, name: str, point: Point | None) -> None:
         self.lane = lane
         self.name = name
+        self.spares_runner = point is None or point.victim is not Victim.ALL
+        """Whether the kill, if there is one, does not hit the runner."""
+        self.ended_runners = 0
         self.client = lane.client
         self.hooks = HookLog(lane.folder / name)
         self.hooks.folder.mkdir()
@@ -246,10 +257,40 @@ class Scene:
         """Ask for resources, however often it takes to be answered; return the lease's id."""
         body = {"items": [{"pool": pool, "count": count}], "duration": duration, "heartbeat": heartbeat, **more}
         lease: str = self.lane.call("POST", "leases", json=body, key=f"{self.name}-{key}")["id"]
-        self.leases.append(lease)
+        if lease not in self.leases:
+            self.leases.append(lease)
         if wait:
             self.comes_to(lease, "active")
         return lease
+
+    def command(self, status: int = 0, **more: Any) -> dict[str, Any]:
+        """A command for `take`: it prints `words`, hangs as `hold` says, and ends with a status."""
+        body = f'echo "$WORD of $LEASEHOLD_LEASE"\n{HANG_COMMAND}'
+        folder = str(self.hooks.folder)
+        return {"run": self.hooks.command(body, status), "folder": folder, "env": {"WORD": folder}, **more}
+
+    def ended_command(self, lease: str) -> Command:
+        """Wait until a lease with a command has ended, as the command did, and return it."""
+        found = self.client.wait_for(lease, "ended", timedelta(seconds=PATIENCE_S))
+        command = found["command"]
+        assert command is not None
+        outcome = {"exited": "released", "lost": "lost"}.get(command["result"] or "")
+        assert (found["state"], found["outcome"]) == ("ended", outcome), found
+        return command
+
+    def words(self, lease: str) -> bytes:
+        """What the command of a lease prints: one word that its environment alone has told it, and another."""
+        return f"{self.hooks.folder} of {lease}\n".encode()
+
+    @property
+    def commanded(self) -> list[int]:
+        """The processes that live of commands."""
+        return marked("WORD", str(self.hooks.folder))
+
+    def end_runner(self, number: signal.Signals) -> None:
+        """Send the runner a signal that ends it; it is started again."""
+        self.lane.parts[RUNNER].signal(number)
+        self.ended_runners += 1
 
     def happened(self, lease: str, kind: str) -> int:
         """How often something happened to a lease."""
@@ -263,10 +304,7 @@ class Scene:
 
     def until(self, true: Callable[[], object], what: str) -> None:
         """Wait until something holds."""
-        end = time.monotonic() + PATIENCE_S
-        while not true():
-            assert time.monotonic() < end, f"still not so: {what}"
-            time.sleep(0.02)
+        _until(true, what)
 
     def key(self, key: str) -> str:
         """The id that the lease taken with this key has, or will have."""
@@ -287,7 +325,7 @@ class Scene:
         assert (found["state"], found["outcome"]) == ("ended", outcome), found
 
     def hold(self, stage: str, lease: str) -> Path:
-        """Have a stage of a lease hang until the file is removed."""
+        """Have a stage of a lease, or its `command`, hang until the file is removed."""
         file = self.hooks.folder / f"hold.{stage}.{lease}"
         file.touch()
         return file
@@ -295,6 +333,16 @@ class Scene:
 
 HANG = 'while test -e "hold.$LEASEHOLD_STAGE.$LEASEHOLD_LEASE"; do sleep 0.05; done'
 """For a hook: hang for as long as `Scene.hold` says."""
+
+HANG_COMMAND = 'while test -e "hold.command.$LEASEHOLD_LEASE"; do sleep 0.05; done'
+"""The same for a command."""
+
+
+def _until(true: Callable[[], object], what: str) -> None:
+    end = time.monotonic() + PATIENCE_S
+    while not true():
+        assert time.monotonic() < end, f"still not so: {what}"
+        time.sleep(0.02)
 
 
 def again(

@@ -19,7 +19,7 @@ NAMES = ("temporal", "worker", "api")
 """In the order of their start."""
 
 RUNNER = "runner"
-"""The Procfile's process that no fault is about: it has no database."""
+"""The Procfile's process that has no database; it is a part only where test builds are killed all at once."""
 
 _SHORTEST_LIFE_S = 1.0
 """A process that ended sooner is started again only after this long."""
@@ -99,7 +99,7 @@ class Part:
 
 
 class Parts(Stack):
-    """Processes of the Procfile, each a `Part`; `hooked` takes the test builds of worker and API."""
+    """Processes of the Procfile, each a `Part`; `hooked` takes the test builds of worker and API, and has a runner."""
 
     def __init__(
         self,
@@ -127,7 +127,7 @@ class Parts(Stack):
         self._parts = {name: Part(self, name, command) for name, command in commands.items()}
 
     def __getitem__(self, name: str) -> Part:
-        """`temporal`, `worker`, `api`, or one more worker."""
+        """`temporal`, `worker`, `api`, or one more worker, or the `runner`."""
         return self._parts[name]
 
     def _commands(self) -> dict[str, list[str]]:
@@ -142,7 +142,7 @@ class Parts(Stack):
             shell["temporal"] += f" --dynamic-config-value 'history.defaultWorkflowTaskTimeout={noticed}'"
         commands = {name: ["/bin/sh", "-c", f"cd {ROOT} && {line}"] for name, line in shell.items()}
         if self._hooked:
-            commands |= {name: ["build", name] for name in ("worker", "api")}
+            commands |= {name: ["build", name] for name in ("worker", "api", RUNNER)}
         return commands
 
     @property
@@ -200,7 +200,7 @@ class Parts(Stack):
             raise problem
 
     def _left(self) -> list[Running]:
-        """The supervisors of hooks that run, which have no environment and are told a folder of this stack."""
+        """The supervisors that run, of hooks and commands: they have no environment, and are told our folder."""
         return [p for p in all_processes() if f"{self.data}/" in p.command]
 
     def processes(self) -> dict[int, str]:

@@ -12,15 +12,16 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from leasehold import ports
-from leasehold.messages import RunHook
+from leasehold.messages import AdmitLease, CloseLease, RunHook
 from leasehold.store.caring import SqlTending
 from leasehold.store.healing import SqlHealing
 from leasehold.store.logs import SqlLogStore
+from leasehold.store.running import SqlCommands
 from leasehold.store.store import SqlStore
 from leasehold.store.tokens import SqlTokens
 from worker.relay import Relay
 
-STORES = (SqlStore, SqlLogStore, SqlHealing, SqlTending, SqlTokens)
+STORES = (SqlStore, SqlLogStore, SqlHealing, SqlTending, SqlCommands, SqlTokens)
 
 UNWRITTEN = ((SqlStore, "outbox_due"), (Relay, "_signal"), (SqlStore, "standing"))
 """What commits nothing, and lies between the commit of a grant and its lease's knowing of it, in this order.
@@ -30,6 +31,9 @@ Before and after each of them is a moment too; after a look into the outbox only
 
 AHEAD = " ahead"
 """Ends what a hook's commit is about that runs for nobody yet."""
+
+COMMANDED = "with a command"
+"""Ends what the commit is about that admits, or closes, a lease with a command, which is recorded with it."""
 
 
 class Moment(StrEnum):
@@ -48,12 +52,15 @@ class Victim(StrEnum):
     ITSELF = "the process itself"
     API = "the API"
     ALL = "everything"
-    """The whole stack, Temporal and the supervisor of hooks among it."""
+    """The whole stack, Temporal, the runner and the supervisors of hooks and commands among it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """A kind of commit: the store's method, and what it is about: a stage, for somebody or ahead, or an outcome."""
+    """A kind of commit: the store's method, and what it is about: a stage, for somebody or ahead, or an outcome.
+
+    What admits or closes a lease is a kind of its own where the lease has a command.
+    """
 
     method: str
     about: str | None = None
@@ -66,8 +73,17 @@ class Call:
         """The call of a method with these arguments."""
         told = (getattr(message, name, None) for name in ("stage", "outcome") for message in messages)
         about = next((str(one) for one in told if one), None)
-        ahead = any(isinstance(message, RunHook) and not message.lease for message in messages)
-        return cls(method=method, about=f"{about}{AHEAD}" if ahead else about)
+        if any(isinstance(message, RunHook) and not message.lease for message in messages):
+            about = f"{about}{AHEAD}"
+        if any(_commanded(message) for message in messages):
+            about = f"{about} {COMMANDED}" if about else COMMANDED
+        return cls(method=method, about=about)
+
+
+def _commanded(message: object) -> bool:
+    if isinstance(message, CloseLease):
+        return message.command is not None
+    return isinstance(message, AdmitLease) and message.request.command is not None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -242,6 +243,68 @@ def handed_on(scene: Scene) -> None:
     scene.all_free(pool)
 
 
+def commanded(scene: Scene) -> None:
+    """Two commands want one resource; what is requested again while it runs is answered with its lease."""
+    pool = scene.pool(stages={"release": ":"})
+    holding = [scene.hold("command", scene.key(key)) for key in ("first", "again", "second")]
+    first = scene.take(pool, "first", command=scene.command(3))
+    same = scene.take(pool, "again", command=scene.command(3, duplicates="drop"))
+    second = scene.take(pool, "second", command=scene.command(4))
+    # With everything killed the first one may have been over by then.
+    assert same == first or not scene.spares_runner
+    for file in holding:
+        file.unlink()
+
+    for lease in {first, same}:
+        _runs(scene, lease, 3)
+    _runs(scene, second, 4)
+    scene.all_free(pool)
+    assert scene.commanded == []
+
+
+def commanded_again(scene: Scene) -> None:
+    """A command that may run again does so, whenever its runner is killed, or stopped, under it."""
+    pool, lease, begun = scene.pool(stages={"release": ":"}), scene.key("one"), 0
+
+    def latest() -> int:
+        return max(scene.hooks.attempts("start", lease), default=0)
+
+    holding = scene.hold("command", lease)
+    # Once more for the runner that is killed with everything.
+    assert scene.take(pool, "one", command=scene.command(retry=3)) == lease
+    for number in (signal.SIGKILL, signal.SIGTERM, None):
+        scene.until(lambda begun=begun: latest() > begun, "it runs again")  # type: ignore[misc]
+        begun = latest()
+        if number is not None:
+            scene.end_runner(number)
+    holding.unlink()
+
+    assert _ended(scene, lease) == ("exited", 0)
+    scene.all_free(pool)
+    assert scene.commanded == []
+    assert len(scene.hooks.attempts("start", lease)) >= 3
+
+
+def _runs(scene: Scene, lease: str, status: int) -> None:
+    """Wait until a command has ended: it has run once, to its end, unless it had begun when all was killed."""
+    result = _ended(scene, lease)
+    assert result == ("exited", status) or (result == ("lost", None) and not scene.spares_runner), result
+    begun = scene.hooks.attempts("start", lease)
+    assert len(begun) == 1 or (result == ("lost", None) and not begun), begun
+
+
+def _ended(scene: Scene, lease: str) -> tuple[str | None, int | None]:
+    """Wait until a command has ended, and return how; of one that came to its end all that it printed is there."""
+    command = scene.ended_command(lease)
+    assert command["started"], command
+    if command["result"] == "exited":
+        assert command["attempt"] in scene.hooks.attempts("end", lease)
+        printed = b"".join(scene.client.output(lease, attempt=command["attempt"]))
+        assert printed == scene.words(lease), printed
+        assert command["output"]["bytes"] == len(printed), command
+    return command["result"], command["exit_code"]
+
+
 def made(scene: Scene) -> None:
     """A pool makes what somebody takes, checks and lists it, makes another, and in the end has nothing any more."""
     folder, client = scene.hooks.folder, scene.client
@@ -278,6 +341,8 @@ SCENARIOS = (
     ahead,
     unserved,
     handed_on,
+    commanded,
+    commanded_again,
     made,
     inventory,
 )

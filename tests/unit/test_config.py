@@ -743,6 +743,7 @@ EXAMPLES = {
     "ansible": [2],
     "baremetal": [24, 2, 3, 4, 2],
     "commands": [2, 1],
+    "cq": [1],
     "dynamic": [0],
     "ec2": [0],
     "foreman": [2],
