@@ -173,5 +173,7 @@ def _why_lost(error: ActivityError, runner: str) -> str:
     if isinstance(error.cause, TimeoutError):
         if error.cause.type is TimeoutType.SCHEDULE_TO_START:
             return f"runner {runner} did not take it up within {TAKEN_UP_WITHIN.seconds} s"
+        if error.cause.type is TimeoutType.START_TO_CLOSE:
+            return f"runner {runner} has not ended it long after its time"
         return f"nothing was heard of runner {runner} for {SILENCE.seconds} s"
     return f"runner {runner} failed: {error.cause or error}"

@@ -109,7 +109,7 @@ def rebuild(tx: Tx, census: Census, seen: Books, *, actor: str, accept_lost: boo
         writer.do(step)
     problems = (*plan.problems, *writer.problems)
     suspended = before["reason"] if before and (problems or settled.unsettled) else None
-    if before is not None:
+    if before is not None or plan.steps:
         # Which of them were taken up since the copy was made nobody knows: none may be run once more.
         commands.distrust(tx)
     if before is None or suspended is None:
