@@ -16,7 +16,7 @@ from temporalio import activity
 
 from activities.heartbeat import heartbeats
 from leasehold.commands import Begun, CommandEnding
-from leasehold.errors import Conflict, LeaseholdError
+from leasehold.errors import CommandOver, Conflict, LeaseholdError
 from leasehold.messages import CommandReport, RunCommand
 from leasehold.model import Hook
 from leasehold.ports import CommandDesk, CommandDriver, Ending, HookCall, HookResult, OutputSink, Stop
@@ -26,6 +26,12 @@ T = TypeVar("T")
 
 ASK_AGAIN = timedelta(seconds=1)
 """Between two tries to begin while the service is away."""
+
+REFUSED_FOR = timedelta(minutes=1)
+"""How long an answer that is no verdict of the service's own, that of a proxy say, is not taken for one."""
+
+GIVEN_UP = timedelta(seconds=1)
+"""From SIGTERM to SIGKILL for a command that Temporal has given up."""
 
 STOPPED = "its runner was stopped"
 
@@ -77,7 +83,8 @@ class Workplaces(Protocol):
 class _Job:
     """A command in the runner's hands; `stop` has it end, and `why` says how that is reported."""
 
-    def __init__(self) -> None:
+    def __init__(self, lease: str) -> None:
+        self.lease = lease
         self.stop = Stop()
         self.why = CommandReport(ending=CommandEnding.LOST)
         self.started = False
@@ -113,7 +120,7 @@ class Commands:
         """Run the command of a lease once; however it ends, that is a result."""
         if self._closed:
             return CommandReport(ending=CommandEnding.LOST, detail=STOPPED, started=False)
-        job = _Job()
+        job = _Job(order.lease)
         self._jobs.add(job)
         # A task of its own, that no cancellation reaches: its end must be waited for, however often we are cancelled.
         task = asyncio.create_task(self._run(order, job))
@@ -123,7 +130,10 @@ class Commands:
                     try:
                         await asyncio.wait({task})
                     except asyncio.CancelledError:
-                        job.end(*_why_cancelled())
+                        ending, detail = _why_cancelled()
+                        # Whose loss is decided has no time: somebody else may have its resources by now.
+                        has_time = ending is CommandEnding.CANCELLED or detail == STOPPED
+                        job.end(ending, detail, None if has_time else GIVEN_UP)
             return task.result()
         finally:
             self._jobs.discard(job)
@@ -138,6 +148,11 @@ class Commands:
         """The same, because the runner stops: it begins no others."""
         self._closed = True
         return self.lose(STOPPED, grace)
+
+    @property
+    def lease(self) -> str | None:
+        """A lease whose command is in its hands, if there is any."""
+        return next((job.lease for job in self._jobs), None)
 
     async def _run(self, order: RunCommand, job: _Job) -> CommandReport:
         begun: Begun | None = None
@@ -159,12 +174,18 @@ class Commands:
             return CommandReport(ending=CommandEnding.LOST, detail=detail, started=begun is not None)
 
     async def _begin(self, order: RunCommand) -> Begun:
-        """Ask for the command until there is an answer; raises what the service says, `CommandOver` for instance."""
+        """Ask for the command until there is an answer; raises what the service says, `CommandOver` for instance.
+
+        A refusal of another kind may be a proxy's, or of a token that is being renewed, and has to last a while.
+        """
+        refused_at = asyncio.get_running_loop().time() + REFUSED_FOR.total_seconds()
         while True:
             try:
                 return await self._desk.begin(order.runner, order.lease, self._instance, order.attempt)
+            except CommandOver:
+                raise
             except LeaseholdError as error:
-                if error.status < 500:
+                if error.status < 500 and asyncio.get_running_loop().time() > refused_at:
                     raise
                 log.warning("the command of lease %s waits for the service: %s", order.lease, error)
             await asyncio.sleep(ASK_AGAIN.total_seconds())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from temporalio import activity
 
-from leasehold.messages import AfterLoss, CommandLost, LeaseRef, PlaceCommand, Placement
+from leasehold.messages import AfterLoss, CommandLost, PlaceCommand, Placement, RunCommand
 from leasehold.ports import Store
 
 
@@ -20,9 +20,9 @@ class Placing:
         return await self._commands.place(order)
 
     @activity.defn
-    async def is_runner_gone(self, ref: LeaseRef) -> str | None:
+    async def is_runner_gone(self, order: RunCommand) -> str | None:
         """Say why the process that runs a lease's command is known to be no more, if it is."""
-        return await self._commands.gone(ref.lease)
+        return await self._commands.gone(order.lease, order.attempt)
 
     @activity.defn
     async def lose_command(self, order: CommandLost) -> AfterLoss:

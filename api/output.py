@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from base64 import b64encode
 from collections import deque
 from collections.abc import AsyncIterator
@@ -21,6 +22,8 @@ from leasehold.model import LeaseState, LogChunk
 from leasehold.ports import LogFilter
 
 _PRINTED = ("stdout", "stderr")
+_LATE_S, _LOOK_AGAIN_S = 30.0, 1.0
+"""How long after its lease's end output is waited for that a runner could not hand over before, and how often."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,13 +122,14 @@ async def _chunks(wanted: Wanted, service: Services) -> AsyncIterator[list[LogCh
     One who does not follow gets what there is.
     """
     changed = asyncio.Event()
+    patience = _Patience(wanted, service)
     with ExitStack() as listening:
         for news in (service.news, service.log_news) if wanted.follow else ():
             listening.enter_context(news.listening(wanted.lease, changed))
         while True:
             changed.clear()
             # Asked before the output is read: what was printed until then is in it.
-            over = not wanted.follow or await service.store.state(wanted.lease) in {LeaseState.ENDED, None}
+            over = not wanted.follow or await patience.is_over()
             while chunks := await service.logs.read(wanted.lease, wanted.after, only=wanted.only):
                 wanted = replace(wanted, after=chunks[-1].id)
                 yield chunks
@@ -133,4 +137,25 @@ async def _chunks(wanted: Wanted, service: Services) -> AsyncIterator[list[LogCh
                 return
             yield []
             with suppress(TimeoutError):
-                await asyncio.wait_for(changed.wait(), KEEP_ALIVE_S)
+                await asyncio.wait_for(changed.wait(), patience.look_again_s)
+
+
+class _Patience:
+    """Until when output is waited for: to the end of the lease, and a while for what its runner still has then."""
+
+    def __init__(self, wanted: Wanted, service: Services) -> None:
+        self._lease, self._service = wanted.lease, service
+        self._until: float | None = None
+
+    @property
+    def look_again_s(self) -> float:
+        """After how many seconds without any news to look again."""
+        return KEEP_ALIVE_S if self._until is None else _LOOK_AGAIN_S
+
+    async def is_over(self) -> bool:
+        """Whether no more is to be expected."""
+        if self._until is None:
+            if await self._service.store.state(self._lease) not in {LeaseState.ENDED, None}:
+                return False
+            self._until = time.monotonic() + _LATE_S
+        return time.monotonic() > self._until or not await self._service.logs.is_awaited(self._lease)

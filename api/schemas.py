@@ -383,6 +383,7 @@ class BegunAnswer(BaseModel):
     timeout_s: float | None
     grace_s: float
     output_limit: int
+    given: list[str]
 
 
 class OffsetAnswer(BaseModel):

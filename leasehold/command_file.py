@@ -59,6 +59,9 @@ class CommandRuleFile(Strict):
     shell: Annotated[bool, Field(strict=True)] = Field(
         default=False, description="With `run`: whether a line for a shell is one of them"
     )
+    folders: list[Annotated[Word, Field(max_length=1024, pattern="^/")]] = Field(
+        default=[], max_length=100, description="Patterns of where they start, like /srv/builds/*; none: anywhere"
+    )
     env: list[Tag] | None = Field(
         default=None,
         max_length=100,
@@ -75,6 +78,7 @@ class CommandRuleFile(Strict):
             role=Role(self.role),
             run=tuple(self.run),
             shell=self.shell,
+            folders=tuple(self.folders),
             env=None if self.env is None else tuple(self.env),
             account=self.account,
         )

@@ -95,14 +95,16 @@ class CommandRule:
     """Whose commands may run, and as whom.
 
     `users` are patterns of owners, `role` the least role of whoever submits. `run` are patterns of what may run, word
-    by word, any if there are none; `env` those of the variables that may be set, None being all where anything may run
-    and none otherwise. `account` None is the runner's own, `OWNER` in it the owner's name.
+    by word, any if there are none; `folders` those of where it may start; `env` those of the variables that may be set,
+    None being all where anything may run and none otherwise. `account` None is the runner's own, `OWNER` in it the
+    owner's name.
     """
 
     users: tuple[str, ...] = ("*",)
     role: Role = Role.USER
     run: tuple[str, ...] = ()
     shell: bool = False
+    folders: tuple[str, ...] = ()
     env: tuple[str, ...] | None = None
     account: str | None = None
 
@@ -112,6 +114,7 @@ class CommandRule:
             any(fnmatchcase(owner, pattern) for pattern in self.users)
             and Role(command.role).reaches(self.role)
             and self._may_run(command)
+            and self._may_start(command)
             and self._may_set(command.variables)
         )
 
@@ -120,7 +123,16 @@ class CommandRule:
             return True
         if command.shell:
             return self.shell
+        if not self.folders and "/" in command.argv[0] and not command.argv[0].startswith("/"):
+            # Whoever chooses the folder would choose the program.
+            return False
         return any(_is_like(command.argv, shlex.split(pattern)) for pattern in self.run)
+
+    def _may_start(self, command: CommandSpec) -> bool:
+        folder = command.folder
+        if not self.folders:
+            return True
+        return folder is not None and any(_is_path_like(folder, pattern) for pattern in self.folders)
 
     def _may_set(self, variables: Sequence[str]) -> bool:
         if self.env is None:
@@ -129,9 +141,20 @@ class CommandRule:
 
 
 def _is_like(argv: Sequence[str], words: Sequence[str]) -> bool:
+    if list(words) == ["*"]:
+        return True
     if words and words[-1] == "*":
         words, argv = words[:-1], argv[: len(words) - 1]
-    return len(argv) == len(words) and all(fnmatchcase(arg, word) for arg, word in zip(argv, words, strict=True))
+    if len(argv) != len(words) or not words:
+        return False
+    rest = zip(argv[1:], words[1:], strict=True)
+    return _is_path_like(argv[0], words[0]) and all(fnmatchcase(arg, word) for arg, word in rest)
+
+
+def _is_path_like(path: str, pattern: str) -> bool:
+    """Whether a path is like a pattern, part by part, and leads nowhere else."""
+    parts, wanted = path.split("/"), pattern.split("/")
+    return ".." not in parts and len(parts) == len(wanted) and all(map(fnmatchcase, parts, wanted))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,6 +243,8 @@ class Begun:
     timeout_s: float | None
     grace_s: float
     output_limit: int
+    given: tuple[str, ...] = ()
+    """The names of what of `env` was requested; the rest the service itself says."""
 
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"

@@ -162,6 +162,10 @@ class TemporalChanged(Conflict):
     code, title = "temporal_changed", "This is another Temporal than before"
 
 
+class CommandRuns(Conflict):
+    code, title = "command_runs", "A command uses what the lease has"
+
+
 class NoCommand(Conflict):
     code, title = "no_command", "The lease has no command"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from base64 import b64decode
 from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import cast
@@ -37,6 +38,10 @@ class OutputOfCommands:
 
         `stream` is `stdout` or `stderr`, both if None; `tail` is how many of the last lines, all if None.
         """
+        if follow and tail is None and attempt is None:
+            wanted = ("stdout", "stderr") if stream is None else (stream,)
+            # With what keeps the connection alive, and tells where to go on after one that is lost.
+            return (b64decode(one["data_base64"]) for one in self.follow_output(ref) if one["stream"] in wanted)
         params = _params({"follow": follow or None, "stream": stream, "tail": tail, "attempt": attempt})
         return self._wire.stream("leases", ref, "output", params=params, endless=follow)
 

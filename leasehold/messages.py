@@ -411,12 +411,13 @@ class PlaceCommand:
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """The runner that is to run a command; without one it is waited for, and the workflow is signalled.
+    """The runner that is to run a command for the nth time; without one it is waited for, and a signal comes.
 
     `over`: the command has ended by the record. `timeout_s` is how long it may run.
     """
 
     runner: str | None = None
+    attempt: int = 0
     over: bool = False
     timeout_s: float = 0.0
 
@@ -458,10 +459,11 @@ class CommandLost:
 
 @dataclass(frozen=True, kw_only=True)
 class AfterLoss:
-    """What follows: the command is run again, with a number of its own, or ends so."""
+    """What follows: the command is run again, with a number of its own, or ends so. `missed`: nobody took it up."""
 
     again: bool
     attempt: int = 1
+    missed: bool = False
     report: CommandReport | None = None
 
 

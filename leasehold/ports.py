@@ -533,8 +533,12 @@ class Commands(Protocol):
         """Find a runner for a command, or have it wait for one."""
         ...
 
-    async def gone(self, lease: str) -> str | None:
-        """Why the process that runs a lease's command is known to be no more, if it is."""
+    async def gone(self, lease: str, attempt: int) -> str | None:
+        """Why the process that has an attempt of a lease's command is known to be no more, if it is."""
+        ...
+
+    async def is_begun(self, lease: str) -> bool:
+        """Whether a runner has taken a lease's command up, and has not told of its end."""
         ...
 
     async def lost(self, order: CommandLost) -> AfterLoss:
@@ -881,6 +885,10 @@ class LogStore(Protocol):
 
         Their times are those of the service's clock.
         """
+        ...
+
+    async def is_awaited(self, lease: str) -> bool:
+        """Whether more output of a lease's command is to come: something of it did, and not its end."""
         ...
 
     async def append(

@@ -82,7 +82,7 @@ class RunnerClient:
 def _begun(answer: Any) -> Begun:
     try:
         fields = {name: answer[name] for name in Begun.__dataclass_fields__}
-        return Begun(**fields | {"argv": tuple(answer["argv"])})
+        return Begun(**fields | {name: tuple(answer[name]) for name in ("argv", "given")})
     except (LookupError, TypeError) as error:
         raise _strange() from error
 

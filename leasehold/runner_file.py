@@ -30,6 +30,11 @@ class RunnerFile(Strict):
         default=False, description="With `run`: whether a line for a shell is one of them"
     )
 
+    folders: list[Line] = Field(default=[], max_length=1000, description="Patterns of where they start; none: anywhere")
+    env: list[Tag] | None = Field(
+        default=None, max_length=1000, description="Patterns of variables that may be set; all, none with `run`"
+    )
+
     def policy(self) -> RunnerPolicy:
         """The policy it describes."""
         return RunnerPolicy(
@@ -38,6 +43,8 @@ class RunnerFile(Strict):
             owners=tuple(self.owners),
             run=tuple(self.run),
             shell=self.shell,
+            folders=tuple(self.folders),
+            env=None if self.env is None else tuple(self.env),
         )
 
 

@@ -15,7 +15,7 @@ class RunnerPolicy:
     """As which accounts it runs commands, of which pools and owners, and which ones.
 
     `accounts` None: as its own account, and root's runner as any that the pools say, but not mapped to root. `pools`,
-    `owners` and `run` are patterns; without `run` it is anything, with it `shell` says whether lines for a shell are.
+    `owners` are patterns; `run`, `shell`, `folders` and `env` say which commands, as in a pool's rules.
     """
 
     accounts: tuple[str, ...] | None = None
@@ -23,6 +23,8 @@ class RunnerPolicy:
     owners: tuple[str, ...] = ("*",)
     run: tuple[str, ...] = ()
     shell: bool = False
+    folders: tuple[str, ...] = ()
+    env: tuple[str, ...] | None = None
 
     def refusal(self, begun: Begun, own: str) -> str | None:
         """Why a command is not run by a runner whose `own` account this is; None if it may be."""
@@ -32,8 +34,9 @@ class RunnerPolicy:
             return f"this runner runs no commands of pool {begun.pool}"
         if not any(fnmatchcase(begun.owner, pattern) for pattern in self.owners):
             return f"this runner runs no commands of {begun.owner}"
-        rule = CommandRule(run=self.run, shell=self.shell)
-        if not rule.fits(begun.owner, CommandSpec(argv=begun.argv, shell=begun.shell)):
+        rule = CommandRule(run=self.run, shell=self.shell, folders=self.folders, env=self.env)
+        command = CommandSpec(argv=begun.argv, shell=begun.shell, folder=begun.folder, variables=begun.given)
+        if not rule.fits(begun.owner, command):
             return "this runner does not run such commands"
         return None
 

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -210,16 +211,24 @@ def foreign_environment() -> dict[str, str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on, and that no outgoing connection is given while a stack is down."""
+    """Ports that nobody listens on, and that no outgoing connection is given while a stack is down.
+
+    No other stack of this process is given them, which may not listen on its own yet, or just now.
+    """
     found: list[int] = []
     while len(found) < count:
         # Below the range that Linux gives to outgoing connections, 32768 and up.
         port = random.randrange(15000, 32000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
+        with _giving, socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
-            if port not in found:
+            if port not in _given:
+                _given.add(port)
                 found.append(port)
     return found
+
+
+_given: set[int] = set()
+_giving = threading.Lock()
 
 
 def _output(command: Sequence[str], environment: Mapping[str, str], folder: Path) -> str:

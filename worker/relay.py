@@ -192,7 +192,12 @@ class Relay:
         return True
 
     async def _close(self, order: CloseLease) -> None:
-        """End what a closed workflow left; one that is no lease's must not hold up the others."""
+        """End what a closed workflow left; one that is no lease's must not hold up the others.
+
+        A command that may be running yet the sweep ends, once its runner has surely noticed.
+        """
+        if await self._store.commands.is_begun(order.lease):
+            return
         try:
             await self._store.close_lease(order)
         except LeaseUnknown:

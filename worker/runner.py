@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 
 from temporalio.api.workflowservice.v1 import GetSystemInfoRequest
 from temporalio.client import Client
-from temporalio.service import RPCError
+from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Worker
 
 from activities.commands import Commands
@@ -218,27 +218,45 @@ async def _fencing(client: Client, commands: Commands) -> Any:
     """End all commands where Temporal is silent for so long that it will take this runner to be dead."""
 
     async def watch() -> None:
-        heard, said = time.monotonic(), False
+        heard, said = _now(), False
         while True:
-            asked = time.monotonic()
-            try:
-                async with asyncio.timeout(2 * PING_EVERY.total_seconds()):
-                    await client.workflow_service.get_system_info(GetSystemInfoRequest(), timeout=PING_EVERY)
-            except (RPCError, RuntimeError, TimeoutError):
-                if time.monotonic() - heard >= FENCE_AFTER.total_seconds():
-                    ended = commands.lose("its runner did not reach Temporal any more", FENCE_GRACE)
-                    if not said:
-                        log.error("Temporal cannot be reached: %d commands are ended", ended)
-                    said = True
-            else:
+            asked = _now()
+            answered = await _ping(client, commands.lease)
+            # Also where it answers again after a time in which this process, or the machine, stood still.
+            if (asked if answered else _now()) - heard >= FENCE_AFTER.total_seconds():
+                ended = commands.lose("its runner did not reach Temporal any more", FENCE_GRACE)
+                if not said:
+                    log.error("Temporal could not be reached: %d commands are ended", ended)
+                said = True
+            if answered:
                 heard, said = asked, False
-            await asyncio.sleep(max(0.0, asked + PING_EVERY.total_seconds() - time.monotonic()))
+            await asyncio.sleep(max(0.0, asked + PING_EVERY.total_seconds() - _now()))
 
     watching = asyncio.create_task(watch())
     try:
         yield
     finally:
         watching.cancel()
+
+
+def _now() -> float:
+    """Seconds that go on while the machine sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+async def _ping(client: Client, lease: str | None) -> bool:
+    """Whether Temporal answers, with what it knows of a workflow where there is one: that takes all of it."""
+    try:
+        async with asyncio.timeout(2 * PING_EVERY.total_seconds()):
+            if lease is None:
+                await client.workflow_service.get_system_info(GetSystemInfoRequest(), timeout=PING_EVERY)
+            else:
+                await client.get_workflow_handle(lease).describe(rpc_timeout=PING_EVERY)
+    except RPCError as error:
+        return error.status is RPCStatusCode.NOT_FOUND
+    except (RuntimeError, TimeoutError):
+        return False
+    return True
 
 
 async def _unless(stopped: asyncio.Event, work: Awaitable[T]) -> T | None:

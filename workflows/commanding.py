@@ -18,7 +18,6 @@ with workflow.unsafe.imports_passed_through():
         AfterLoss,
         CommandLost,
         CommandReport,
-        LeaseRef,
         PlaceCommand,
         Placement,
         RunCommand,
@@ -32,7 +31,7 @@ TAKEN_UP_WITHIN = timedelta(seconds=15)
 _SLACK = timedelta(minutes=10)
 """What a command's activity may take beyond the command's own timeout: killing it, and handing over its output."""
 _ONCE = RetryPolicy(maximum_attempts=1)
-_PAUSE = timedelta(seconds=5)
+_PAUSE, _LONGEST_PAUSE = timedelta(seconds=5), timedelta(minutes=5)
 
 _Run = workflow.ActivityHandle[CommandReport]
 
@@ -80,17 +79,21 @@ class Commanding:
         return None if self._life is None else await self._life
 
     async def _live(self) -> CommandReport | None:
-        attempt, missed = 1, None
+        attempt, missed, misses = 1, None, 0
         while True:
             placement = await self._placed(attempt, missed)
             if placement is None or placement.runner is None:
                 return None
-            after = await self._attempt(attempt, placement.runner, timedelta(seconds=placement.timeout_s))
+            after = await self._attempt(placement.attempt, placement.runner, timedelta(seconds=placement.timeout_s))
             if isinstance(after, CommandReport):
                 return after
             if not after.again:
                 return after.report
             attempt, missed = after.attempt, placement.runner
+            misses = misses + 1 if after.missed else 0
+            if misses > 1:
+                # Nobody takes it up: a runner that is there and takes nothing must not fill the workflow's history.
+                await self._pause(min(_PAUSE * 2**misses, _LONGEST_PAUSE))
 
     async def _placed(self, attempt: int, missed: str | None) -> Placement | None:
         """Wait for a runner; None where the command is not to begin any more."""
@@ -98,6 +101,11 @@ class Commanding:
         while not self._stopping:
             seen = self._signals
             placement = await step(Placing.place_command, order)
+            if placement.attempt > attempt:
+                # The record knows more than a workflow that was reset.
+                attempt = placement.attempt
+                order = PlaceCommand(lease=self._lease, attempt=attempt)
+                continue
             if placement.over or placement.runner is not None:
                 return None if self._stopping else placement
             self._say("waits for a runner")
@@ -107,9 +115,10 @@ class Commanding:
     async def _attempt(self, attempt: int, runner: str, longest: timedelta) -> CommandReport | AfterLoss:
         """Have a runner run it once, and return how it ended, or what follows after the runner was lost."""
         self._say(f"attempt {attempt} on {runner}")
+        order = RunCommand(lease=self._lease, attempt=attempt, runner=runner)
         run: _Run = workflow.start_activity(
             "run_command",
-            RunCommand(lease=self._lease, attempt=attempt, runner=runner),
+            order,
             task_queue=runner_queue(runner),
             result_type=CommandReport,
             start_to_close_timeout=longest + _SLACK,
@@ -122,7 +131,7 @@ class Commanding:
         # One that is given up is not waited for, and its failure is no news.
         run.add_done_callback(lambda task: task.cancelled() or task.exception())
         self._run = run
-        told = await self._told(run, runner)
+        told = await self._told(run, order)
         if isinstance(told, CommandReport) and told.ending != CommandEnding.LOST:
             return told
         why = told.detail if isinstance(told, CommandReport) else told
@@ -131,9 +140,9 @@ class Commanding:
         # A runner that has told of it knows how much it printed.
         return told if isinstance(told, CommandReport) and after.report is not None else after
 
-    async def _told(self, run: _Run, runner: str) -> CommandReport | str:
+    async def _told(self, run: _Run, order: RunCommand) -> CommandReport | str:
         """Wait until a run is over, and return how it ended, or why nobody will tell."""
-        gone = await self._until_over(run)
+        gone = await self._until_over(run, order)
         if gone is not None:
             return gone
         try:
@@ -143,19 +152,19 @@ class Commanding:
                 # What a runner has begun it tells of: this one was never taken up.
                 return CommandReport(ending=CommandEnding.CANCELLED, detail="cancelled", started=False)
             if not isinstance(error.cause, TimeoutError):
-                await self._pause()
-            return _why_lost(error, runner)
+                await self._pause(_PAUSE)
+            return _why_lost(error, order.runner)
 
     def _say(self, doing: str) -> None:
         self.doing = doing
         self._shown()
 
-    async def _pause(self) -> None:
+    async def _pause(self, span: timedelta) -> None:
         """Wait a while, unless it is to end: a runner that fails at once must not be asked again and again."""
         with suppress(asyncio.TimeoutError):
-            await workflow.wait_condition(lambda: self._stopping, timeout=_PAUSE)
+            await workflow.wait_condition(lambda: self._stopping, timeout=span)
 
-    async def _until_over(self, run: _Run) -> str | None:
+    async def _until_over(self, run: _Run, order: RunCommand) -> str | None:
         """Wait until a run is over; return why it never will be where its runner is known to be no more."""
         seen = self._signals
         while not run.done():
@@ -163,7 +172,7 @@ class Commanding:
             if not run.done():
                 # What is signalled from now on is not surely in what the record says next.
                 seen = self._signals
-                gone = await step(Placing.is_runner_gone, LeaseRef(lease=self._lease))
+                gone = await step(Placing.is_runner_gone, order)
                 if gone is not None and not run.done():
                     return gone
         return None

@@ -298,7 +298,8 @@ class LeaseWorkflow:
             except TimeoutError:
                 # An extension that is on its way is not beaten by the clock.
                 async with self._extending:
-                    if self._deadline == deadline and self._ending is None:
+                    # Nor is a command that has ended by now.
+                    if self._deadline == deadline and self._ending is None and not self._has_result:
                         await self._tick()
             if self._ending is None and self._has_result:
                 self._conclude()
@@ -315,7 +316,8 @@ class LeaseWorkflow:
                 workflow.continue_as_new(self._request)
 
     async def _tick(self) -> None:
-        order = Tick(lease=self._request.lease, stopped=not self._preparing.busy, commanded=self._is_commanding)
+        commanded = self._command is not None
+        order = Tick(lease=self._request.lease, stopped=not self._preparing.busy, commanded=commanded)
         held = await steps.step(Allocation.tick, order)
         if held.is_due:
             self._ask_to_end(Outcome.EXPIRED, Steer(actor="leasehold", reason="time is up"))

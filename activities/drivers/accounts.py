@@ -25,6 +25,8 @@ def find(name: str) -> Account:
         found = pwd.getpwnam(name)
     except KeyError:
         raise ValueError(f"there is no account {name} on this machine") from None
+    if found.pw_uid == 0 and name != "root":
+        raise ValueError(f"{name} is root by another name")
     if os.geteuid() not in (0, found.pw_uid):
         raise ValueError(f"only root can run commands as {name}, and this runner is {own()}")
     return Account(found.pw_name, found.pw_uid, found.pw_gid, found.pw_dir)

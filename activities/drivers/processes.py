@@ -22,6 +22,8 @@ from activities.drivers.wire import DETAIL_LIMIT, Start
 
 _PR_SET_PDEATHSIG = 1
 _NO_FURTHER_DESCRIPTOR = 1 << 20
+_LONGEST_ENVIRONMENT = 6 * 1024 * 1024
+"""In bytes: execve(2) gives no process more, arguments included."""
 _prctl = ctypes.CDLL(None).prctl
 
 MARK = "LEASEHOLD_RUN"
@@ -65,7 +67,7 @@ class Tree:
         """Send SIGTERM to those that live now; `press` sends SIGKILL after `grace` seconds. Again changes nothing."""
         if self.kill_at is None:
             self.kill_at = now + grace
-            _signal_groups(pids, signal.SIGTERM)
+            self._signal(pids, signal.SIGTERM)
 
     def hurry(self, now: float, grace: float) -> None:
         """Wait no longer than `grace` seconds from now, if it is being stopped."""
@@ -75,7 +77,28 @@ class Tree:
     def press(self, pids: Collection[int], now: float) -> None:
         """Kill those that still live, once their grace is over."""
         if self.kill_at is not None and now >= self.kill_at:
-            _signal_groups(pids, signal.SIGKILL)
+            self._signal(pids, signal.SIGKILL)
+
+    def _signal(self, pids: Collection[int], number: int) -> None:
+        """Signal whole groups: only that reaches a process which is being forked at this moment.
+
+        But in other sessions groups of which all is ours alone: a mark can be put into somebody else's group.
+        """
+        groups: dict[int, set[int]] = {}
+        foreign = set()
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                group = os.getpgid(pid)
+                groups.setdefault(group, set()).add(pid)
+                if self.session is None or os.getsid(pid) != self.session:
+                    foreign.add(group)
+        mixed = {group for group in foreign if not _members(group) <= groups[group]}
+        for group, members in groups.items():
+            send = os.kill if group in mixed else os.killpg
+            for target in members if group in mixed else (group,):
+                # Not permitted: a hook's `sudo` made it somebody else's. It still counts as living.
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    send(target, number)
 
     def elsewhere(self, members: Collection[int]) -> set[int]:
         """Return those processes of a thorough run that live in other sessions than its own `members` do.
@@ -122,7 +145,7 @@ def living(trees: Collection[Tree]) -> dict[Tree, set[int]]:
         for tree in trees:
             if pids := tree.elsewhere(found.get(tree, ())):
                 found.setdefault(tree, set()).update(pids)
-        if len(found) == len(trees):
+        if len(found) == len(trees) and all(tree.session is None or tree in inhabited for tree in trees):
             break
     for tree in trees:
         if tree not in inhabited:
@@ -291,19 +314,19 @@ def _is_running(fields: Sequence[bytes]) -> bool:
 
 def _carries(pid: int, mark: bytes) -> bool:
     try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            return mark in file.read().split(b"\0")
-    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
+            # Any process can make its own as long as it likes, at no cost.
+            environment = file.read(_LONGEST_ENVIRONMENT) or b""
+    except OSError:
         return False
+    return environment.startswith(mark + b"\0") or b"\0" + mark + b"\0" in environment
 
 
-def _signal_groups(pids: Collection[int], number: int) -> None:
-    """Signal whole groups: only that reaches a process which is being forked at this moment."""
-    groups = set()
-    for pid in pids:
+def _members(group: int) -> set[int]:
+    """The processes of a group that run."""
+    found = set()
+    for pid in _pids():
         with contextlib.suppress(ProcessLookupError):
-            groups.add(os.getpgid(pid))
-    for group in groups:
-        # Not permitted: a hook's `sudo` made it somebody else's. It still counts as living.
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(group, number)
+            if os.getpgid(pid) == group and _runs(pid):
+                found.add(pid)
+    return found

@@ -28,6 +28,9 @@ ENOUGH = 256 * 1024
 CROWDED = 1024 * 1024
 """Bytes that may wait for the disk: a command that prints more has to wait for it."""
 
+CRUMB = 32
+"""Bytes that a frame counts against the bound, and in memory, at least."""
+
 FRAMES = ".frames"
 ABOUT = ".json"
 
@@ -219,7 +222,8 @@ class Spool:
         self.bytes += len(data)
         kept = data[: self._room]
         if kept:
-            self._room -= len(kept)
+            # What comes in crumbs, from two streams in turns, takes more than its bytes, here and at the service.
+            self._room = max(0, self._room - max(len(kept), self._crumb(stream)))
             self._add(stream, kept)
         if len(kept) < len(data):
             if not self._bounded:
@@ -232,6 +236,11 @@ class Spool:
             self._relief = self._loop.create_future()
         return self._relief
 
+    def _crumb(self, stream: int) -> int:
+        """What one more piece of a stream counts at least: nothing more where it can be joined to the last one."""
+        joined = self._pending and self._pending[-1].stream == stream
+        return 0 if joined else CRUMB
+
     def _add(self, stream: int, data: bytes) -> None:
         now, view = time.time_ns() // 1000, memoryview(data)
         while view:
@@ -242,7 +251,7 @@ class Spool:
             part = view[: FRAME_LIMIT - len(last.data)]
             last.data += part
             view = view[len(part) :]
-        self._waiting += len(data)
+        self._waiting += max(len(data), CRUMB)
         self._some.set()
         if self._waiting >= ENOUGH:
             self._enough.set()

@@ -9,15 +9,15 @@ from concurrent.futures import Executor
 from datetime import timedelta
 
 from activities.drivers.spool import SpoolFile
-from leasehold.errors import Conflict, Invalid, LeaseholdError, Malformed, NotFound, TooLarge
+from leasehold.errors import CommandOver, Invalid, LeaseholdError, Malformed
 from leasehold.ports import CommandDesk
 
 FIRST_PAUSE = timedelta(milliseconds=100)
 LONGEST_PAUSE = timedelta(seconds=5)
 """Between two tries while the service is away."""
 
-_HOPELESS = (NotFound, Conflict, Invalid, Malformed, TooLarge)
-"""What the service says of output that it never will take: the lease is gone."""
+_HOPELESS = (CommandOver, Invalid, Malformed)
+"""What the service itself says of output that it never will take. Others than it say 404 or 413."""
 
 log = logging.getLogger(__name__)
 

@@ -49,10 +49,10 @@ def close(tx: Tx, order: CloseLease) -> Closed:
     if outcome is Outcome.RELEASED and state is not LeaseState.ACTIVE:
         # What was never delivered cannot be given back.
         outcome = Outcome.CANCELLED
-    changes: dict[str, Any] = {"outcome": outcome}
-    if order.error:
-        changes["error"] = {"code": order.error.code, "detail": order.error.detail}
-    changes |= {"waiting": False, "missing": None}
+    changes: dict[str, Any] = {"outcome": outcome, "waiting": False, "missing": None}
+    if order.error or row.commanded:
+        # One with a command may have been about to end for another reason.
+        changes["error"] = {"code": order.error.code, "detail": order.error.detail} if order.error else None
     why = order.error.detail if order.error else order.reason
     notices.tell_end(tx, order.lease, row.owner, outcome, order.actor, why)
     if row.waiting:

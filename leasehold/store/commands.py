@@ -57,10 +57,12 @@ _ADD = insert(t.commands).inline()
 _TWIN = (
     select(_C.lease, t.leases.c.number)
     .join(t.leases, t.leases.c.id == _C.lease)
-    .where(_C.same == bindparam("same"), _C.ended_at.is_(None))
+    .where(_C.same == bindparam("same"), _C.ended_at.is_(None), t.leases.c.ended_at.is_(None))
     .order_by(t.leases.c.number)
     .limit(1)
 )
+_OURS = ("LEASEHOLD_", "DCI_QUEUE")
+"""Nobody but us says these: what an outer command was told is not true of one that it submits."""
 _LONGEST_VARIABLE = 128 * 1024
 """Linux refuses to start a program with a longer one (MAX_ARG_STRLEN, with name and final NUL)."""
 
@@ -200,7 +202,7 @@ def place(tx: Tx, order: PlaceCommand) -> Placement:
         row = _known(tx, order.lease)
     timeout_s = LONGEST.total_seconds() if row.timeout_s is None else row.timeout_s
     found = row.runs_on if row.attempt == order.attempt and row.state != CommandState.WAITING else None
-    return Placement(runner=found, timeout_s=timeout_s)
+    return Placement(runner=found, attempt=row.attempt, timeout_s=timeout_s)
 
 
 def begin(tx: Tx, runner: str, lease: str, instance: str, attempt: int) -> Begun:
@@ -249,6 +251,10 @@ def _told(tx: Tx, row: Row[Any], lease: Row[Any], command: CommandSpec) -> Begun
     for grant in held:
         pools.setdefault(grant.pool, []).append(grant.resource)
     given = tx.execute(_SEALED, {"lease": lease.id}).scalar_one_or_none() or {}
+    if not given.keys() >= set(command.variables):
+        # After a restore, or where no worker was there for very long. It may mean the world to the command.
+        raise CommandOver("its environment is not known any more")
+    given = {name: value for name, value in given.items() if not name.startswith(_OURS)}
     return Begun(
         lease=lease.id,
         number=lease.number,
@@ -262,6 +268,7 @@ def _told(tx: Tx, row: Row[Any], lease: Row[Any], command: CommandSpec) -> Begun
         timeout_s=row.timeout_s,
         grace_s=row.grace_s,
         output_limit=row.output_limit,
+        given=tuple(given),
     )
 
 
@@ -309,10 +316,30 @@ def _environment(row: Row[Any], lease: Row[Any], held: Sequence[Row[Any]]) -> di
     return {name: value for name, value in variables.items() if len(name) + len(value.encode()) + 2 < _LONGEST_VARIABLE}
 
 
-def is_gone(connection: Connection, lease: str) -> str | None:
-    """Why the process that runs a lease's command is known to be no more, if it is."""
-    found: str | None = connection.execute(select(_C.gone).where(_C.lease == lease)).scalar_one_or_none()
-    return found
+def may_use(tx: Tx, lease: Row[Any]) -> bool:
+    """Whether a lease's command may be using what the lease has."""
+    if not lease.commanded:
+        return False
+    row = _row(tx, lease.id)
+    return row is not None and row.ended_at is None and row.runs_on is not None
+
+
+def is_begun(connection: Connection, lease: str) -> bool:
+    """Whether a runner has taken a lease's command up, and has not told of its end."""
+    query = select(_C.lease).where(_C.lease == lease, _C.begun_at.is_not(None), _C.ended_at.is_(None))
+    return connection.execute(query).first() is not None
+
+
+def is_gone(connection: Connection, lease: str, attempt: int) -> str | None:
+    """Why the process that has an attempt of a lease's command is known to be no more, if it is."""
+    row = connection.execute(select(_C.gone, _C.attempt).where(_C.lease == lease)).one_or_none()
+    if row is None:
+        return None
+    if row.attempt > attempt:
+        # Its loss is recorded, and a worker died before the lease's workflow knew of it.
+        return "it was lost"
+    gone: str | None = row.gone
+    return gone
 
 
 def lost(tx: Tx, order: CommandLost) -> AfterLoss:
@@ -341,7 +368,7 @@ def lost(tx: Tx, order: CommandLost) -> AfterLoss:
     events.record(tx, "command_lost", lease=order.lease, pool=row.pool, reason=order.detail, data=about)
     _change(tx, order.lease, {**_anew(row.attempt + 1), "losses": losses, "reason": order.detail})
     runners.serve(tx)
-    return AfterLoss(again=True, attempt=row.attempt + 1)
+    return AfterLoss(again=True, attempt=row.attempt + 1, missed=not begun)
 
 
 def _anew(attempt: int) -> dict[str, Any]:
@@ -377,6 +404,12 @@ def output_of(connection: Connection, runner: str, lease: str, attempt: int) -> 
 
 
 _ACTIVE = select(t.leases.c.id).where(t.leases.c.state == LeaseState.ACTIVE)
+
+
+def forgotten(tx: Tx, lease: str, outcome: Outcome) -> None:
+    """Record that a lease's command is over, of which the records have forgotten how it ended."""
+    why = "how it ended was lost with the records, which were restored from an older copy"
+    end(tx, lease, CommandReport(ending=CommandEnding.LOST, detail=why), outcome, why)
 
 
 def distrust(tx: Tx) -> None:

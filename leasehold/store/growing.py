@@ -12,6 +12,7 @@ from leasehold import selfservice
 from leasehold.allocation import Award
 from leasehold.channels import NoticeKind
 from leasehold.errors import (
+    CommandRuns,
     DurationRefused,
     KeyReused,
     LastResource,
@@ -28,6 +29,7 @@ from leasehold.store import (
     answers,
     catalogue,
     claims,
+    commands,
     deadlines,
     events,
     granting,
@@ -137,6 +139,8 @@ def replace(tx: Tx, lease: str, grant: Row[Any], why: str) -> None:
     """
     row = holding.lease_row(tx.connection, lease)
     _check_growing(row)
+    if commands.may_use(tx, row):
+        raise CommandRuns(f"lease {row.number} runs a command, which may use {grant.pool}/{grant.resource}")
     item = dataclasses.replace(specs.items_from_json(row.wanted)[grant.item], count=1, names=())
     with tx.savepoint():
         mine = [one for one in granting.open_rows(tx, lease) if one.id == grant.id]
@@ -196,6 +200,8 @@ def give_back(tx: Tx, lease: str, part: GiveBack) -> Admitted:
         )
         if tx.execute(ever.limit(1)).first() is None:
             raise ResourceUnknown(f"lease {row.number} does not have {part.pool}/{part.resource}")
+        if commands.may_use(tx, row):
+            raise CommandRuns(f"lease {row.number} runs a command, which may use {part.pool}/{part.resource}")
         rows = granting.open_rows(tx, lease)
         mine = [r for r in rows if (r.pool, r.resource) == (part.pool, part.resource)]
         # What is still being prepared may fail, and then the lease would have nothing.

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, Select, bindparam, delete, insert, or_, select, update
 
 from leasehold.errors import LeaseNotActive
+from leasehold.model import Outcome
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 
@@ -75,9 +76,15 @@ def _overdue(now: datetime) -> Select[tuple[str]]:
 
 
 def give_up(tx: Tx, lease: str) -> bool:
-    """Whether a lease is lost; from then on no heartbeat revives it. Or one came in the last moment."""
+    """Whether a lease is lost; from then on no heartbeat revives it. Or one came in the last moment.
+
+    Of one that is closed as lost the answer stays: a worker may have died before the workflow knew that it is.
+    """
     overdue = update(t.heartbeats).where(t.heartbeats.c.lease == lease, t.heartbeats.c.by < tx.now)
-    return bool(tx.execute(overdue.values(lost=True)).rowcount)
+    if tx.execute(overdue.values(lost=True)).rowcount:
+        return True
+    closed = select(t.leases.c.id).where(t.leases.c.id == lease, t.leases.c.outcome == Outcome.LOST)
+    return tx.execute(closed).first() is not None
 
 
 def end(tx: Tx, lease: str) -> None:

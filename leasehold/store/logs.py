@@ -100,6 +100,11 @@ class SqlLogStore:
         after, _ = await self._database.write(put)
         return after
 
+    async def is_awaited(self, lease: str) -> bool:
+        """Whether more output of a lease's command is to come: something of it did, and not its end."""
+        query = select(t.outputs.c.attempt).where(t.outputs.c.lease == lease, ~t.outputs.c.closed)
+        return await self._database.read(lambda c: c.execute(query.limit(1)).first() is not None)
+
     async def read(self, lease: str, after: int = 0, limit: int = 50, only: LogFilter = _EVERYTHING) -> list[LogChunk]:
         """The pieces of a lease's log, or of a part of it, after one of them, oldest first."""
 

@@ -18,7 +18,7 @@ from leasehold.store.engine import Database, Tx
 KEEP_DELIVERED = timedelta(days=1)
 """How long a message stays in the outbox after its delivery, for those who look for what went wrong."""
 
-UNCLAIMED = timedelta(days=1)
+UNCLAIMED = timedelta(days=30)
 """How long the environment of a request's command is kept while no worker admits it."""
 
 MOST = 20_000

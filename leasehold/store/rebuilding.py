@@ -109,9 +109,8 @@ def rebuild(tx: Tx, census: Census, seen: Books, *, actor: str, accept_lost: boo
         writer.do(step)
     problems = (*plan.problems, *writer.problems)
     suspended = before["reason"] if before and (problems or settled.unsettled) else None
-    if before is not None or plan.steps:
-        # Which of them were taken up since the copy was made nobody knows: none may be run once more.
-        commands.distrust(tx)
+    # Which of them were taken up since a copy was made nobody knows: none may be run once more.
+    commands.distrust(tx)
     if before is None or suspended is None:
         _lift(tx, before, actor)
     if plan.lost is None:
@@ -229,6 +228,8 @@ class _Writer:
             )
         elif step.state is LeaseState.ENDED:
             values |= {"outcome": step.outcome, "ended_at": told.closed_at or self._tx.now}
+            if row.commanded and step.outcome is not None:
+                commands.forgotten(self._tx, row.id, step.outcome)
         self._leave_queue(step.lease)
         self._update(step.lease, **values)
         self._event(step, f"lease_{step.state}", {"rebuilt": True})

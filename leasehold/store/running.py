@@ -26,8 +26,11 @@ class SqlCommands:
         placement: Placement = await self._write(commands.place, order)
         return placement
 
-    async def gone(self, lease: str) -> str | None:
-        return await self._database.read(commands.is_gone, lease)
+    async def gone(self, lease: str, attempt: int) -> str | None:
+        return await self._database.read(commands.is_gone, lease, attempt)
+
+    async def is_begun(self, lease: str) -> bool:
+        return await self._database.read(commands.is_begun, lease)
 
     async def lost(self, order: CommandLost) -> AfterLoss:
         after: AfterLoss = await self._write(commands.lost, order)

@@ -11,6 +11,11 @@ from tests.contract.store_lab import Lab
 from tests.faults import audit
 
 _LATER = "'2030-01-01 00:00:00.000000'"
+_RUNNING = (
+    "INSERT INTO commands (lease, spec, line, same, pool, labels, grace_s, output_limit, state, attempt, losses)"
+    " VALUES ('a', '{}', '', '', 'r640', '[]', 1, 1, 'running', 1, 0)"
+)
+_SEALED = f"INSERT INTO envelopes (lease, digest, env, at) VALUES ('a', '', '{{}}', {_LATER})"
 
 
 async def ended(lab: Lab) -> None:
@@ -50,6 +55,8 @@ async def test_nothing_is_found_in_a_sound_database(lab: Lab) -> None:
         ("UPDATE runs SET ended_at = NULL WHERE lease = 'b'", "never ended"),
         ("UPDATE outbox SET delivered_at = NULL", "was never delivered"),
         ("DELETE FROM events WHERE kind = 'resource_free' AND lease = 'a'", "cannot go from recycling to leased"),
+        (_RUNNING, "lease a has ended, and its command is running"),
+        (_SEALED, "the environment of the command of lease a is still kept"),
     ],
 )
 async def test_what_must_not_be_is_found(lab: Lab, damage: str, fault: str) -> None:

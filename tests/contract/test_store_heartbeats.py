@@ -118,6 +118,17 @@ async def test_once_it_is_lost_no_heartbeat_revives_it(lab: Lab) -> None:
     assert await lab.store.heartbeat("a") is None
 
 
+@pytest.mark.parametrize("stopped", [False, True])
+async def test_one_that_was_closed_as_lost_stays_lost_when_it_is_asked_again(lab: Lab, stopped: bool) -> None:
+    await lab.pool("r640", 1)
+    for lease, outcome in (("a", Outcome.LOST), ("b", Outcome.CANCELLED)):
+        await lab.submit(lease, heartbeat="1m")
+        lab.clock.forward(minutes=2)
+        assert await lab.store.give_up(lease)
+        await lab.close(lease, outcome, stopped=stopped)
+    assert [await lab.store.give_up(lease) for lease in ("a", "b")] == [True, False]
+
+
 async def test_who_is_heard_is_not_given_up_and_who_is_given_up_is_not_heard(lab: Lab) -> None:
     await lab.pool("r640", 1)
     leases = [f"lease{n}" for n in range(6)]

@@ -480,7 +480,7 @@ class TestARunnerThatComesBack:
             await lab.store.commands.register("build01", host("two", slots=2))
 
         why = "runner build01 on build01.lab was started anew"
-        assert [await lab.store.commands.gone(lease) for lease in ("begun", "given")] == [why, None]
+        assert [await lab.store.commands.gone(lease, 1) for lease in ("begun", "given")] == [why, None]
         assert await lab.signalled() == ["begun"]
         (runner,) = await lab.store.commands.runners()
         assert [one.instance for one in runner.hosts] == ["two"]
@@ -500,7 +500,7 @@ class TestARunnerThatComesBack:
         await active(lab, "a", command=command(runner="build01"))
         await place_and_begin(lab, "a")
         await lab.store.commands.register(name, host("two", place=place))
-        assert (await lab.store.commands.gone("a"), await lab.signalled()) == (None, [])
+        assert (await lab.store.commands.gone("a", 1), await lab.signalled()) == (None, [])
 
     async def test_after_a_restart_of_the_machine_nothing_of_before_lives(self, lab: Lab) -> None:
         await lab.pool("r640", 1, commands=ANYBODY)
@@ -508,7 +508,7 @@ class TestARunnerThatComesBack:
         await active(lab, "a")
         await place_and_begin(lab, "a")
         await lab.store.commands.register("build01", host("two", place=replace(HERE, boot="next", processes="others")))
-        assert await lab.store.commands.gone("a") is not None
+        assert await lab.store.commands.gone("a", 1) is not None
 
     async def test_the_next_attempt_is_not_taken_for_gone(self, lab: Lab) -> None:
         await lab.pool("r640", 1, commands=ANYBODY)
@@ -517,7 +517,8 @@ class TestARunnerThatComesBack:
         await place_and_begin(lab, "a")
         await lab.store.commands.register("build01", host("two"))
         await lose(lab, "a")
-        assert await lab.store.commands.gone("a") is None
+        gone = [await lab.store.commands.gone("a", attempt) for attempt in (1, 2)]
+        assert gone == ["it was lost", None], "as long as somebody asks: whoever has noted the loss may have died"
         assert await place(lab, "a", 2) == "build01"
         assert (await begin(lab, "a", 2, instance="two")).env["LEASEHOLD_ATTEMPT"] == "2"
 

@@ -226,6 +226,8 @@ def inventory(scene: Scene) -> None:
     scene.all_free(failing)
     (left,) = client.resources(pool=pool)
     assert (left["name"], left["tags"], left["offline"]) == ("r1", ["new"], None)
+    again(lambda: client.delete_pool(pool), done=NotFound)
+    assert pool not in {one["name"] for one in client.pools()}
 
 
 def handed_on(scene: Scene) -> None:
@@ -245,9 +247,12 @@ def handed_on(scene: Scene) -> None:
 
 def commanded(scene: Scene) -> None:
     """Two commands want one resource; what is requested again while it runs is answered with its lease."""
-    pool = scene.pool(stages={"release": ":"})
+    pool, client = scene.pool(stages={"release": ":"}), scene.client
     holding = [scene.hold("command", scene.key(key)) for key in ("first", "again", "second")]
     first = scene.take(pool, "first", command=scene.command(3))
+    same = scene.take(pool, "again", command=scene.command(3, duplicates="drop"))
+    # Whoever asks while no worker is there learns by asking again which lease it is.
+    scene.until(lambda: client.lease(same)["state"] != "submitted", "a worker has seen the request")
     same = scene.take(pool, "again", command=scene.command(3, duplicates="drop"))
     second = scene.take(pool, "second", command=scene.command(4))
     # With everything killed the first one may have been over by then.
