@@ -28,8 +28,10 @@ ENOUGH = 256 * 1024
 CROWDED = 1024 * 1024
 """Bytes that may wait for the disk: a command that prints more has to wait for it."""
 
-CRUMB = 32
-"""Bytes that a frame counts against the bound, and in memory, at least."""
+CRUMB = 256
+"""One frame for so many bytes of the bound may come, beyond `CRUMBS`: each takes room of its own wherever it goes."""
+
+CRUMBS = 10_000
 
 FRAMES = ".frames"
 ABOUT = ".json"
@@ -191,6 +193,7 @@ class Spool:
         self.bytes = self.dropped = 0
         self._file, self._limit, self._room, self._threads = file, limit, limit, threads
         self._pending: list[_Piece] = []
+        self._crumbs = CRUMBS + limit // CRUMB
         self._waiting = 0
         self._relief: asyncio.Future[None] | None = None
         self._some, self._enough = asyncio.Event(), asyncio.Event()
@@ -220,10 +223,9 @@ class Spool:
 
     def _take(self, stream: int, data: bytes) -> asyncio.Future[None] | None:
         self.bytes += len(data)
-        kept = data[: self._room]
+        kept = data[: self._room] if self._may_add(stream) else b""
         if kept:
-            # What comes in crumbs, from two streams in turns, takes more than its bytes, here and at the service.
-            self._room = max(0, self._room - max(len(kept), self._crumb(stream)))
+            self._room -= len(kept)
             self._add(stream, kept)
         if len(kept) < len(data):
             if not self._bounded:
@@ -236,10 +238,11 @@ class Spool:
             self._relief = self._loop.create_future()
         return self._relief
 
-    def _crumb(self, stream: int) -> int:
-        """What one more piece of a stream counts at least: nothing more where it can be joined to the last one."""
-        joined = self._pending and self._pending[-1].stream == stream
-        return 0 if joined else CRUMB
+    def _may_add(self, stream: int) -> bool:
+        """Whether more of a stream is kept: what comes in crumbs, two streams in turns, takes more than its bytes."""
+        if not self._pending or self._pending[-1].stream != stream:
+            self._crumbs -= 1
+        return self._crumbs >= 0
 
     def _add(self, stream: int, data: bytes) -> None:
         now, view = time.time_ns() // 1000, memoryview(data)
@@ -251,7 +254,7 @@ class Spool:
             part = view[: FRAME_LIMIT - len(last.data)]
             last.data += part
             view = view[len(part) :]
-        self._waiting += max(len(data), CRUMB)
+        self._waiting += max(len(data), CRUMB)  # in memory a small piece is no smaller
         self._some.set()
         if self._waiting >= ENOUGH:
             self._enough.set()

@@ -570,9 +570,14 @@ def _change(tx: Tx, lease: str, values: Mapping[str, Any]) -> None:
     tx.write(_CHANGE, {"lease_": lease, **values})
 
 
-def forget_unclaimed(tx: Tx, before: datetime) -> int:
-    """Delete what was kept for requests that were never admitted, or came again after the end of their lease."""
+def forget_unclaimed(tx: Tx, answered: datetime, unanswered: datetime) -> int:
+    """Delete what was kept before for requests that need it no more: refused, or come again after their lease's end.
+
+    One that no worker has answered yet needs it, unless that was long ago.
+    """
     mine = (t.leases.c.id == t.envelopes.c.lease, t.leases.c.ended_at.is_(None))
     wanted = select(t.leases.c.id).where(*mine).exists()
-    gone: int = tx.execute(delete(t.envelopes).where(t.envelopes.c.at < before, ~wanted)).rowcount
+    known = select(t.requests.c.lease).where(t.requests.c.lease == t.envelopes.c.lease).exists()
+    old = ((t.envelopes.c.at < answered) & known) | (t.envelopes.c.at < unanswered)
+    gone: int = tx.execute(delete(t.envelopes).where(old, ~wanted)).rowcount
     return gone

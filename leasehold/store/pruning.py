@@ -52,8 +52,13 @@ async def outbox(database: Database, now: datetime | None, most: int) -> int:
 
 
 async def envelopes(database: Database, now: datetime | None) -> None:
-    """Delete what was kept for requests that nobody has admitted since long."""
-    await _slice(database, lambda tx: commands.forget_unclaimed(tx, (now or tx.now) - UNCLAIMED))
+    """Delete what was kept for requests that need it no more."""
+
+    def forget(tx: Tx) -> int:
+        at = now or tx.now
+        return commands.forget_unclaimed(tx, at - KEEP_DELIVERED, at - UNCLAIMED)
+
+    await _slice(database, forget)
 
 
 def _outbox(tx: Tx, now: datetime | None, after: int) -> tuple[int, int | None]:

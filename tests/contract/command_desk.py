@@ -77,7 +77,7 @@ class Desk:
         self.calls += 1
         self._check()
         if lease not in self.commands:
-            raise LeaseUnknown(f"there is no lease {lease}")
+            raise CommandOver("this runner never had that command")
         if len(packed) > BATCH_LIMIT:
             raise Malformed("too much at once")
         found = frames(packed)

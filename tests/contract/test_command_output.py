@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from leasehold.commands import CommandEnding, Frame, Stream, frames
-from leasehold.errors import Conflict, Invalid, LeaseholdError, LeaseUnknown
+from leasehold.errors import CommandOver, Invalid, LeaseholdError
 from tests.contract.command_desk import AWAY, Desk, command, serving
 from tests.contract.command_hooks import exists, names, until, written
 from tests.contract.runner_lab import Runner, runner
@@ -192,7 +192,7 @@ async def test_what_a_service_forgot_it_is_sent_again(lab: Runner, desk: Desk, t
     assert desk.has_all()
 
 
-@pytest.mark.parametrize("refusal", [LeaseUnknown("it is gone"), Conflict("it is another's"), Invalid("no")])
+@pytest.mark.parametrize("refusal", [CommandOver("it is another's"), Invalid("no")])
 async def test_output_that_nobody_wants_is_thrown_away(
     lab: Runner, desk: Desk, spool: Path, tmp_path: Path, refusal: LeaseholdError
 ) -> None:

@@ -172,10 +172,10 @@ class TestRunners:
         await active(lab, "a", "b")
         assert await places(lab, "a", "b") == ["mute", "mute"]
 
-        assert await lose(lab, "a") == AfterLoss(again=True, attempt=2)
+        assert await lose(lab, "a") == AfterLoss(again=True, attempt=2, missed=True)
         assert await place(lab, "a", 2, "mute") == "mute", "there is no other"
         await up(lab, "other")
-        assert await lose(lab, "b") == AfterLoss(again=True, attempt=2)
+        assert await lose(lab, "b") == AfterLoss(again=True, attempt=2, missed=True)
         assert await place(lab, "b", 2, "mute") == "other"
 
     async def test_asked_again_the_answer_is_the_same(self, lab: Lab) -> None:
@@ -188,7 +188,7 @@ class TestRunners:
         await begin(lab, "a")
         await up(lab, "build02", slots=8)
         assert (await lab.store.commands.place(asked[0])).runner == "build01"
-        assert first[0] == Placement(runner="build01", timeout_s=timedelta(days=365).total_seconds())
+        assert first[0] == Placement(runner="build01", attempt=1, timeout_s=timedelta(days=365).total_seconds())
 
     async def test_of_one_that_has_ended_it_is_told(self, lab: Lab) -> None:
         await running(lab, "a")
@@ -437,12 +437,12 @@ class TestSecrets:
         await close(lab, outcome=Outcome.CANCELLED)
         assert await envelopes(lab) == []
 
-    async def test_what_no_worker_admits_goes_after_a_day(self, lab: Lab) -> None:
+    async def test_what_no_worker_admits_goes_after_a_month(self, lab: Lab) -> None:
         await lab.pool("r640", 1, commands=ANYBODY)
         await lab.store.commands.seal("never", "digest", {"TOKEN": "s3cret"})
         await lab.store.commands.seal("a", "mine", {"TOKEN": "s3cret"})
         await active(lab, "a", digest="mine")
-        lab.clock.forward(days=1)
+        lab.clock.forward(days=30)
         await lab.store.prune()
         assert await envelopes(lab) == ["a", "never"]
         lab.clock.forward(seconds=1)
@@ -532,7 +532,7 @@ class TestLosses:
         await active(lab, "a")
         for attempt in range(1, 5):
             assert await place(lab, "a", attempt) == "build01"
-            assert await lose(lab, "a", attempt) == AfterLoss(again=True, attempt=attempt + 1)
+            assert await lose(lab, "a", attempt) == AfterLoss(again=True, attempt=attempt + 1, missed=True)
             with pytest.raises(CommandOver):
                 await begin(lab, "a", attempt)
         shown = await command_of(lab)

@@ -33,6 +33,7 @@ BEGUN: Json = {
     "timeout_s": 60.5,
     "grace_s": 10,
     "output_limit": 1000,
+    "given": ["A"],
 }
 
 Answer = Callable[[httpx.Request], httpx.Response]
@@ -86,7 +87,7 @@ async def test_it_leaves() -> None:
 async def test_it_begins_a_command() -> None:
     service = answers({**BEGUN, "what newer services say": 1})
     begun = await service.client().begin("build01", "a/b", "i1", 2)
-    assert begun == Begun(**{**BEGUN, "argv": ("make", "test")})
+    assert begun == Begun(**{**BEGUN, "argv": ("make", "test"), "given": ("A",)})
     (sent,) = service.requests
     assert (sent.method, sent.url.raw_path) == ("POST", b"/v1/runners/build01/commands/a%2Fb/begin")
     assert json.loads(sent.content) == {"instance": "i1", "attempt": 2}
