@@ -13,9 +13,12 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import select
+from sqlalchemy import select, update
 
+from leasehold.commands import Frame, Stream
 from leasehold.store import tables as t
+from leasehold.store.engine import Tx
+from leasehold.store.logs import SqlLogStore
 from leasehold.store.store import SqlStore
 from tests.api.stack import ADMIN, PATIENCE_S, Json, Stack, caller, fail
 
@@ -81,6 +84,18 @@ async def output(stack: Stack, lease: Json, **params: Any) -> bytes:
     assert answer.status_code == 200, fail(answer)
     assert answer.headers["content-type"] == "application/octet-stream"
     return answer.content
+
+
+async def open_again(logs: SqlLogStore, lease: Json) -> int:
+    """Forget that a command's output has come to its end, and return how far it has come."""
+    this = t.outputs.c.lease == lease["id"]
+
+    def forget(tx: Tx) -> int:
+        tx.execute(update(t.outputs).where(this).values(closed=False))
+        offset: int = tx.execute(select(t.outputs.c.offset).where(this)).scalar_one()
+        return offset
+
+    return (await logs._database.write(forget))[0]
 
 
 def is_there(path: str) -> bool:
@@ -471,6 +486,21 @@ class TestOutput:
         assert lease["command"]["output"] == {"limit": 1024, "bytes": size, "dropped": size - 1024}
         assert len(await output(stack, lease)) == 1024
         assert "output bound of 1 KiB reached" in (await stack.http.get(f"/v1/leases/{lease['id']}/log")).text
+
+    async def test_what_a_runner_hands_over_after_the_end_is_followed_too(self, stack: Stack) -> None:
+        here = await pool(stack)
+        lease = await ended(stack, await run(stack, here, "echo", "early"))
+        logs = stack.services.logs
+        assert isinstance(logs, SqlLogStore)
+        about = await stack.services.store.commands.output_of("local", lease["id"], 1)
+        # As if the service had not had its end yet.
+        offset = await open_again(logs, lease)
+        following = asyncio.create_task(output(stack, lease, follow="true"))
+        await asyncio.sleep(0.3)
+        assert not following.done()
+        late = Frame(at_us=1, stream=Stream.STDOUT, data=b"late\n")
+        await logs.put_output(about, offset, [late, Frame(at_us=1, stream=Stream.END, data=b"")])
+        assert await following == b"early\nlate\n"
 
     async def test_a_lease_without_a_command_has_none(self, stack: Stack) -> None:
         lease = await stack.take(await stack.pool(1))

@@ -111,6 +111,25 @@ async def test_a_process_that_another_run_marked_is_left_alone(driver: CommandDr
         kill(pid)
 
 
+async def test_somebody_elses_group_with_a_marked_process_in_it_is_left_alone(
+    driver: CommandDriver, folder: Path
+) -> None:
+    # Given a shell of somebody else's, in whose process group a process has the mark of our command.
+    forge = "env LEASEHOLD_RUN=$(cat mark) sleep 1000 & echo $! >forged"
+    script = f"until [ -s mark ]; do sleep 0.02; done; {forge}; wait; sleep 1000"
+    theirs = await asyncio.create_subprocess_exec("sh", "-c", script, cwd=folder, start_new_session=True)
+    try:
+        run = "echo $LEASEHOLD_RUN >mark; until [ -s forged ]; do sleep 0.02; done"
+        assert (await run_hook(driver, thorough(run, folder))).ok
+        (forged,) = pids(folder, "forged")
+        assert not lives(forged)
+        assert theirs.returncode is None
+        assert lives(theirs.pid)
+    finally:
+        kill(theirs.pid)
+        await theirs.wait()
+
+
 @pytest.mark.parametrize("session", ["there", "gone"])
 async def test_what_a_killed_supervisor_left_is_killed_by_the_next(folder: Path, locks: Path, session: str) -> None:
     # Given a runner whose supervisor was killed, which takes the first process along and nothing else.

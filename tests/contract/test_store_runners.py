@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import update
 
 from leasehold.commands import (
     OUTPUT_LIMIT,
@@ -41,6 +42,7 @@ from leasehold.model import (
 )
 from leasehold.ports import Place
 from leasehold.store import commands
+from leasehold.store import tables as t
 from tests.contract.command_lab import (
     ANYBODY,
     EXITED,
@@ -464,6 +466,54 @@ class TestSecrets:
         await close(lab, report=EXITED)
         seen = [await lab.lease("a"), await lab.events("a"), await lab.store.outbox_due()]
         assert "s3cret" not in repr(seen)
+
+
+class TestWhatItUses:
+    """What a command may be using nobody else gets before it has ended."""
+
+    async def test_no_part_of_the_lease_is_given_back_meanwhile(self, lab: Lab) -> None:
+        await lab.pool("r640", 2, commands=ANYBODY)
+        await up(lab)
+        await lab.take("a", Item(pool="r640", count=2), command=MAKE)
+        assert not (await lab.give_back("a", "host01")).refusal, "nothing runs yet"
+        await close(lab, "a")
+        await lab.take("b", Item(pool="r640", count=2), command=command("make", "b"))
+        await place(lab, "b")
+        for _ in range(2):
+            refusal = (await lab.give_back("b", "host01")).refusal
+            assert refusal is not None
+            assert refusal.code == "command_runs"
+            await begin(lab, "b")
+        assert await lab.held("b") == ["host01", "host02"]
+
+    async def test_without_its_environment_it_does_not_begin(self, lab: Lab) -> None:
+        await lab.pool("r640", 1, commands=ANYBODY)
+        await up(lab)
+        await active(lab, "a", command=command(variables=("DRY_RUN",)))
+        await place(lab, "a")
+        with pytest.raises(CommandOver, match="environment is not known"):
+            await begin(lab, "a")
+
+    async def test_what_an_outer_command_was_told_it_is_not_told(self, lab: Lab) -> None:
+        outer = {"DCI_QUEUE_RES2": "elsewhere", "LEASEHOLD_LEASE": "another", "MINE": "1"}
+        await lab.store.commands.seal("a", "mine", outer)
+        await lab.pool("r640", 1, commands=ANYBODY)
+        await up(lab)
+        await active(lab, "a", digest="mine", command=command(variables=tuple(outer)))
+        await place(lab, "a")
+        begun = await begin(lab, "a")
+        assert begun.given == ("MINE",)
+        assert "DCI_QUEUE_RES2" not in begun.env
+        assert (begun.env["MINE"], begun.env["LEASEHOLD_LEASE"]) == ("1", "a")
+
+    async def test_the_same_command_is_not_a_duplicate_of_one_whose_lease_has_ended(self, lab: Lab) -> None:
+        await running(lab, "a", command=command(unique=True))
+        await close(lab, "a", outcome=Outcome.LOST)
+        # As a restored database may have it.
+        await lab.store.database.write(
+            lambda tx: tx.execute(update(t.commands).values(ended_at=None, state="waiting", ending=None))
+        )
+        assert (await lab.submit("b", command=command(unique=True))).refusal is None
 
 
 class TestARunnerThatComesBack:

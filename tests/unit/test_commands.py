@@ -53,6 +53,7 @@ class TestPatterns:
             ("* test", ["make", "test"]),
             ("*", ["anything", "at", "all"]),
             ("run 'a b'", ["run", "a b"]),
+            ("/srv/*/deploy *", ["/srv/a/deploy", "../x"]),
             ("deploy * now", ["deploy", "x; rm -r /", "now"]),
         ],
     )
@@ -70,10 +71,28 @@ class TestPatterns:
             ("make * -n", ["make", "a", "b", "-n"]),
             ("make test*", ["make", "test", "all"]),
             ("run a b", ["run", "a b"]),
+            ("/srv/*", ["/srv/a/b"]),
+            ("/srv/*/x", ["/srv/../x"]),
+            ("./deploy.sh", ["./deploy.sh"]),
+            ("scripts/*.sh", ["scripts/a.sh"]),
         ],
     )
     def test_what_does_not(self, pattern: str, argv: list[str]) -> None:
         assert not fits(pattern, *argv)
+
+    @pytest.mark.parametrize(
+        ("folder", "may"),
+        [
+            ("/srv/builds/a", True),
+            ("/srv/builds/a/b", False),
+            ("/srv/builds/..", False),
+            ("/tmp/mine", False),
+            (None, False),
+        ],
+    )
+    def test_a_program_of_the_folder_runs_where_the_folder_is_one_of_them(self, folder: str | None, may: bool) -> None:
+        rule = CommandRule(run=("./deploy.sh",), folders=("/srv/builds/*",))
+        assert rule.fits("joe", CommandSpec(argv=("./deploy.sh",), folder=folder)) is may
 
     def test_owners_are_told_apart_by_case_and_whole(self) -> None:
         rule, command = CommandRule(users=("ci-*",)), CommandSpec(argv=("make",))

@@ -42,6 +42,14 @@ def test_roots_runner_runs_as_whom_the_pools_say_but_nobody_becomes_root_by_it()
     assert policy.refusal(replace(BEGUN, account="root"), "root") == "this runner runs no commands as root"
 
 
+def test_what_it_runs_cannot_be_made_another_by_its_environment() -> None:
+    policy = RunnerPolicy(run=("make *",))
+    assert policy.refusal(replace(BEGUN, env={"PATH": "/tmp/evil", "DCI_QUEUE": "a"}), "ci") is None, "the service's"
+    given = replace(BEGUN, env={"PATH": "/tmp/evil"}, given=("PATH",))
+    assert policy.refusal(given, "ci") == "this runner does not run such commands"
+    assert RunnerPolicy(run=("make *",), env=("PATH",)).refusal(given, "ci") is None
+
+
 def test_with_accounts_these_alone_count() -> None:
     policy = RunnerPolicy(accounts=("ci",))
     assert policy.refusal(BEGUN, "root") == "this runner runs no commands as root"
