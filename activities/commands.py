@@ -34,6 +34,7 @@ GIVEN_UP = timedelta(seconds=1)
 """From SIGTERM to SIGKILL for a command that Temporal has given up."""
 
 STOPPED = "its runner was stopped"
+STOOD_STILL = "its runner stood still for too long"
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ class _Job:
     def __init__(self, lease: str) -> None:
         self.lease = lease
         self.stop = Stop()
-        self.why = CommandReport(ending=CommandEnding.LOST)
+        self.why = CommandReport(ending=CommandEnding.LOST, detail=STOOD_STILL)
         self.started = False
 
     def end(self, ending: CommandEnding, detail: str, grace: timedelta | None = None) -> None:

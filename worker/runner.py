@@ -99,7 +99,7 @@ async def run(options: Options, settings: RunnerSettings, desk: CommandDesk, pol
             if await _unless(stopped, _cleared(driver, workplaces)) is None:
                 return
             commands = Commands(desk, driver, workplaces, policy, instance=instance, own=own())
-            await _serve(options, settings, desk, host, commands, stopped)
+            await _serve(options, settings, desk, host, commands, driver, stopped)
             await workplaces.drain(LAST_WORDS)
 
 
@@ -122,6 +122,7 @@ async def _serve(
     desk: CommandDesk,
     host: RunnerHost,
     commands: Commands,
+    driver: CommandDriver,
     stopped: asyncio.Event,
 ) -> None:
     """Take commands until stopped, once Temporal and the API are there."""
@@ -132,7 +133,7 @@ async def _serve(
     registering = asyncio.create_task(_register(desk, options.name, host, known, stopped))
     try:
         if await _unless(stopped, known.wait()):
-            async with _fencing(client, commands):
+            async with _fencing(client, commands, driver):
                 await _work(client, options, commands, stopped)
     finally:
         stopped.set()
@@ -214,8 +215,11 @@ def _worker(client: Client, options: Options, commands: Commands) -> Worker:
 
 
 @contextlib.asynccontextmanager
-async def _fencing(client: Client, commands: Commands) -> Any:
-    """End all commands where Temporal is silent for so long that it will take this runner to be dead."""
+async def _fencing(client: Client, commands: Commands, driver: CommandDriver) -> Any:
+    """End all commands where Temporal is silent for so long that it will take this runner to be dead.
+
+    Where this process itself stands still its supervisor does that.
+    """
 
     async def watch() -> None:
         heard, said = _now(), False
@@ -230,6 +234,7 @@ async def _fencing(client: Client, commands: Commands) -> Any:
                 said = True
             if answered:
                 heard, said = asked, False
+                driver.heard(FENCE_AFTER)
             await asyncio.sleep(max(0.0, asked + PING_EVERY.total_seconds() - _now()))
 
     watching = asyncio.create_task(watch())

@@ -109,12 +109,20 @@ class CommandDriver:
         """Run a call whose output goes to `sink`, and return how it ended, without any output.
 
         None if `call.begin` said not to, or if nothing of it lives after it was asked to `stop`, which is the only way
-        to have it end. Raises like `run`.
+        to have it end, or was ended because this process was not `heard` of. Raises like `run`.
         """
         ended = await self._to_the_end(call, sink, stop)
         if ended is None or ended.how == wire.CANCELLED:
             return None
         return _result(call.hook, ended, b"", cut=False)
+
+    def heard(self, within: timedelta) -> None:
+        """Have all that runs killed unless this is called again within that time, whatever becomes of this process.
+
+        Once it stands still, stopped or starved, nobody else on this machine would.
+        """
+        if self._link is not None and not self._link.lost:
+            self._link.heard(within)
 
     async def swept(self) -> None:
         """Wait until all is gone that dead workers left here, if this driver is `alone`. Raises `Unavailable`."""

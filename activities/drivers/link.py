@@ -101,6 +101,10 @@ class Link:
             seconds = None if grace is None else grace.total_seconds()
             self._send({"do": "stop", "run": run.name, "grace": seconds})
 
+    def heard(self, within: timedelta) -> None:
+        """Have everything killed unless this is said again within that time."""
+        self._send({"do": "heard", "run": "", "within": within.total_seconds()})
+
     async def gone(self) -> None:
         """Wait until the process has ended and its locks are free."""
         await self._process.wait()

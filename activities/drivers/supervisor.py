@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import resource
 import selectors
@@ -44,6 +45,7 @@ class Supervisor:
         self._runs: dict[str, HookRun] = {}
         self._sweeping: list[HookRun] = []
         self._swept = False
+        self._silent_at = math.inf  # by then the worker must be heard of again, once it has said so
         self._selector = selectors.DefaultSelector()
         self._limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
@@ -59,8 +61,16 @@ class Supervisor:
                 os.read(children, 4096)
             if self._connected and self._channel in ready:
                 self._receive()
-            wake = self._turn(time.monotonic())
+            self._end_what_nobody_follows(time.monotonic())
+            wake = min(self._turn(time.monotonic()), self._silent_at)
             self._send()
+
+    def _end_what_nobody_follows(self, now: float) -> None:
+        """End all runs where the worker was to be heard of by now: it stands still, and may be taken for dead."""
+        if now >= self._silent_at:
+            self._silent_at = math.inf
+            for run in self._runs.values():
+                run.stop(self._grace)
 
     def _sleep(self, wake: float) -> float:
         return min(max(wake - time.monotonic(), 0.0), LONGEST_SLEEP)
@@ -114,6 +124,8 @@ class Supervisor:
         name = message["run"]
         if message["do"] == "start":
             self._start(name, descriptors)
+        elif message["do"] == "heard":
+            self._silent_at = time.monotonic() + message["within"]
         elif name not in self._runs:
             # It ended while the message was on its way.
             pass

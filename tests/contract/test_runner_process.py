@@ -258,6 +258,12 @@ class Silent:
         if self.away:
             await asyncio.sleep(1000)
 
+    def get_workflow_handle(self, _: str) -> Silent:
+        return self
+
+    async def describe(self, **_: object) -> None:
+        await self.get_system_info()
+
 
 async def test_a_runner_that_temporal_does_not_answer_ends_its_commands_in_time(
     tmp_path: Path, desk: Desk, monkeypatch: pytest.MonkeyPatch
@@ -266,7 +272,7 @@ async def test_a_runner_that_temporal_does_not_answer_ends_its_commands_in_time(
     monkeypatch.setattr(worker.runner, "PING_EVERY", timedelta(seconds=0.1))
     monkeypatch.setattr(worker.runner, "FENCE_AFTER", timedelta(seconds=1))
     temporal: Any = Silent()
-    async with runner(tmp_path / "data", desk) as lab, worker.runner._fencing(temporal, lab.commands):
+    async with runner(tmp_path / "data", desk) as lab, worker.runner._fencing(temporal, lab.commands, lab.driver):
         run = "trap '' TERM; echo $$ > leader; while :; do sleep 0.1; done"
         running = lab.start(command(LEASE, run, folder=str(tmp_path), grace_s=1000.0))
         (leader,) = await written(tmp_path, "leader")
@@ -280,6 +286,19 @@ async def test_a_runner_that_temporal_does_not_answer_ends_its_commands_in_time(
         # It goes on once it is heard again.
         temporal.away = False
         await asyncio.sleep(0.5)
+        assert (await lab.run(command("lease-2", "true"))).code == 0
+
+
+async def test_a_runner_that_stands_still_has_its_commands_ended_by_its_supervisor(tmp_path: Path, desk: Desk) -> None:
+    async with runner(tmp_path / "data", desk) as lab:
+        lab.driver.heard(timedelta(seconds=0.5))
+        running = lab.start(command(LEASE, "echo $$ > leader; exec sleep 1000", folder=str(tmp_path)))
+        (leader,) = await written(tmp_path, "leader")
+        report = await running
+        assert (report.ending, report.started, report.detail) == (
+            CommandEnding.LOST, True, "its runner stood still for too long",
+        )  # fmt: skip
+        assert not lives(leader)
         assert (await lab.run(command("lease-2", "true"))).code == 0
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -152,6 +154,22 @@ def test_a_runner_that_never_comes_back_loses_its_command_all_the_same(stack: St
     assert found["command"]["result"] == "lost"
     assert "nothing was heard of runner gone" in (found["command"]["detail"] or "")
     assert commands_of(lease["id"]) == []
+
+
+def test_a_runner_that_stands_still_has_its_command_ended_before_anybody_else_gets_the_resource(
+    stack: Stack, lab: Lab, tmp_path: Path
+) -> None:
+    pool = Pool(lab, runner="stuck")
+    with RunnerProcess(stack, tmp_path, "stuck") as runner:
+        lease = pool.run(shell="echo here; sleep 1000")
+        pool.running(lease)
+        os.kill(runner.pid, signal.SIGSTOP)
+        try:
+            until(lambda: not commands_of(lease["id"]), "the command is ended")
+            assert lab.client.lease(lease["id"])["state"] == "active", "it is ended before it is taken for lost"
+        finally:
+            os.kill(runner.pid, signal.SIGCONT)
+        assert pool.ended(lease)["result"] == "lost"
 
 
 def test_a_command_whose_child_is_killed_says_by_which_signal(stack: Stack, lab: Lab) -> None:
