@@ -56,6 +56,9 @@ Answer = TypeVar("Answer")
 ANSWER_WITHIN_S = 5.0
 """How long a worker may take before the caller is told that there is none."""
 
+TEMPORAL_WITHIN = timedelta(seconds=5)
+"""How long Temporal itself may take, with nobody to wait for but itself."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Submission:
@@ -112,9 +115,9 @@ class Gateway:
         }
 
     async def _start(self, request: SubmitLease) -> None:
-        within = timedelta(seconds=ANSWER_WITHIN_S)
+        start = self._client.start_workflow
         try:
-            await self._client.start_workflow(LeaseWorkflow.run, request, rpc_timeout=within, **self._options(request))
+            await start(LeaseWorkflow.run, request, rpc_timeout=TEMPORAL_WITHIN, **self._options(request))
         except WorkflowAlreadyStartedError:
             return
         except RPCError as error:
@@ -215,7 +218,7 @@ class Gateway:
         """What was submitted under this id, if its workflow runs."""
         handle = self._handle(lease)
         try:
-            described = await handle.describe(rpc_timeout=timedelta(seconds=ANSWER_WITHIN_S))
+            described = await handle.describe(rpc_timeout=TEMPORAL_WITHIN)
             if described.status is not WorkflowExecutionStatus.RUNNING:
                 return None
             request = await submitted(self._client, lease)

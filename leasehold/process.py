@@ -36,7 +36,8 @@ def run_without_databases(start: Callable[[], Awaitable[None]]) -> NoReturn:
     Ends the process hard: threads of the Temporal client outlive the interpreter, which crashes some of its exits.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    for talkative in ("alembic", "httpx"):
+        logging.getLogger(talkative).setLevel(logging.WARNING)
     status = 0
     try:
         work = start()

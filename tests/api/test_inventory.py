@@ -120,6 +120,7 @@ class TestByHand:
             "over_quota": "queue",
             "auto_extend_free": "0%",
             "cc_may": [],
+            "holder_may": [],
             "self_service": None,
         }
         pool = await stack.pool(2, **settings)

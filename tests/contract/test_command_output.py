@@ -89,10 +89,18 @@ class Sums(Desk):
         return self.offset
 
 
-async def test_output_comes_whole_in_its_order_and_nothing_is_left(lab: Runner, desk: Desk, spool: Path) -> None:
-    # Each line waits for the other stream's, so that their order is known.
-    run = "for n in $(seq 40); do echo $n; sleep 0.005; echo $n >&2; sleep 0.005; done"
-    assert (await lab.run(command(LEASE, run))).code == 0
+async def test_output_comes_whole_in_its_order_and_nothing_is_left(
+    lab: Runner, desk: Desk, spool: Path, tmp_path: Path
+) -> None:
+    # Each line waits until the one before it, on the other stream, has arrived, so that their order is known.
+    wait = "until [ -e $seen ]; do sleep 0.01; done; rm $seen"
+    run = f"for n in $(seq 40); do echo $n; seen=out; {wait}; echo $n >&2; seen=err; {wait}; done"
+    running = lab.start(command(LEASE, run, folder=str(tmp_path)))
+    for n in range(1, 41):
+        for stream, name in ((Stream.STDOUT, "out"), (Stream.STDERR, "err")):
+            await until(lambda stream=stream, n=n: len(desk.text(stream).split()) == n)  # type: ignore[misc]
+            (tmp_path / name).touch()
+    assert (await running).code == 0
     numbers = [frame.data for frame in desk.frames() if frame.stream == Stream.STDOUT]
     assert b"".join(numbers).split() == [b"%d" % n for n in range(1, 41)]
     assert desk.text(Stream.STDERR) == desk.text(Stream.STDOUT)

@@ -304,7 +304,7 @@ class TestLog:
     def test_following(self, api: FakeApi, dci: DciQueue) -> None:
         self.lines(api)
         dci("log", "-f", "-n", "+2", "lab", "7")
-        assert dict(api.requests[-1].query) == {"follow": "true"}
+        assert dict(api.requests[-1].query) == {"follow": "true", "events": "true"}
         assert dci("log", "-n", "x", "lab", "7").status == 2
 
     def test_of_one_that_waits_it_waits_until_it_has_started(self, api: FakeApi, dci: DciQueue) -> None:
