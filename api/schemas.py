@@ -556,10 +556,12 @@ class LeaseAnswer(BaseModel):
 class NewLeaseAnswer(LeaseAnswer):
     """The answer to a request: `token` is good for this lease alone, and shown nowhere else.
 
-    `duplicate`, which is left out unless it is true: this is the lease that was there before, with the same command.
+    `duplicate`: this is the lease that was there before, with the same command.
     """
 
-    model_config = ConfigDict(json_schema_extra={"examples": [{**EXAMPLE_LEASE, "token": f"{LEASE_ID}.6f1e…"}]})
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{**EXAMPLE_LEASE, "token": f"{LEASE_ID}.6f1e…", "duplicate": False}]}
+    )
 
     token: str | None
     duplicate: bool = False

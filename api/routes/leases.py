@@ -191,7 +191,7 @@ async def request_lease(
     status = 202 if shown["state"] == "submitted" else 201 if first else 200
     # Whoever else says the same name gets no token.
     token = None if caller.anonymous and not first else service.tokens.for_lease(request.lease)
-    return JSONResponse({**shown, "token": token}, status)
+    return JSONResponse({**shown, "token": token, "duplicate": False}, status)
 
 
 def _command(body: LeaseBody, caller: Principal) -> CommandSpec | None:
@@ -220,7 +220,15 @@ async def _tried(request: SubmitLease, service: Services) -> dict[str, Any]:
     assert lease is not None
     shown = service.leases.lease(lease)
     resources = [{**resource, "epoch": None} for resource in shown["resources"]]
-    return {**shown, "id": None, "number": None, "resources": resources, "temporal_url": None, "token": None}
+    return {
+        **shown,
+        "id": None,
+        "number": None,
+        "resources": resources,
+        "temporal_url": None,
+        "token": None,
+        "duplicate": False,
+    }
 
 
 async def submit(request: SubmitLease, service: Services, *, repeatable: bool) -> bool:

@@ -54,6 +54,11 @@ def caller(app: FastAPI, token: str | None = ADMIN) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=transport, base_url=URL, headers=headers, timeout=PATIENCE_S)
 
 
+def as_shown(lease: Json) -> Json:
+    """What GET says of a lease that is as it was in the answer to its request."""
+    return {key: value for key, value in lease.items() if key not in {"token", "duplicate"}}
+
+
 def fail(answer: httpx.Response) -> str:
     """What to say of an answer that was not expected."""
     return f"{answer.request.method} {answer.request.url}: {answer.status_code} {answer.text[:500]}"
