@@ -1,6 +1,6 @@
 """Commands of leases: each is one activity on the runner that has it.
 
-Workflows import this for the method's types: nothing here reaches the network, a disk or a process by itself.
+Nothing here reaches the network, a disk or a process by itself.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ class Commands:
     async def _run(self, order: RunCommand, job: _Job) -> CommandReport:
         begun: Begun | None = None
         try:
-            begun = await _unless(job.stop.asked, self._begin(order))
+            begun = await unless(job.stop.asked, self._begin(order))
             if begun is None:
                 return replace(job.why, started=False)
             if refusal := self._policy.refusal(begun, self._own):
@@ -236,7 +236,7 @@ def _why_cancelled() -> tuple[CommandEnding, str]:
     return CommandEnding.LOST, "Temporal does not know of it any more"
 
 
-async def _unless(stop: asyncio.Future[None], work: Awaitable[T]) -> T | None:
+async def unless(stop: asyncio.Future[Any], work: Awaitable[T]) -> T | None:
     """What comes of some work; None if it was to end before."""
     task = asyncio.ensure_future(work)
     either: set[asyncio.Future[Any]] = {task, stop}

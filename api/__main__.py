@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from api import serving
 from api.app import create_app
-from api.auth import Tokens, secret_file
+from api.auth import Tokens
 from api.compat.quads.naming import Naming
 from api.compat.resalloc.endpoint import Endpoint
 from api.compat.resalloc.tickets import Terms
@@ -16,6 +16,7 @@ from api.services import Services
 from api.serving import Server
 from api.waiting import News
 from leasehold import process
+from leasehold.secretfile import secret_file
 from leasehold.settings import Settings
 from leasehold.store.logs import SqlLogStore
 from leasehold.store.store import SqlStore

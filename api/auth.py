@@ -20,7 +20,6 @@ from api.munge import Munge
 from leasehold.access import EVERYTHING, LOCAL_RUNNER, Credential, NewToken, Role, Scopes, Token
 from leasehold.errors import Fault, Refused, Unauthenticated
 from leasehold.ports import Store, TokenStore
-from leasehold.secretfile import secret_file as secret_file
 
 BEARER = HTTPBearer(auto_error=False, description="A user's token, the admin's, or that of a lease")
 

@@ -67,7 +67,7 @@ async def event_stream(lease: str, after: int, service: Services) -> AsyncIterat
                 )
             if over:
                 return
-            if not await _woken(changed, KEEP_ALIVE_S):
+            if not await woken(changed, KEEP_ALIVE_S):
                 yield KEEPALIVE_COMMENT
                 over = await is_over(lease, service)
 
@@ -129,7 +129,7 @@ async def _lines(
             if held:
                 yield "".join(held)
             held = None
-            await _woken(changed, look_again_s)
+            await woken(changed, look_again_s)
 
 
 async def _is_printed(lease: str, only: LogFilter, service: Services) -> bool:
@@ -158,7 +158,7 @@ async def _has_run(wanted: RunFilter, service: Services) -> bool:
     return all(run.ended_at is not None or run.deadline < datetime.now(UTC) for run in runs)
 
 
-async def _woken(changed: asyncio.Event, within_s: float) -> bool:
+async def woken(changed: asyncio.Event, within_s: float) -> bool:
     """Sleep until there is news, so long at most, and return whether there is."""
     with suppress(TimeoutError):
         await asyncio.wait_for(changed.wait(), within_s)

@@ -8,14 +8,14 @@ import time
 from base64 import b64encode
 from collections import deque
 from collections.abc import AsyncIterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 
 from api import render
-from api.following import KEEP_ALIVE_S, RETRY_MS
+from api.following import KEEP_ALIVE_S, RETRY_MS, woken
 from api.services import Services
 from leasehold.commands import STAGE
 from leasehold.model import LeaseState, LogChunk
@@ -136,8 +136,7 @@ async def _chunks(wanted: Wanted, service: Services) -> AsyncIterator[list[LogCh
             if over:
                 return
             yield []
-            with suppress(TimeoutError):
-                await asyncio.wait_for(changed.wait(), patience.look_again_s)
+            await woken(changed, patience.look_again_s)
 
 
 class _Patience:

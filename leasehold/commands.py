@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -17,6 +17,12 @@ from leasehold.access import Role
 
 SILENCE = timedelta(seconds=30)
 """A runner that nothing was heard of for so long is taken to be dead; it ends its commands by itself before that."""
+
+FENCE_AFTER = SILENCE - timedelta(seconds=10)
+"""So long after it last heard of Temporal a runner ends its commands: soon it will be taken for dead."""
+
+REGISTER_EVERY = timedelta(seconds=5)
+"""How often a runner says that it is there."""
 
 OUTPUT_LIMIT = 64 * 1024 * 1024
 """Bytes of output that are kept of one command where no pool says otherwise."""
@@ -305,14 +311,21 @@ class Frame:
 
 def frames(packed: bytes) -> list[Frame]:
     """The frames in these bytes, without one at the end that is not whole; raise `ValueError` where it is none."""
-    found, at = [], 0
+    return [
+        Frame(at_us=int.from_bytes(packed[at : at + 8], "big"), stream=stream, data=packed[at + FRAME_HEAD : end])
+        for at, end, stream in places(packed)
+    ]
+
+
+def places(packed: bytes) -> Iterator[tuple[int, int, int]]:
+    """Where each whole frame begins and ends in these bytes, and its stream; raise `ValueError` where there is none."""
+    at = 0
     while at + FRAME_HEAD <= len(packed):
         stream, size = packed[at + 8], int.from_bytes(packed[at + 9 : at + FRAME_HEAD], "big")
         if stream > Stream.SERVICE or size > FRAME_LIMIT:
             raise ValueError(f"no frame begins at byte {at}")
-        if at + FRAME_HEAD + size > len(packed):
-            break
-        data = packed[at + FRAME_HEAD : at + FRAME_HEAD + size]
-        found.append(Frame(at_us=int.from_bytes(packed[at : at + 8], "big"), stream=stream, data=data))
-        at += FRAME_HEAD + size
-    return found
+        end = at + FRAME_HEAD + size
+        if end > len(packed):
+            return
+        yield at, end, stream
+        at = end

@@ -29,7 +29,7 @@ from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import Worker
 
-from activities.commands import Commands
+from activities.commands import Commands, unless
 from activities.drivers.accounts import own
 from activities.drivers.command import CommandDriver, minimal_environment
 from activities.drivers.place import place_of
@@ -37,7 +37,9 @@ from activities.drivers.workplace import Workplaces
 from activities.heartbeat import HEARTBEAT
 from leasehold import process
 from leasehold.access import LOCAL_RUNNER
-from leasehold.commands import SILENCE, RunnerHost
+from leasehold.commands import FENCE_AFTER as FENCE_AFTER
+from leasehold.commands import REGISTER_EVERY as REGISTER_EVERY
+from leasehold.commands import RunnerHost
 from leasehold.errors import Invalid, LeaseholdError
 from leasehold.model import NAME_PATTERN
 from leasehold.ports import CommandDesk
@@ -50,11 +52,7 @@ from leasehold.temporal import connect, runner_queue
 
 T = TypeVar("T")
 
-REGISTER_EVERY = timedelta(seconds=5)
 PING_EVERY = timedelta(seconds=2)
-FENCE_AFTER = SILENCE - timedelta(seconds=10)
-"""So long after it last heard of Temporal it ends its commands: soon it will be taken for dead, and they run again."""
-
 FENCE_GRACE = timedelta(seconds=3)
 STOP_GRACE = timedelta(seconds=5)
 """From SIGTERM to SIGKILL, where a pool gives more: shorter than service managers wait."""
@@ -266,14 +264,11 @@ async def _ping(client: Client, lease: str | None) -> bool:
 
 async def _unless(stopped: asyncio.Event, work: Awaitable[T]) -> T | None:
     """What comes of some work; None if this process is to stop before."""
-    working, waiting = asyncio.ensure_future(work), asyncio.create_task(stopped.wait())
-    either: set[asyncio.Future[Any]] = {working, waiting}
-    await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-    waiting.cancel()
-    if working.done():
-        return working.result()
-    working.cancel()
-    return None
+    waiting = asyncio.create_task(stopped.wait())
+    try:
+        return await unless(waiting, work)
+    finally:
+        waiting.cancel()
 
 
 @contextmanager

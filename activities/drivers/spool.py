@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from leasehold.commands import BATCH_LIMIT, FRAME_HEAD, FRAME_LIMIT, Frame, Stream
+from leasehold.commands import BATCH_LIMIT, FRAME_LIMIT, Frame, Stream, places
 
 GATHER = timedelta(milliseconds=30)
 """What is printed within this time is written together, but for the first of it, which nothing holds up."""
@@ -158,13 +158,12 @@ def _private(path: str, flags: int) -> int:
 
 def whole(packed: bytes) -> tuple[int, bool]:
     """The bytes of the whole frames that these begin with, and whether the last of them is the end of the output."""
-    at, ends = 0, False
-    while at + FRAME_HEAD <= len(packed):
-        stream, size = packed[at + 8], int.from_bytes(packed[at + 9 : at + FRAME_HEAD], "big")
-        if ends or stream > Stream.SERVICE or size > FRAME_LIMIT or at + FRAME_HEAD + size > len(packed):
-            break
-        at, ends = at + FRAME_HEAD + size, stream == Stream.END
-    return at, ends
+    size = 0
+    with contextlib.suppress(ValueError):
+        for _, size, stream in places(packed):
+            if stream == Stream.END:
+                return size, True
+    return size, False
 
 
 class _Piece:

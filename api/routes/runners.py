@@ -14,16 +14,12 @@ from api.access import READ, RUN, Caller, allow, guarded
 from api.auth import Principal
 from api.routes.leases import Service
 from api.schemas import BeginBody, BegunAnswer, ListAnswer, OffsetAnswer, RegisteredAnswer, RunnerBody
-from leasehold.commands import SILENCE, Frame, RunnerHost, frames
+from leasehold.commands import FENCE_AFTER, REGISTER_EVERY, Frame, RunnerHost, frames
 from leasehold.errors import Fault, Invalid, Malformed, Refused
 
 router = guarded("/v1/runners", "runners")
 
-EVERY_S = 5.0
-"""How often a runner says that it is there."""
-
-_FENCE_S = SILENCE.total_seconds() - 10
-"""After so long without Temporal a runner ends its commands: it is about to be taken for dead."""
+_TERMS = {"every_s": REGISTER_EVERY.total_seconds(), "silence_s": FENCE_AFTER.total_seconds()}
 _LARGEST = 2**62
 _OLDEST_US = 365 * 86_400 * 1_000_000
 
@@ -45,7 +41,7 @@ async def register_runner(name: str, body: RunnerBody, caller: Caller, service: 
     """
     _check_name(caller, name)
     await service.store.commands.register(name, RunnerHost(**{**body.model_dump(), "labels": tuple(body.labels)}))
-    return JSONResponse({"name": name, "every_s": EVERY_S, "silence_s": _FENCE_S})
+    return JSONResponse({"name": name, **_TERMS})
 
 
 @router.delete("/{name}/{instance}", response_model=RegisteredAnswer)
@@ -54,7 +50,7 @@ async def leave_runner(name: str, instance: str, caller: Caller, service: Servic
     """Say that a process of a runner takes no commands any more."""
     _check_name(caller, name)
     await service.store.commands.leave(name, instance)
-    return JSONResponse({"name": name, "every_s": EVERY_S, "silence_s": _FENCE_S})
+    return JSONResponse({"name": name, **_TERMS})
 
 
 @router.post("/{name}/commands/{lease}/begin", response_model=BegunAnswer)

@@ -139,8 +139,7 @@ def replace(tx: Tx, lease: str, grant: Row[Any], why: str) -> None:
     """
     row = holding.lease_row(tx.connection, lease)
     _check_growing(row)
-    if commands.may_use(tx, row):
-        raise CommandRuns(f"lease {row.number} runs a command, which may use {grant.pool}/{grant.resource}")
+    _check_unused(tx, row, grant.pool, grant.resource)
     item = dataclasses.replace(specs.items_from_json(row.wanted)[grant.item], count=1, names=())
     with tx.savepoint():
         mine = [one for one in granting.open_rows(tx, lease) if one.id == grant.id]
@@ -189,6 +188,12 @@ def _check_duration(tx: Tx, lease: Row[Any], award: Award, ends: datetime, *, se
         raise DurationRefused("the lease lasts longer than these pools allow")
 
 
+def _check_unused(tx: Tx, lease: Row[Any], pool: str, resource: str) -> None:
+    """Raise `CommandRuns` where a lease's command may be using what it is about to lose."""
+    if commands.may_use(tx, lease):
+        raise CommandRuns(f"lease {lease.number} runs a command, which may use {pool}/{resource}")
+
+
 def give_back(tx: Tx, lease: str, part: GiveBack) -> Admitted:
     """Take one resource out of an active lease; one that it has no more is given back already."""
     row = holding.lease_row(tx.connection, lease)
@@ -200,8 +205,7 @@ def give_back(tx: Tx, lease: str, part: GiveBack) -> Admitted:
         )
         if tx.execute(ever.limit(1)).first() is None:
             raise ResourceUnknown(f"lease {row.number} does not have {part.pool}/{part.resource}")
-        if commands.may_use(tx, row):
-            raise CommandRuns(f"lease {row.number} runs a command, which may use {part.pool}/{part.resource}")
+        _check_unused(tx, row, part.pool, part.resource)
         rows = granting.open_rows(tx, lease)
         mine = [r for r in rows if (r.pool, r.resource) == (part.pool, part.resource)]
         # What is still being prepared may fail, and then the lease would have nothing.

@@ -6,8 +6,7 @@ priority and number; one that nobody suits now is passed by others, and waits.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
@@ -133,7 +132,7 @@ class _There:
 
 
 def _there(connection: Connection, now: datetime) -> dict[str, _There]:
-    used = {row.runs_on: row.many for row in connection.execute(_USED)}
+    used = _used(connection)
     found: dict[str, _There] = {}
     for row in connection.execute(select(t.runners).where(_R.seen_at > now - SILENCE)):
         one = found.get(row.name)
@@ -144,6 +143,11 @@ def _there(connection: Connection, now: datetime) -> dict[str, _There]:
             one.labels &= set(row.labels)
             one.slots += row.slots
     return found
+
+
+def _used(connection: Connection) -> dict[str, int]:
+    """How many commands each runner has that has any."""
+    return {row.runs_on: row.many for row in connection.execute(_USED)}
 
 
 def _why(command: Row[Any], suitable: Sequence[_There], there: Collection[_There]) -> str:
@@ -162,7 +166,7 @@ def _why(command: Row[Any], suitable: Sequence[_There], there: Collection[_There
 
 def listed(connection: Connection, now: datetime) -> list[Runner]:
     """The runners that are known, by name, each with its processes."""
-    used: Mapping[str, int] = Counter({row.runs_on: row.many for row in connection.execute(_USED)})
+    used = _used(connection)
     found: dict[str, list[Row[Any]]] = {}
     for row in connection.execute(select(t.runners).order_by(_R.name, _R.started_at, _R.instance)):
         found.setdefault(row.name, []).append(row)
