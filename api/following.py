@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -48,7 +48,7 @@ async def is_over(lease: str, service: Services) -> bool:
     return state is LeaseState.ENDED or (state is None and await service.gateway.submission(lease) is None)
 
 
-async def event_stream(lease: str, after: int, service: Services) -> AsyncIterator[bytes]:
+async def event_stream(lease: str, after: int, service: Services) -> AsyncGenerator[bytes, None]:
     """The events of a lease after one of them, in the wire format of server-sent events, up to its last."""
     changed = asyncio.Event()
     with service.news.listening(lease, changed):
@@ -72,7 +72,9 @@ async def event_stream(lease: str, after: int, service: Services) -> AsyncIterat
                 over = await is_over(lease, service)
 
 
-def log_text(lease: str, only: LogFilter, service: Services, *, follow: bool, tail: int | None) -> AsyncIterator[str]:
+def log_text(
+    lease: str, only: LogFilter, service: Services, *, follow: bool, tail: int | None
+) -> AsyncGenerator[str, None]:
     """A lease's log, or a part of it, as lines; with `tail` the last lines of what there is by now, and all to come."""
 
     async def is_printed() -> bool:
@@ -84,7 +86,7 @@ def log_text(lease: str, only: LogFilter, service: Services, *, follow: bool, ta
 
 def log_without_lease(
     pool: str, only: LogFilter, service: Services, *, follow: bool, tail: int | None
-) -> AsyncIterator[str]:
+) -> AsyncGenerator[str, None]:
     """What was printed in a pool, or a part of it, while no lease was involved; followed for as long as it is there."""
     only = replace(only, pool=pool)
 
@@ -103,7 +105,7 @@ async def _lines(
     is_printed: Callable[[], Awaitable[bool]],
     tail: int | None,
     look_again_s: float,
-) -> AsyncIterator[str]:
+) -> AsyncGenerator[str, None]:
     """The lines of a log until nothing more will be printed, which is asked at each news, and now and then."""
     text, after, changed = LogText(), 0, asyncio.Event()
     with ExitStack() as listening:

@@ -7,8 +7,8 @@ import json
 import time
 from base64 import b64encode
 from collections import deque
-from collections.abc import AsyncIterator
-from contextlib import ExitStack
+from collections.abc import AsyncGenerator
+from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -42,18 +42,19 @@ class Wanted:
         return LogFilter(stage=STAGE, attempt=self.attempt)
 
 
-async def raw(wanted: Wanted, tail: int | None, service: Services) -> AsyncIterator[bytes]:
+async def raw(wanted: Wanted, tail: int | None, service: Services) -> AsyncGenerator[bytes, None]:
     """What was printed, byte by byte; with `tail` the last lines of what there is by now, and all to come."""
     last = None if tail is None else _Tail(tail)
-    async for chunks in _chunks(wanted, service):
-        data = b"".join(chunk.data for chunk in chunks if _is_wanted(chunk, wanted) and chunk.stream in _PRINTED)
-        if last is not None and chunks:
-            last.add(data)
-        elif last is not None:
-            yield last.data
-            last = None
-        elif data:
-            yield data
+    async with aclosing(_chunks(wanted, service)) as pieces:
+        async for chunks in pieces:
+            data = b"".join(chunk.data for chunk in chunks if _is_wanted(chunk, wanted) and chunk.stream in _PRINTED)
+            if last is not None and chunks:
+                last.add(data)
+            elif last is not None:
+                yield last.data
+                last = None
+            elif data:
+                yield data
     if last is not None:
         yield last.data
 
@@ -78,17 +79,18 @@ class _Tail:
         return b"".join(lines[len(lines) - self._lines :] if self._lines else ())
 
 
-async def events(wanted: Wanted, service: Services) -> AsyncIterator[bytes]:
+async def events(wanted: Wanted, service: Services) -> AsyncGenerator[bytes, None]:
     """Each piece of output as an event, in the wire format of server-sent events; the last tells how it ended."""
     yield format_sse_event(retry=RETRY_MS)
-    async for chunks in _chunks(wanted, service):
-        shown = [chunk for chunk in chunks if _is_wanted(chunk, wanted)]
-        if shown:
-            yield b"".join(
-                format_sse_event(id=str(chunk.id), event="output", data_str=_json(_shown(chunk))) for chunk in shown
-            )
-        elif not chunks:
-            yield KEEPALIVE_COMMENT
+    async with aclosing(_chunks(wanted, service)) as pieces:
+        async for chunks in pieces:
+            shown = [chunk for chunk in chunks if _is_wanted(chunk, wanted)]
+            if shown:
+                yield b"".join(
+                    format_sse_event(id=str(chunk.id), event="output", data_str=_json(_shown(chunk))) for chunk in shown
+                )
+            elif not chunks:
+                yield KEEPALIVE_COMMENT
     lease = await service.store.lease(wanted.lease, explained=False)
     if lease.state is LeaseState.ENDED:
         yield format_sse_event(event="end", data_str=_json(render.command(lease.command)))
@@ -116,7 +118,7 @@ def _shown(chunk: LogChunk) -> dict[str, Any]:
     }
 
 
-async def _chunks(wanted: Wanted, service: Services) -> AsyncIterator[list[LogChunk]]:
+async def _chunks(wanted: Wanted, service: Services) -> AsyncGenerator[list[LogChunk], None]:
     """The pieces that there are; an empty list once all that is there by now was read, and at each pause after.
 
     One who does not follow gets what there is.

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import Header, Query, Response
-from fastapi.responses import StreamingResponse
-from fastapi.sse import EventSourceResponse
 
 from api import output
 from api.access import READ_LOG, Found, allow, guarded
 from api.output import Wanted
 from api.routes.leases import Service
 from api.routes.story import LastEventId, event_id
+from api.streaming import Streamed
 from leasehold.errors import Malformed, NoCommand
 
 router = guarded("/v1/leases", "commands")
@@ -49,11 +48,10 @@ async def show_output(
     if found.known.command is None:
         raise NoCommand("nothing is run with this lease")
     wanted = Wanted(lease=found.id, attempt=attempt, stream=stream, follow=follow)
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
     if events or "text/event-stream" in accept:
         if tail is not None:
             raise Malformed("tail: a stream of events has no end to count from")
         after = 0 if last_event_id is None else event_id(last_event_id)
         following = Wanted(lease=found.id, attempt=attempt, stream=stream, after=after, follow=True)
-        return EventSourceResponse(output.events(following, service), headers=headers)
-    return StreamingResponse(output.raw(wanted, tail, service), media_type="application/octet-stream", headers=headers)
+        return Streamed(output.events(following, service))
+    return Streamed(output.raw(wanted, tail, service), "application/octet-stream")

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from fastapi import Depends, Header, Query, Response
-from fastapi.responses import JSONResponse, PlainTextResponse, StreamingResponse
-from fastapi.sse import EventSourceResponse
+from fastapi.responses import JSONResponse, PlainTextResponse
 
 from api import following, render
 from api.access import READ, READ_LOG, READ_POOL_LOG, SEE, Found, allow, guarded
 from api.names import split_resource
 from api.routes.leases import Service
 from api.schemas import ListAnswer, Plain
+from api.streaming import Streamed
 from leasehold.errors import Malformed, NotFound
 from leasehold.model import StageName
 from leasehold.ports import LogFilter, RunFilter
@@ -101,8 +101,7 @@ async def _stream(lease: str, after: int, service: Service) -> Response:
     if over and not await service.store.events(lease=lease, after=after, limit=1):
         # A browser comes back when a stream ends, until it is told that there is no more.
         return Response(status_code=204)
-    headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-    return EventSourceResponse(following.event_stream(lease, after, service), headers=headers)
+    return Streamed(following.event_stream(lease, after, service))
 
 
 @router.get("/leases/{ref}/runs", response_model=ListAnswer)
@@ -133,8 +132,8 @@ async def show_log(
     return _text(following.log_text(found.id, only, service, follow=follow, tail=tail))
 
 
-def _text(lines: AsyncIterator[str]) -> Response:
-    return StreamingResponse(lines, media_type="text/plain; charset=utf-8")
+def _text(lines: AsyncGenerator[str, None]) -> Response:
+    return Streamed(lines, "text/plain; charset=utf-8")
 
 
 @router.get("/pools/{pool}/log", response_class=PlainTextResponse)

@@ -11,17 +11,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
-from starlette.types import Message
+from starlette.types import Message, Scope
 
 from tests.api.stack import ADMIN, PATIENCE_S, Json
 
 
-@asynccontextmanager
-async def stream(app: FastAPI, address: str, **headers: str) -> AsyncIterator[Callable[[], Any]]:
-    """Yield what returns the next piece of an answer's body, and raises `EOFError` at its end."""
+def _scope(address: str, headers: dict[str, str]) -> Scope:
     parts = urlsplit(address)
     sent = {"authorization": f"Bearer {ADMIN}", **{name.replace("_", "-"): text for name, text in headers.items()}}
-    scope = {
+    return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.3"},
         "http_version": "1.1",
@@ -35,6 +33,11 @@ async def stream(app: FastAPI, address: str, **headers: str) -> AsyncIterator[Ca
         "client": ("127.0.0.1", 1),
         "root_path": "",
     }
+
+
+@asynccontextmanager
+async def stream(app: FastAPI, address: str, **headers: str) -> AsyncIterator[Callable[[], Any]]:
+    """Yield what returns the next piece of an answer's body, and raises `EOFError` at its end."""
     pieces: asyncio.Queue[Message] = asyncio.Queue()
     gone, ended = asyncio.Event(), asyncio.Event()
 
@@ -42,7 +45,7 @@ async def stream(app: FastAPI, address: str, **headers: str) -> AsyncIterator[Ca
         await gone.wait()
         return {"type": "http.disconnect"}
 
-    serving = asyncio.create_task(app(scope, receive, pieces.put))
+    serving = asyncio.create_task(app(_scope(address, headers), receive, pieces.put))
 
     async def piece() -> bytes:
         async with asyncio.timeout(PATIENCE_S):
@@ -61,6 +64,24 @@ async def stream(app: FastAPI, address: str, **headers: str) -> AsyncIterator[Ca
         gone.set()
         async with asyncio.timeout(PATIENCE_S):
             await serving
+
+
+async def leave_while_sent(app: FastAPI, address: str, **headers: str) -> None:
+    """Ask for an answer, take nothing of its body, and go once the first of it is there."""
+    sending = asyncio.Event()
+
+    async def receive() -> Message:
+        await sending.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.body":
+            assert message["more_body"], "the answer has an end"
+            sending.set()
+            await asyncio.Event().wait()
+
+    async with asyncio.timeout(PATIENCE_S):
+        await app(_scope(address, headers), receive, send)
 
 
 @dataclass(frozen=True)

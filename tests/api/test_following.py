@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.api.stack import PATIENCE_S, Json, Stack, caller, fail
-from tests.api.streams import Sent, events, stream
+from tests.api.streams import Sent, events, leave_while_sent, stream
 
 
 async def told(stack: Stack, lease: Json, query: str = "", **headers: str) -> list[Sent]:
@@ -158,6 +158,17 @@ class TestEvents:
             while not (await piece()).startswith(b":"):
                 pass
             assert (await piece()).startswith(b":")
+
+    @pytest.mark.parametrize("what", ["events?follow=true", "log?follow=true", "output?follow=true", "output?events=1"])
+    async def test_nothing_is_kept_for_who_goes_while_it_is_sent(self, stack: Stack, what: str) -> None:
+        pool = await stack.pool(1, wipe={"run": "echo wiped"}, commands={"allow": [{"role": "user"}]})
+        lease = await stack.submit(pool, command={"run": ["sh", "-c", "echo printed; sleep 100"]})
+        await stack.get(lease, wait="active", timeout=PATIENCE_S)
+
+        await leave_while_sent(stack.app, f"/v1/leases/{lease['id']}/{what}")
+
+        assert (stack.services.news._waiting, stack.services.log_news._waiting) == ({}, {})
+        await stack.steer(lease, "cancel")
 
     async def test_hundreds_follow_at_once_without_a_thread_for_each(self, stack: Stack) -> None:
         gate = stack.gate()
