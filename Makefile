@@ -6,6 +6,8 @@ ARGS ?=
 # More tests at once than there are processors: many of them mostly wait.
 WORKERS ?= $(shell echo $$(($$(nproc) * 2)))
 MAKEFLAGS += --no-print-directory
+# Without compiled modules beside the sources, each of a stack's processes and each call of `leasehold` compiles them anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help setup demo up test coverage check bench simulate kills machine chaos lock clean temporal test-server boskos
 
