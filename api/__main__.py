@@ -19,6 +19,7 @@ from leasehold import process
 from leasehold.secretfile import secret_file
 from leasehold.settings import Settings
 from leasehold.store.logs import SqlLogStore
+from leasehold.store.migrate import checked
 from leasehold.store.store import SqlStore
 from leasehold.store.tokens import SqlTokens
 from leasehold.store.users import SqlUsers
@@ -62,4 +63,4 @@ async def serve(settings: Settings) -> None:
 
 
 if __name__ == "__main__":
-    process.run(serve)
+    process.run(lambda: serve(checked(Settings())))

@@ -14,6 +14,7 @@ from enum import StrEnum
 from fnmatch import fnmatchcase
 
 from leasehold.access import Role
+from leasehold.errors import Fault, Invalid
 
 SILENCE = timedelta(seconds=30)
 """A runner that nothing was heard of for so long is taken to be dead; it ends its commands by itself before that."""
@@ -185,6 +186,14 @@ class CommandPolicy:
 
 ADMINS_ONLY = CommandPolicy(rules=(CommandRule(role=Role.ADMIN),))
 """What holds in a pool that says nothing of commands: an admin decides what workers run anyway."""
+
+
+def home_of(pool: str | None) -> str:
+    """The pool by whose policy a command runs, given that of its lease's first item; raise `Invalid` without one."""
+    if pool is None:
+        detail = "the first item of a lease with a command names its pool"
+        raise Invalid(detail, [Fault(path="items[0].pool", code="missing", detail=detail)])
+    return pool
 
 
 def account_of(rule: CommandRule, owner: str) -> str | None:

@@ -14,23 +14,9 @@ import uvloop
 from pydantic import ValidationError
 
 from leasehold.errors import LeaseholdError
-from leasehold.settings import Settings
-from leasehold.store import migrate
 
 
-def run(serve: Callable[[Settings], Awaitable[None]]) -> NoReturn:
-    """Run until `serve` returns, on databases whose schema is that of this version; the exit status is 1 otherwise."""
-
-    def start() -> Awaitable[None]:
-        settings = Settings()
-        migrate.check(settings.main_url, "main")
-        migrate.check(settings.log_url, "logs")
-        return serve(settings)
-
-    run_without_databases(start)
-
-
-def run_without_databases(start: Callable[[], Awaitable[None]]) -> NoReturn:
+def run(start: Callable[[], Awaitable[None]]) -> NoReturn:
     """Run until what `start` returns is done; the exit status is 1 where it fails.
 
     Ends the process hard: threads of the Temporal client outlive the interpreter, which crashes some of its exits.

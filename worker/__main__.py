@@ -12,7 +12,6 @@ import signal
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import timedelta
-from functools import partial
 
 from temporalio.client import Client
 from temporalio.service import RPCError
@@ -31,6 +30,7 @@ from leasehold.ports import Driver
 from leasehold.settings import Settings
 from leasehold.store.inventory import file_digest
 from leasehold.store.logs import SqlLogStore
+from leasehold.store.migrate import checked
 from leasehold.store.store import SqlStore
 from leasehold.temporal import TASK_QUEUE, connect
 from worker import schedule
@@ -142,4 +142,5 @@ def _arguments() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    process.run(partial(run, site=_arguments().site))
+    site = _arguments().site
+    process.run(lambda: run(checked(Settings()), site))

@@ -24,6 +24,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, TypeVar
 
+import httpx
 from temporalio.api.workflowservice.v1 import GetSystemInfoRequest
 from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
@@ -326,7 +327,7 @@ def _local_url(settings: RunnerSettings) -> str:
         address = ip_address(host)
         if address.is_unspecified:
             host = "127.0.0.1" if address.version == 4 else "::1"
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.api_port}"
+    return str(httpx.URL(scheme="http", host=host, port=settings.api_port))
 
 
 def _start(options: Options) -> Awaitable[None]:
@@ -372,4 +373,4 @@ def _slots(text: str) -> int:
 
 
 if __name__ == "__main__":
-    process.run_without_databases(partial(_start, _options()))
+    process.run(partial(_start, _options()))

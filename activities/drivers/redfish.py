@@ -7,7 +7,6 @@ from datetime import timedelta
 from pathlib import Path
 
 from activities.drivers.remote import Remote
-from activities.drivers.steps import Steps
 from leasehold.ports import HookCall, HookResult, LogSink
 
 EVERY = timedelta(seconds=2)
@@ -37,6 +36,8 @@ class RedfishDriver:
 
     async def run(self, call: HookCall, log: LogSink) -> HookResult | None:
         """Run a hook as `Remote.run` does. Cancelled, it asks nothing more of the BMC."""
+        from activities.drivers.steps import Steps  # and sushy, which only those with BMCs need wait for
+
         return await self._remote.run(
             call, log, lambda note: Steps(call, note, self._threads, every=self._every, limit=self._limit)
         )

@@ -46,11 +46,10 @@ from api.schemas import (
 from api.services import Services, services
 from leasehold import durations
 from leasehold.access import Role
-from leasehold.commands import DUPLICATE_OF, CommandSpec
+from leasehold.commands import DUPLICATE_OF, CommandSpec, home_of
 from leasehold.errors import (
     Duplicate,
     Fault,
-    Invalid,
     KeyReused,
     LeaseNotActive,
     LeaseUnknown,
@@ -200,11 +199,8 @@ def _command(body: LeaseBody, caller: Principal) -> CommandSpec | None:
         return None
     if caller.anonymous:
         raise missing()
-    pool = body.items[0].pool
-    if pool is None:
-        detail = "the first item of a lease with a command names its pool"
-        raise Invalid(detail, [Fault(path="items[0].pool", code="missing", detail=detail)])
-    return body.command.spec(caller.role_in([pool]) or Role.VIEWER)
+    home = home_of(body.items[0].pool)
+    return body.command.spec(caller.role_in([home]) or Role.VIEWER)
 
 
 def _twin(error: Duplicate) -> str | None:

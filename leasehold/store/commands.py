@@ -25,6 +25,7 @@ from leasehold.commands import (
     CommandState,
     account_of,
     filled,
+    home_of,
 )
 from leasehold.errors import (
     CommandOver,
@@ -32,7 +33,6 @@ from leasehold.errors import (
     Duplicate,
     DurationRefused,
     Fault,
-    Invalid,
     LeaseUnknown,
 )
 from leasehold.messages import (
@@ -48,6 +48,9 @@ from leasehold.ports import CommandFilter, OutputOf
 from leasehold.store import catalogue, events, outbox, runners, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
+
+COMMAND_STARTED = "command_started"
+"""The event that says which runner took up which attempt."""
 
 _SPEC = TypeAdapter(CommandSpec)
 _C = t.commands.c
@@ -80,10 +83,7 @@ def check(tx: Tx, request: SubmitLease, *, again: bool = False) -> Mapping[str, 
     """
     command = request.command
     assert command is not None
-    pool = request.items[0].pool
-    if pool is None:
-        detail = "the first item of a lease with a command names its pool"
-        raise Invalid(detail, [Fault(path="items[0].pool", code="missing", detail=detail)])
+    pool = home_of(request.items[0].pool)
     policy = policy_of(tx.connection, pool)
     rule = policy.rule_for(request.owner, command) if again else _rule(policy, pool, request.owner, command)
     same = _same(request, command)
@@ -231,7 +231,7 @@ def begin(tx: Tx, runner: str, lease: str, instance: str, attempt: int) -> Begun
         changes = {"state": CommandState.RUNNING, "begun_at": tx.now, "instance": instance, "started_at": started_at}
         _change(tx, lease, changes)
         about = {"runner": runner, "attempt": attempt}
-        events.record(tx, "command_started", lease=lease, pool=row.pool, actor=f"runner {runner}", data=about)
+        events.record(tx, COMMAND_STARTED, lease=lease, pool=row.pool, actor=f"runner {runner}", data=about)
     return _told(tx, row, holder, command)
 
 
@@ -386,12 +386,9 @@ _FIRST_HELD = (
 
 
 def output_of(connection: Connection, runner: str, lease: str, attempt: int) -> OutputOf:
-    """Of what the output is that a runner has; raise `CommandOver` where it never had this attempt of the command.
-
-    Of an earlier one whoever had it then may bring the rest.
-    """
+    """Of what the output is that a runner has; raise `CommandOver` where it never had this attempt of the command."""
     row = connection.execute(_ROW, {"lease": lease}).one_or_none()
-    if row is None or attempt > row.attempt or (attempt == row.attempt and row.runs_on != runner):
+    if row is None or not _had(connection, row, runner, attempt):
         raise CommandOver("this runner never had that command")
     held = connection.execute(_FIRST_HELD, {"lease": lease}).one_or_none()
     return OutputOf(
@@ -401,6 +398,17 @@ def output_of(connection: Connection, runner: str, lease: str, attempt: int) -> 
         resource=held.resource if held else "",
         epoch=held.epoch if held else 0,
     )
+
+
+_STARTS = select(t.events.c.data).where(t.events.c.lease == bindparam("lease"), t.events.c.kind == COMMAND_STARTED)
+
+
+def _had(connection: Connection, row: Row[Any], runner: str, attempt: int) -> bool:
+    """Whether a runner has this attempt of a command, or took it up when that was an earlier one."""
+    if attempt == row.attempt:
+        return bool(row.runs_on == runner)
+    starts = connection.execute(_STARTS, {"lease": row.lease}).scalars()
+    return any((start["runner"], start["attempt"]) == (runner, attempt) for start in starts)
 
 
 _ACTIVE = select(t.leases.c.id).where(t.leases.c.state == LeaseState.ACTIVE)

@@ -17,9 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
-import psycopg
 import sqlalchemy as sql
 from sqlalchemy import (
     Connection,
@@ -38,6 +37,9 @@ from tenacity import retry, retry_if_exception_type, stop_after_delay, wait_fixe
 
 from leasehold.errors import Unavailable
 from leasehold.ports import Clock
+
+if TYPE_CHECKING:
+    import psycopg
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -163,7 +165,7 @@ class Database:
         """Run `what(connection, …)` in a read transaction. Raises `Unavailable` where the database fails."""
 
         def work() -> R:
-            with _nothing_quoted(), self.reader.connect() as connection:
+            with self._nothing_quoted(), self.reader.connect() as connection:
                 return what(connection, *args, **kwargs)
 
         return await asyncio.get_running_loop().run_in_executor(self._reading, work)
@@ -176,7 +178,7 @@ class Database:
         """
 
         def work() -> tuple[R, Tx]:
-            with _nothing_quoted(), self.writer.connect() as connection, connection.begin():
+            with self._nothing_quoted(), self.writer.connect() as connection, connection.begin():
                 tx = Tx(connection, self._begin(connection))
                 # Taken now: it cannot be asked for once the server is gone.
                 info = connection.info
@@ -217,6 +219,19 @@ class Database:
             return now.astimezone(UTC)
         return self._clock() if self._clock else datetime.now(UTC)
 
+    @contextmanager
+    def _nothing_quoted(self) -> Iterator[None]:
+        """Replace a database's error by one that quotes nothing, and log no more than its kind and where it arose.
+
+        PostgreSQL's quote the row that it refused: a secret that a hook delivered, perhaps, on its way into Temporal's
+        history and every log.
+        """
+        try:
+            yield
+        except (SQLAlchemyError, self.writer.dialect.loaded_dbapi.Error) as error:
+            log.error("the database failed %s: %s", _place(error), _kind(error))
+            raise Unavailable(FAILED) from None
+
     def close(self) -> None:
         """Wait for what runs, then close every connection."""
         self._writing.shutdown()
@@ -255,20 +270,6 @@ def _check_open(connection: psycopg.Connection[Any], _record: Any, _proxy: Any) 
     news.register(connection.fileno(), select.POLLIN)
     if news.poll(0):
         raise DisconnectionError
-
-
-@contextmanager
-def _nothing_quoted() -> Iterator[None]:
-    """Replace a database's error by one that quotes nothing, and log no more than its kind and where it arose.
-
-    PostgreSQL's quote the row that it refused: a secret that a hook delivered, perhaps, on its way into Temporal's
-    history and every log.
-    """
-    try:
-        yield
-    except (SQLAlchemyError, psycopg.Error, sqlite3.Error) as error:
-        log.error("the database failed %s: %s", _place(error), _kind(error))
-        raise Unavailable(FAILED) from None
 
 
 def _kind(error: Exception) -> str:

@@ -14,6 +14,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, MetaData
 
 from leasehold.errors import LeaseholdError
+from leasehold.settings import Settings
 from leasehold.store.engine import Database
 from leasehold.store.tables import logs_metadata, metadata
 
@@ -51,6 +52,13 @@ def upgrade(url: str, kind: str) -> None:
             command.upgrade(config(kind, connection), "head")
     finally:
         database.close()
+
+
+def checked(settings: Settings) -> Settings:
+    """Settings whose databases are up to date; raise `SchemaMismatch` where one is not."""
+    check(settings.main_url, "main")
+    check(settings.log_url, "logs")
+    return settings
 
 
 def check(url: str, kind: str) -> None:

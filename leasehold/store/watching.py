@@ -7,8 +7,6 @@ import sqlite3
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
-import psycopg
-
 from leasehold.store import events
 from leasehold.store.engine import Database
 
@@ -47,6 +45,8 @@ async def _sqlite(database: Database) -> AsyncGenerator[list[str], None]:
 
 
 async def _postgres(database: Database) -> AsyncGenerator[list[str], None]:
+    import psycopg  # which those on SQLite need not wait for
+
     dsn = database.url.set(drivername="postgresql").render_as_string(hide_password=False)
     connection = await psycopg.AsyncConnection.connect(dsn, autocommit=True)
     async with connection:

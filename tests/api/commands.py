@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Protocol
 
-from tests.api.runner import serving
+from tests.api.port import served
 from tests.api.stack import ADMIN, PATIENCE_S, Stack
 from tests.stack import LEASEHOLD
 
@@ -42,7 +42,7 @@ async def commands(stack: Stack) -> AsyncIterator[Commands]:
 @asynccontextmanager
 async def any_commands(stack: Stack) -> AsyncIterator[AnyCommands]:
     """Run commands as the admin until the block ends, whether they succeed or not."""
-    async with serving(stack.app) as url:
+    async with served(stack.app) as url:
         address = {"LEASEHOLD_URL": url, "LEASEHOLD_TOKEN": ADMIN}
 
         async def leasehold(*arguments: str) -> tuple[int, bytes, bytes]:

@@ -10,7 +10,9 @@ import pytest
 import pytest_asyncio
 from temporalio.client import Client
 
+from tests.api import queue_lab
 from tests.api import stack as service
+from tests.api.port import Port
 from tests.api.stack import Stack
 
 _HERE = Path(__file__).parent
@@ -39,3 +41,10 @@ async def stack(
 
     async with service.running(temporal_client, new, folder) as running:
         yield running
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="package")
+async def queue_port(stack: Stack) -> AsyncIterator[Port]:
+    """Where the commands of those who queue find the service; a runner in a process of its own runs what they queue."""
+    async with queue_lab.serving(stack) as port:
+        yield port

@@ -12,12 +12,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from activities.drivers.accounts import own
-from api.serving import Server
+from tests.api.port import Port
 from tests.api.stack import ADMIN, PATIENCE_S, Json, Stack
-from tests.servers import free_port
 from tests.stack import LEASEHOLD, ROOT, foreign_environment
 
 
@@ -33,33 +32,6 @@ class Said:
     def number(self) -> str:
         """The number that it printed first."""
         return self.out.splitlines()[0]
-
-
-class Port:
-    """The API on a port, as commands see it; it can go away and come back at the same address."""
-
-    def __init__(self, stack: Stack) -> None:
-        self._stack = stack
-        self._port = free_port()
-        self.url = f"http://127.0.0.1:{self._port}"
-        self._server: Server | None = None
-        self._serving: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        """Be there."""
-        server = Server(self._stack.app, "127.0.0.1", self._port)
-        # Its end would end what all tests share.
-        server.config.lifespan = "off"
-        self._server, self._serving = server, asyncio.create_task(server.serve())
-        async with asyncio.timeout(PATIENCE_S):
-            while not server.started:
-                await asyncio.sleep(0.02)
-
-    async def stop(self) -> None:
-        """Go away."""
-        if self._server is not None and self._serving is not None:
-            self._server.should_exit = True
-            await self._serving
 
 
 class Runner:
@@ -82,6 +54,12 @@ class Runner:
             "TEMPORAL_ADDRESS": stack.temporal.service_client.config.target_host,
         }
         self._process: subprocess.Popen[bytes] | None = None
+
+    @classmethod
+    async def with_token(cls, stack: Stack, port: Port) -> Self:
+        """One with a name that no other has, and its own token."""
+        name = f"runner{uuid.uuid4().hex[:6]}"
+        return cls(stack, port, (await stack.token(name, "runner"))["token"], name)
 
     async def start(self) -> None:
         """Start it, and wait until the service knows this very process."""
@@ -231,14 +209,14 @@ class QueueLab:
 
 
 @asynccontextmanager
-async def served(stack: Stack, name: str = "queue") -> AsyncIterator[tuple[Port, Runner]]:
+async def serving(stack: Stack) -> AsyncIterator[Port]:
     """The API on a port, and a runner that uses it, until the block ends."""
-    port = Port(stack)
+    port = Port(stack.app)
     await port.start()
-    runner = Runner(stack, port, (await stack.token(name, "runner"))["token"], name)
+    runner = await Runner.with_token(stack, port)
     try:
         await runner.start()
-        yield port, runner
+        yield port
     finally:
         await runner.stop()
         await port.stop()

@@ -16,13 +16,12 @@ from activities.commands import Commands
 from activities.drivers.accounts import own
 from activities.drivers.command import CommandDriver
 from activities.drivers.workplace import Workplaces
-from api.serving import Server
 from leasehold.access import LOCAL_RUNNER
 from leasehold.commands import RunnerHost
 from leasehold.runner_client import RunnerClient
 from leasehold.runner_policy import RunnerPolicy
 from leasehold.temporal import runner_queue
-from tests.servers import free_port
+from tests.api.port import served
 
 RUNNER = "runner-token-of-the-tests"
 SLOTS = 8
@@ -31,23 +30,9 @@ _EVERY_S = 5.0
 
 
 @asynccontextmanager
-async def serving(app: FastAPI) -> AsyncIterator[str]:
-    """The application on a port, at this address."""
-    server = Server(app, "127.0.0.1", free_port())
-    # Its end would end what all tests share.
-    server.config.lifespan = "off"
-    task = asyncio.create_task(server.serve())
-    try:
-        yield f"http://127.0.0.1:{server.config.port}"
-    finally:
-        server.should_exit = True
-        await task
-
-
-@asynccontextmanager
 async def local_runner(app: FastAPI, temporal: Client, folder: Path, kill_grace: timedelta) -> AsyncIterator[None]:
     """The runner of the embedded stack, until the block ends."""
-    async with serving(app) as url, CommandDriver(folder / "locks", kill_grace, alone=True) as driver:
+    async with served(app) as url, CommandDriver(folder / "locks", kill_grace, alone=True) as driver:
         desk = RunnerClient(url, RUNNER)
         workplaces = Workplaces(folder / "spool", desk)
         host = RunnerHost(instance="tests", labels=("here",), slots=SLOTS, host="h", locks="l", boot="b", processes="p")

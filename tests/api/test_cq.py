@@ -11,19 +11,14 @@ from typing import Any
 
 import pytest_asyncio
 
-from tests.api.queue_lab import Port, QueueLab, Runner, interrupt, served, until, written
+from tests.api.port import Port
+from tests.api.queue_lab import QueueLab, interrupt, until, written
 from tests.api.stack import Stack
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="package")
-async def serving(stack: Stack) -> AsyncIterator[tuple[Port, Runner]]:
-    async with served(stack, f"cq{uuid.uuid4().hex[:6]}") as made:
-        yield made
-
-
 @pytest_asyncio.fixture(loop_scope="package")
-async def lab(stack: Stack, serving: tuple[Port, Runner], tmp_path: Path) -> AsyncIterator[QueueLab]:
-    made = QueueLab(stack, serving[0], tmp_path)
+async def lab(stack: Stack, queue_port: Port, tmp_path: Path) -> AsyncIterator[QueueLab]:
+    made = QueueLab(stack, queue_port, tmp_path)
     yield made
     await made.clear()
 

@@ -11,21 +11,16 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.api.queue_lab import Port, QueueLab, Runner, gone, served, until, written
+from tests.api.port import Port
+from tests.api.queue_lab import QueueLab, Runner, gone, until, written
 from tests.api.stack import Stack
 
 HOLD = "until [ -e {} ]; do sleep 0.05; done"
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="package")
-async def serving(stack: Stack) -> AsyncIterator[tuple[Port, Runner]]:
-    async with served(stack, f"dci{uuid.uuid4().hex[:6]}") as made:
-        yield made
-
-
 @pytest_asyncio.fixture(loop_scope="package")
-async def lab(stack: Stack, serving: tuple[Port, Runner], tmp_path: Path) -> AsyncIterator[QueueLab]:
-    made = QueueLab(stack, serving[0], tmp_path)
+async def lab(stack: Stack, queue_port: Port, tmp_path: Path) -> AsyncIterator[QueueLab]:
+    made = QueueLab(stack, queue_port, tmp_path)
     yield made
     await made.clear()
 
@@ -223,11 +218,8 @@ class TestDefects:
         assert said.status == 128 + signal.SIGKILL
         assert "it ran, and was ended by signal 9 (SIGKILL)" in said.err
 
-    async def test_two_runners_run_one_job_twice_and_lose_another(
-        self, lab: QueueLab, stack: Stack, serving: tuple[Port, Runner]
-    ) -> None:
-        name = f"second{uuid.uuid4().hex[:6]}"
-        second = Runner(stack, lab.port, (await stack.token(name, "runner"))["token"], name)
+    async def test_two_runners_run_one_job_twice_and_lose_another(self, lab: QueueLab, stack: Stack) -> None:
+        second = await Runner.with_token(stack, lab.port)
         await second.start()
         try:
             pool = await lab.pool("r1", "r2", "r3")
@@ -242,12 +234,11 @@ class TestDefects:
             await second.stop()
 
     async def test_a_killed_runner_leaks_its_resource(self, lab: QueueLab, stack: Stack) -> None:
-        name = f"killed{uuid.uuid4().hex[:6]}"
-        runner = Runner(stack, lab.port, (await stack.token(name, "runner"))["token"], name)
+        runner = await Runner.with_token(stack, lab.port)
         await runner.start()
         try:
             pool = lab.name()
-            body = {"name": pool, "resources": [{"name": "r1"}], "commands": {"runner": name, "allow": [{}]}}
+            body = {"name": pool, "resources": [{"name": "r1"}], "commands": {"runner": runner.name, "allow": [{}]}}
             assert (await stack.http.put(f"/v1/pools/{pool}", json=body)).status_code == 200
             job = await lab.schedule(pool, "--", "sh", "-c", "echo $$; : @RESOURCE; sleep 300")
             await lab.running(job)

@@ -22,7 +22,8 @@ from leasehold.access import Role
 from leasehold.munge import MungeAuth, bound
 from leasehold.settings import Settings
 from tests import munge as installed
-from tests.api.accounts import ACCOUNT, account, served, taking_munge
+from tests.api.accounts import ACCOUNT, account, taking_munge
+from tests.api.port import served
 from tests.api.stack import URL, Stack, caller, fail
 from tests.munge import Munged
 

@@ -18,8 +18,9 @@ from leasehold.client import Client
 from leasehold.errors import Unavailable
 from leasehold.munge import MungeAuth, bound
 from leasehold.wire import never_sent
-from tests.api.accounts import ACCOUNT, served, taking_munge
+from tests.api.accounts import ACCOUNT, taking_munge
 from tests.api.commands import AnyCommands, any_commands
+from tests.api.port import served
 from tests.api.stack import URL, Stack
 from tests.munge import Munged
 

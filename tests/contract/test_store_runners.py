@@ -649,6 +649,39 @@ class TestLosses:
         assert (await command_of(lab, "b")).on == "build01"
 
 
+class TestOutput:
+    """What a command printed is taken from the runner that has it, or had it, and from nobody else."""
+
+    async def takes(self, lab: Lab, runner: str, attempt: int) -> bool:
+        try:
+            about = await lab.store.commands.output_of(runner, "a", attempt)
+        except CommandOver:
+            return False
+        assert (about.lease, about.attempt, about.pool, about.resource) == ("a", attempt, "r640", "host01")
+        return True
+
+    async def test_each_attempt_is_its_own_runners(self, lab: Lab) -> None:
+        await lab.pool("r640", 1, commands=ANYBODY)
+        await up(lab, "build01")
+        await active(lab, "a", command=command(retry=1))
+        await place_and_begin(lab, "a")
+        await up(lab, "build02")
+        await lab.store.commands.leave("build01", "one")
+        assert (await lose(lab)).again
+        assert await place(lab, "a", 2) == "build02"
+        await begin(lab, "a", 2, runner="build02")
+
+        taken = {(runner, n): await self.takes(lab, runner, n) for runner in ("build01", "build02") for n in (1, 2, 3)}
+
+        assert [who for who, is_taken in taken.items() if is_taken] == [("build01", 1), ("build02", 2)]
+
+    async def test_it_comes_also_after_the_end(self, lab: Lab) -> None:
+        await running(lab, "a")
+        await close(lab, report=EXITED)
+        assert await self.takes(lab, "build01", 1)
+        assert not await self.takes(lab, "build02", 1)
+
+
 class TestEnding:
     """It ends with its lease, and says how."""
 

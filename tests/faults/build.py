@@ -31,8 +31,10 @@ import worker.wiring
 import workflows.commanding
 import workflows.hooks
 from leasehold import process
+from leasehold.settings import Settings
 from leasehold.store import heartbeats, outbox, runners
 from leasehold.store.engine import Database, Tx
+from leasehold.store.migrate import checked
 from tests.faults.parts import NAMES, RUNNER
 from tests.faults.points import UNWRITTEN, Call, Moment, Point, Victim, writing_methods
 
@@ -67,14 +69,14 @@ def run(name: str) -> NoReturn:
     if name == "runner":
         _register_once()
         sys.argv = ["worker.runner", "--local"]
-        process.run_without_databases(functools.partial(worker.runner._start, worker.runner._options()))
+        process.run(functools.partial(worker.runner._start, worker.runner._options()))
     _Faults(Path(os.environ["LEASEHOLD_DATA"]), name).install()
     # A runner that has registered is there until another one takes its place.
     _replace(runners, "SILENCE", 2 * REGISTER_EVERY)
     if name == "worker":
         _notice_dead_workers_sooner()
-        process.run(worker.__main__.run)
-    process.run(api.__main__.serve)
+        process.run(lambda: worker.__main__.run(checked(Settings())))
+    process.run(lambda: api.__main__.serve(checked(Settings())))
 
 
 def _notice_dead_workers_sooner() -> None:

@@ -52,5 +52,6 @@ def cq_client(
 
 
 def _url(host: str | None, port: int | None) -> str:
-    name = host or "127.0.0.1"
-    return f"http://{f'[{name}]' if ':' in name else name}:{port or 8700}"
+    from httpx import URL
+
+    return str(URL(scheme="http", host=host or "127.0.0.1", port=port or 8700))
