@@ -12,6 +12,7 @@ from hypothesis import settings
 from leasehold.store import migrate
 from tests import munge, temporal
 from tests import postgres as installed
+from tests.engines import share_what_is_compiled
 from tests.munge import Munged
 from tests.postgres import Missing, Postgres
 
@@ -20,6 +21,13 @@ settings.register_profile("leasehold", deadline=None, max_examples=60)
 settings.load_profile("leasehold")
 
 NewDatabase = Callable[[str], str]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiled_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        share_what_is_compiled(patch)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from functools import cache
 from pathlib import Path
 from typing import NoReturn
 
@@ -42,7 +43,8 @@ class Missing(Exception):
 class Postgres:
     """A server, on which each test gets a database of its own.
 
-    To copy a database is to copy 300 files. One that a test gave back is emptied instead, which is much faster.
+    To copy a database is to copy 300 files, and to truncate its tables is to make as many. From one that a test gave
+    back the rows are deleted, which is ten times as fast.
     """
 
     def __init__(self, url: URL) -> None:
@@ -50,6 +52,7 @@ class Postgres:
         self._mark = f"leasehold_test_{uuid.uuid4().hex[:12]}"
         self._made: list[str] = []
         self._idle: dict[str, list[str]] = {"main": [], "logs": []}
+        self._emptied = 0
         self._admin = psycopg.connect(_libpq(url), autocommit=True)
 
     def empty(self) -> str:
@@ -73,8 +76,11 @@ class Postgres:
         """Have a database that `migrated` returned used again by another test, once it is as it was."""
         name = make_url(url).database
         self._admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
-        with psycopg.connect(_libpq(make_url(url))) as connection:
-            connection.execute(_EMPTY)
+        with psycopg.connect(_libpq(make_url(url)), autocommit=True) as connection:
+            connection.execute(_emptying(kind))
+            self._emptied += 1
+            if self._emptied % _VACUUM_EVERY == 0:
+                connection.execute("VACUUM")
         self._idle[kind].append(url)
 
     def close(self, *, drop: bool) -> None:
@@ -92,15 +98,20 @@ DO $$ DECLARE name text; BEGIN
   END LOOP;
 END $$
 """
-_EMPTY = """
-DO $$ DECLARE tables text; name text; BEGIN
-  SELECT string_agg(format('public.%I', tablename), ', ') INTO tables FROM pg_tables WHERE schemaname = 'public';
-  EXECUTE 'TRUNCATE ' || tables || ' RESTART IDENTITY';
-  FOR name IN SELECT tablename FROM pg_tables WHERE schemaname = 'public' LOOP
-    EXECUTE format('INSERT INTO public.%I TABLE first_rows.%I', name, name);
-  END LOOP;
-END $$
-"""
+_VACUUM_EVERY = 100
+"""Databases that were emptied: nobody else takes away what was deleted."""
+
+
+@cache
+def _emptying(kind: str) -> bytes:
+    """What makes a database as the migrations left it: those that refer to others first, and last the others way."""
+    tables = migrate.METADATA[kind].sorted_tables
+    statements = [
+        *(f'DELETE FROM "{table.name}"' for table in reversed(tables)),
+        *(f'INSERT INTO "{table.name}" TABLE first_rows."{table.name}"' for table in tables),
+        "SELECT setval(format('public.%I', sequencename), 1, false) FROM pg_sequences WHERE schemaname = 'public'",
+    ]
+    return "; ".join(statements).encode()
 
 
 def _libpq(url: URL) -> str:

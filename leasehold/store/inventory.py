@@ -307,7 +307,9 @@ def _put_resource(tx: Tx, pool: str, spec: ResourceSpec, file: str | None, actor
 def _retire(tx: Tx, pool: str, file: str | None, kept: set[str], actor: str) -> list[Change]:
     """Drain or delete the resources of this file that it has no more."""
     rows = tx.execute(
-        select(t.resources).where(t.resources.c.pool == pool, t.resources.c.file == file, ~t.resources.c.draining)
+        select(t.resources)
+        .where(t.resources.c.pool == pool, t.resources.c.file == file, ~t.resources.c.draining)
+        .order_by(t.resources.c.name)
     ).all()
     return [_retire_one(tx, row, actor) for row in rows if row.name not in kept]
 

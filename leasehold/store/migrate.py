@@ -11,7 +11,7 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, MetaData
+from sqlalchemy import Connection
 
 from leasehold.errors import LeaseholdError
 from leasehold.settings import Settings
@@ -19,7 +19,7 @@ from leasehold.store.engine import Database
 from leasehold.store.tables import logs_metadata, metadata
 
 _FOLDER = Path(__file__).parent / "migrations"
-_METADATA = {"main": metadata, "logs": logs_metadata}
+METADATA = {"main": metadata, "logs": logs_metadata}
 
 
 class SchemaMismatch(LeaseholdError):
@@ -35,12 +35,8 @@ def config(kind: str, connection: Connection) -> Config:
     made.set_main_option("version_locations", str(_FOLDER / kind))
     made.set_main_option("path_separator", "os")
     made.attributes["connection"] = connection
-    made.attributes["metadata"] = _metadata(kind)
+    made.attributes["metadata"] = METADATA[kind]
     return made
-
-
-def _metadata(kind: str) -> MetaData:
-    return _METADATA[kind]
 
 
 def upgrade(url: str, kind: str) -> None:

@@ -26,7 +26,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
-from sqlalchemy import Connection, select
+from sqlalchemy import select
 
 from leasehold import allocation
 from leasehold.allocation import Candidate
@@ -322,12 +322,8 @@ class Anything(RuleBasedStateMachine):
 
     def rows(self, query: Any) -> list[Any]:
         """What a query finds."""
-
-        def read(connection: Connection) -> list[Any]:
+        with self._lab.store.database.reader.connect() as connection:
             return list(connection.execute(query).all())
-
-        found: list[Any] = self.run(self._lab.store.database.read(read))
-        return found
 
     def teardown(self) -> None:
         self._lab.store.close()
