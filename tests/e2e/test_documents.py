@@ -6,12 +6,15 @@ import re
 import shlex
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.lab import until
-from tests.stack import LEASEHOLD, ROOT, Stack
+from tests.faults.nursery import Nursery
+from tests.faults.parts import Kind, Parts
+from tests.stack import LEASEHOLD, ROOT
 
 DOCUMENTS = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 COMMAND = re.compile(r"^\$ (.+?)(?:\s{2,}#.*)?$", re.MULTILINE)
@@ -60,12 +63,19 @@ def test_every_make_target_is_run(document: Path) -> None:
         assert command[0] != "make" or command[1] in RUN_BY_CI, command
 
 
+@pytest.fixture(scope="module")
+def nursery() -> Iterator[Nursery]:
+    """Each document has a service of its own: what it shows begins with the first lease."""
+    with Nursery(preload=True) as nursery:
+        yield nursery
+
+
 @pytest.mark.parametrize(
     "document",
     [d for d, shown in SHOWN.items() if any(c[0] == "leasehold" for c in shown)],
     ids=lambda d: d.name,
 )
-def test_every_command_works(document: Path, tmp_path: Path) -> None:
+def test_every_command_works(document: Path, nursery: Nursery, tmp_path: Path) -> None:
     work = tmp_path / "work"
     shutil.copytree(ROOT / "examples", work / "examples", ignore=shutil.ignore_patterns(".state"))
     # What `leasehold run` is shown to run belongs to the reader.
@@ -73,7 +83,7 @@ def test_every_command_works(document: Path, tmp_path: Path) -> None:
     (work / "bin" / "make").write_text("#!/bin/sh\n")
     (work / "bin" / "make").chmod(0o755)
     (work / "hosts.yaml").write_text(HOSTS)
-    with Stack(tmp_path) as stack:
+    with Parts(tmp_path, nursery, kind=Kind.SERVICE) as stack:
         environment = {**stack.environment, "PATH": f"{work / 'bin'}:{LEASEHOLD.parent}:/usr/bin:/bin"}
         for command in (["leasehold", "apply", "-f", "hosts.yaml"], *SHOWN[document]):
             if command[0] == "make":

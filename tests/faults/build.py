@@ -35,7 +35,7 @@ from leasehold.settings import Settings
 from leasehold.store import heartbeats, outbox, runners
 from leasehold.store.engine import Database, Tx
 from leasehold.store.migrate import checked
-from tests.faults.parts import NAMES, RUNNER
+from tests.faults.parts import MIGRATION, NAMES, RUNNER
 from tests.faults.points import UNWRITTEN, Call, Moment, Point, Victim, writing_methods
 
 HEARTBEAT = timedelta(seconds=0.4)
@@ -62,21 +62,32 @@ def load() -> None:
 
 
 def run(name: str) -> NoReturn:
-    """Run `worker`, `api` or the `migration` with the stores of the test build, or the `runner`, which has none."""
-    if name == "migration":
-        sys.argv = ["leasehold.store", "upgrade"]
-        os._exit(leasehold.store.__main__.main())
-    if name == "runner":
+    """Run `worker` or `api` with the stores of the test build, or the `runner` or the `migration`, which have none."""
+    if name == RUNNER:
         _register_once()
-        sys.argv = ["worker.runner", "--local"]
-        process.run(functools.partial(worker.runner._start, worker.runner._options()))
-    _Faults(Path(os.environ["LEASEHOLD_DATA"]), name).install()
-    # A runner that has registered is there until another one takes its place.
-    _replace(runners, "SILENCE", 2 * REGISTER_EVERY)
+    elif name != MIGRATION:
+        _Faults(Path(os.environ["LEASEHOLD_DATA"]), name).install()
+        # A runner that has registered is there until another one takes its place.
+        _replace(runners, "SILENCE", 2 * REGISTER_EVERY)
     if name == "worker":
         _notice_dead_workers_sooner()
-        process.run(lambda: worker.__main__.run(checked(Settings())))
-    process.run(lambda: api.__main__.serve(checked(Settings())))
+    serve(name)
+
+
+def serve(name: str) -> NoReturn:
+    """Run a process of the Procfile, or the `migration` before them, as it is."""
+    match name:
+        case "migration":
+            sys.argv = ["leasehold.store", "upgrade"]
+            os._exit(leasehold.store.__main__.main())
+        case "runner":
+            sys.argv = ["worker.runner", "--local"]
+            process.run(functools.partial(worker.runner._start, worker.runner._options()))
+        case "worker":
+            process.run(lambda: worker.__main__.run(checked(Settings())))
+        case "api":
+            process.run(lambda: api.__main__.serve(checked(Settings())))
+    raise ValueError(name)
 
 
 def _notice_dead_workers_sooner() -> None:

@@ -24,7 +24,7 @@ from leasehold.wire import Wire
 from tests.faults import audit
 from tests.faults.hooklog import HookLog
 from tests.faults.nursery import Nursery
-from tests.faults.parts import NAMES, RUNNER, Parts
+from tests.faults.parts import NAMES, RUNNER, Kind, Parts
 from tests.faults.points import Call, Point, Victim, disarm
 from tests.stack import marked
 
@@ -58,7 +58,7 @@ class Lane:
     def __init__(self, folder: Path, nursery: Nursery) -> None:
         folder.mkdir(parents=True)
         # What a sweep would put right must not go unnoticed.
-        self.parts = Parts(folder, nursery, hooked=True, LEASEHOLD_SWEEP_EVERY="24h")
+        self.parts = Parts(folder, nursery, kind=Kind.BUILD, LEASEHOLD_SWEEP_EVERY="24h")
         self.folder = folder
         self._runner = asyncio.Runner()
         self._temporal: Temporal | None = None

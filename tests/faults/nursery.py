@@ -1,4 +1,4 @@
-"""Starts processes of test stacks: programs, or test builds of the service that it forks ready loaded.
+"""Starts processes of test stacks: programs, or the service and its test builds, which it forks ready loaded.
 
     python -m tests.faults.nursery [preload]
 
@@ -61,7 +61,7 @@ class Nursery:
     """The process that starts others; usable inside `with`, from any thread."""
 
     def __init__(self, *, preload: bool = False) -> None:
-        """`preload`: load the test builds, without which only programs can be started."""
+        """`preload`: load the service, without which only programs can be started."""
         self._preload = preload
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
@@ -82,7 +82,10 @@ class Nursery:
         self._process.communicate()
 
     def start(self, command: Sequence[str], environment: Mapping[str, str], log: Path) -> Process:
-        """Start a program, or a test build if the command is `["build", name]`; its output is added to `log`."""
+        """Start a program; its output is added to `log`.
+
+        The command `["build", name]` is a test build, `["service", name]` the service itself.
+        """
         order = {"command": list(command), "environment": dict(environment), "log": str(log)}
         assert self._process is not None
         assert self._process.stdin is not None
@@ -115,10 +118,10 @@ def _become(order: dict[str, Any]) -> NoReturn:
         os.environ.clear()
         os.environ.update(order["environment"])
         command = order["command"]
-        if command[0] == "build":
+        if command[0] in {"build", "service"}:
             from tests.faults import build
 
-            build.run(command[1])
+            (build.run if command[0] == "build" else build.serve)(command[1])
         os.execvp(command[0], command)
     except BaseException as error:
         os.write(2, f"{order['command']} could not be started: {error!r}\n".encode())

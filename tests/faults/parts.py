@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 
 from tests.faults.nursery import Nursery, Process
@@ -19,7 +20,10 @@ NAMES = ("temporal", "worker", "api")
 """In the order of their start."""
 
 RUNNER = "runner"
-"""The Procfile's process that has no database; it is a part only where test builds are killed all at once."""
+"""The Procfile's process that has no database; it is no part of a stack of programs, which are killed one by one."""
+
+MIGRATION = "migration"
+"""What runs before all others."""
 
 _SHORTEST_LIFE_S = 1.0
 """A process that ended sooner is started again only after this long."""
@@ -98,15 +102,23 @@ class Part:
         return self._process is not None and self._process.lives
 
 
+class Kind(StrEnum):
+    """What the processes of a stack are: forked ready loaded, or programs."""
+
+    PROGRAMS = "programs"
+    SERVICE = "service"
+    BUILD = "build"
+
+
 class Parts(Stack):
-    """Processes of the Procfile, each a `Part`; `hooked` takes the test builds of worker and API, and has a runner."""
+    """Processes of the Procfile, each a `Part`; all but programs have a runner among them."""
 
     def __init__(
         self,
         folder: Path,
         nursery: Nursery,
         *,
-        hooked: bool = False,
+        kind: Kind = Kind.PROGRAMS,
         workers: int = 1,
         data: Path | None = None,
         **more: str,
@@ -120,7 +132,7 @@ class Parts(Stack):
         self.settings["LEASEHOLD_DATA"] = str(self.data)
         self.nursery = nursery
         self._folder = folder
-        self._hooked = hooked
+        self._kind = kind
         self._more = more
         commands = self._commands()
         commands |= {f"worker{n}": commands["worker"] for n in range(2, workers + 1)}
@@ -135,14 +147,14 @@ class Parts(Stack):
         shell = {m[1]: m[2] for line in lines if (m := re.match(r"([\w-]+):\s*(.+)", line))}
         assert tuple(shell) == (*NAMES, RUNNER), "the Procfile has other processes now: the test stack must follow"
         del shell[RUNNER]
-        if self._hooked:
+        if self._kind is Kind.BUILD:
             from tests.faults.build import WORKFLOW_TASK_TIMEOUT_S
 
             noticed = json.dumps(f"{WORKFLOW_TASK_TIMEOUT_S}s")
             shell["temporal"] += f" --dynamic-config-value 'history.defaultWorkflowTaskTimeout={noticed}'"
         commands = {name: ["/bin/sh", "-c", f"cd {ROOT} && {line}"] for name, line in shell.items()}
-        if self._hooked:
-            commands |= {name: ["build", name] for name in ("worker", "api", RUNNER)}
+        if self._kind is not Kind.PROGRAMS:
+            commands |= {name: [self._kind, name] for name in ("worker", "api", RUNNER)}
         return commands
 
     @property
@@ -172,7 +184,8 @@ class Parts(Stack):
         return self
 
     def _migrate(self) -> None:
-        command = ["build", "migration"] if self._hooked else [sys.executable, "-m", "leasehold.store", "upgrade"]
+        forked = self._kind is not Kind.PROGRAMS
+        command = [self._kind, MIGRATION] if forked else [sys.executable, "-m", "leasehold.store", "upgrade"]
         self.nursery.start(command, {**self.process_environment, "PYTHONPATH": str(ROOT)}, self.log_of("up")).wait()
 
     def serves(self) -> None:

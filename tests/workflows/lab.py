@@ -26,6 +26,7 @@ from temporalio.worker import (
     Worker,
 )
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
+from tenacity import retry, retry_if_exception_type, stop_after_attempt
 
 from activities.channels.sender import ChannelSender
 from leasehold.channels import Channel
@@ -368,11 +369,20 @@ class Lab:
                     await handle.execute_update(LeaseWorkflow.cancel, Steer(actor="test"))
 
 
+@retry(retry=retry_if_exception_type(RuntimeError), stop=stop_after_attempt(5), reraise=True)
+async def _new_skipping_server() -> WorkflowEnvironment:
+    """Java's where it is there, the SDK's own download elsewhere.
+
+    The SDK waits 5 s for it, which on a busy machine is too little.
+    """
+    existing = str(_TEST_SERVER) if _TEST_SERVER.exists() and shutil.which("java") else None
+    return await WorkflowEnvironment.start_time_skipping(test_server_existing_path=existing)
+
+
 @asynccontextmanager
 async def start_skipping_server() -> AsyncIterator[WorkflowEnvironment]:
-    """A time-skipping server with the search attributes; Java's where it is there, the SDK's own download elsewhere."""
-    existing = str(_TEST_SERVER) if _TEST_SERVER.exists() and shutil.which("java") else None
-    async with await WorkflowEnvironment.start_time_skipping(test_server_existing_path=existing) as env:
+    """A time-skipping server with the search attributes."""
+    async with await _new_skipping_server() as env:
         attributes = {
             name: IndexedValueType.INDEXED_VALUE_TYPE_KEYWORD for name in ("LeaseState", "LeaseOwner", "LeasePool")
         }
