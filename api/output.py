@@ -15,7 +15,7 @@ from typing import Any
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
 
 from api import render
-from api.following import KEEP_ALIVE_S, RETRY_MS, woken
+from api.following import KEEP_ALIVE_S, RETRY_MS, is_over, woken
 from api.services import Services
 from leasehold.commands import STAGE
 from leasehold.model import LeaseState, LogChunk
@@ -91,8 +91,8 @@ async def events(wanted: Wanted, service: Services) -> AsyncGenerator[bytes, Non
                 )
             elif not chunks:
                 yield KEEPALIVE_COMMENT
-    lease = await service.store.lease(wanted.lease, explained=False)
-    if lease.state is LeaseState.ENDED:
+    if await service.store.state(wanted.lease) is LeaseState.ENDED:
+        lease = await service.store.lease(wanted.lease, explained=False)
         yield format_sse_event(event="end", data_str=_json(render.command(lease.command)))
 
 
@@ -156,7 +156,7 @@ class _Patience:
     async def is_over(self) -> bool:
         """Whether no more is to be expected."""
         if self._until is None:
-            if await self._service.store.state(self._lease) not in {LeaseState.ENDED, None}:
+            if not await is_over(self._lease, self._service):
                 return False
             self._until = time.monotonic() + _LATE_S
         return time.monotonic() > self._until or not await self._service.logs.is_awaited(self._lease)

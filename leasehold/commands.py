@@ -10,7 +10,7 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from fnmatch import fnmatchcase
 
 from leasehold.access import Role
@@ -39,6 +39,9 @@ OWNER = "{owner}"
 
 DUPLICATE_OF = "duplicate_of"
 """The code of the fault that names the lease of which a request is a duplicate."""
+
+RESERVED = ("LEASEHOLD_", "DCI_QUEUE")
+"""How the variables begin that tell a command what it has; nobody else sets them."""
 
 STAGE = "command"
 """What the output of commands is filed under, beside that of stages."""
@@ -97,6 +100,16 @@ class CommandSpec:
         return self.argv[0] if self.shell else shlex.join(self.argv)
 
 
+class Misfit(IntEnum):
+    """What of a command a rule does not let pass, in the order in which it is looked at."""
+
+    USER = 1
+    ROLE = 2
+    WORDS = 3
+    FOLDER = 4
+    VARIABLES = 5
+
+
 @dataclass(frozen=True, kw_only=True)
 class CommandRule:
     """Whose commands may run, and as whom.
@@ -117,13 +130,19 @@ class CommandRule:
 
     def fits(self, owner: str, command: CommandSpec) -> bool:
         """Whether a command of this owner may run by this rule."""
-        return (
-            any(fnmatchcase(owner, pattern) for pattern in self.users)
-            and Role(command.role).reaches(self.role)
-            and self._may_run(command)
-            and self._may_start(command)
-            and self._may_set(command.variables)
-        )
+        return self.misfit(owner, command) is None
+
+    def misfit(self, owner: str, command: CommandSpec) -> Misfit | None:
+        """The first of a command of this owner that does not fit this rule; None if all of it does."""
+        if not any(fnmatchcase(owner, pattern) for pattern in self.users):
+            return Misfit.USER
+        if not Role(command.role).reaches(self.role):
+            return Misfit.ROLE
+        if not self._may_run(command):
+            return Misfit.WORDS
+        if not self._may_start(command):
+            return Misfit.FOLDER
+        return None if self._may_set(command.variables) else Misfit.VARIABLES
 
     def _may_run(self, command: CommandSpec) -> bool:
         if not self.run:

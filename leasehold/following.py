@@ -52,15 +52,22 @@ class OutputOfCommands:
         """
         params = _params({"follow": True, "events": True})
         last, away_since = "", None
+
+        def heard(pieces: Iterator[bytes]) -> Iterator[bytes]:
+            # Also what only keeps a silent command's connection alive tells that the API is there.
+            nonlocal away_since
+            for piece in pieces:
+                away_since = None
+                yield piece
+
         while True:
             headers = {"Accept": "text/event-stream", **({"Last-Event-ID": last} if last else {})}
             try:
-                for event in sse.read(
-                    self._wire.stream("leases", ref, "output", params=params, held=_SILENCE, headers=headers)
-                ):
+                pieces = self._wire.stream("leases", ref, "output", params=params, held=_SILENCE, headers=headers)
+                for event in sse.read(heard(pieces)):
                     if event.kind == "end":
                         return
-                    last, away_since = event.id, None
+                    last = event.id
                     if event.kind == "output":
                         yield cast(Output, json.loads(event.data))
             except Unavailable:

@@ -29,9 +29,12 @@ CROWDED = 1024 * 1024
 """Bytes that may wait for the disk: a command that prints more has to wait for it."""
 
 CRUMB = 256
-"""One frame for so many bytes of the bound may come, beyond `CRUMBS`: each takes room of its own wherever it goes."""
+"""Bytes that a small piece takes in memory at the least."""
 
-CRUMBS = 10_000
+PIECE = 64
+"""One frame for so many bytes of the bound may come, beyond `PIECES`: each takes room of its own wherever it goes."""
+
+PIECES = 10_000
 
 FRAMES = ".frames"
 ABOUT = ".json"
@@ -192,7 +195,7 @@ class Spool:
         self.bytes = self.dropped = 0
         self._file, self._limit, self._room, self._threads = file, limit, limit, threads
         self._pending: list[_Piece] = []
-        self._crumbs = CRUMBS + limit // CRUMB
+        self._pieces = self._most = PIECES + limit // PIECE
         self._waiting = 0
         self._relief: asyncio.Future[None] | None = None
         self._some, self._enough = asyncio.Event(), asyncio.Event()
@@ -229,7 +232,8 @@ class Spool:
         if len(kept) < len(data):
             if not self._bounded:
                 self._bounded = True
-                self.note(f"output bound of {_in_words(self._limit)} reached: the rest is dropped")
+                bound = _in_words(self._limit) if self._pieces >= 0 else f"{self._most} pieces"
+                self.note(f"output bound of {bound} reached: the rest is dropped")
             self.dropped += len(data) - len(kept)
         if self._waiting < CROWDED:
             return None
@@ -238,10 +242,10 @@ class Spool:
         return self._relief
 
     def _may_add(self, stream: int) -> bool:
-        """Whether more of a stream is kept: what comes in crumbs, two streams in turns, takes more than its bytes."""
+        """Whether more of a stream is kept: what comes in pieces, two streams in turns, takes more than its bytes."""
         if not self._pending or self._pending[-1].stream != stream:
-            self._crumbs -= 1
-        return self._crumbs >= 0
+            self._pieces -= 1
+        return self._pieces >= 0
 
     def _add(self, stream: int, data: bytes) -> None:
         now, view = time.time_ns() // 1000, memoryview(data)

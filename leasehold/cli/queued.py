@@ -19,6 +19,7 @@ from leasehold.cli.progress import progress
 from leasehold.cli.request import LeaseRequest
 from leasehold.cli.signals import Interrupted
 from leasehold.cli.words import name_of, standing
+from leasehold.commands import RESERVED
 from leasehold.errors import LeaseholdError, NotFound, Unavailable
 
 if TYPE_CHECKING:
@@ -49,6 +50,8 @@ def environment(given: Sequence[str]) -> dict[str, str]:
             raise typer.BadParameter(f"-E: {text!r} is not of the form VAR or VAR=VALUE")
         if not equals and name not in os.environ:
             raise typer.BadParameter(f"-E: {name} is not set here")
+        if name.startswith(RESERVED):
+            raise typer.BadParameter(f"-E: {name} cannot be set: LEASEHOLD_… and DCI_QUEUE… tell a command what it has")
         read[name] = value if equals else os.environ[name]
     return read
 

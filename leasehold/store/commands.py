@@ -16,6 +16,7 @@ from leasehold import durations
 from leasehold.commands import (
     ADMINS_ONLY,
     DUPLICATE_OF,
+    RESERVED,
     Begun,
     Command,
     CommandEnding,
@@ -23,6 +24,7 @@ from leasehold.commands import (
     CommandRule,
     CommandSpec,
     CommandState,
+    Misfit,
     account_of,
     filled,
     home_of,
@@ -64,8 +66,6 @@ _TWIN = (
     .order_by(t.leases.c.number)
     .limit(1)
 )
-_OURS = ("LEASEHOLD_", "DCI_QUEUE")
-"""Nobody but us says these: what an outer command was told is not true of one that it submits."""
 _LONGEST_VARIABLE = 128 * 1024
 """Linux refuses to start a program with a longer one (MAX_ARG_STRLEN, with name and final NUL)."""
 
@@ -126,6 +126,11 @@ def _rule(policy: CommandPolicy, pool: str, owner: str, command: CommandSpec) ->
     rule = policy.rule_for(owner, command)
     if rule is None:
         detail = f"no rule of pool {pool} lets {owner}, as {command.role}, run {command.line[:200]}"
+        nearest = max((one.misfit(owner, command) or 0 for one in policy.rules), default=0)
+        if nearest == Misfit.FOLDER:
+            detail += f" in {command.folder or 'a fresh folder'}"
+        elif nearest == Misfit.VARIABLES:
+            detail += f" with {', '.join(command.variables)[:200]} set"
         raise CommandRefused(detail, [Fault(path="command", code="not_allowed", detail=detail)])
     return rule
 
@@ -156,6 +161,21 @@ def wanted_duration(command: CommandSpec, limit: timedelta) -> timedelta:
     if command.timeout is None:
         return limit
     return min(limit, durations.parse(command.timeout) + _SLACK)
+
+
+def needed_until(tx: Tx, lease: Row[Any]) -> datetime | None:
+    """Until when a lease lasts that is as long as its command may run: each attempt has all of that, however late.
+
+    None of a lease whose length was asked for, and of one without such a command.
+    """
+    row = _row(tx, lease.id)
+    if row is None or row.ended_at is not None or row.timeout_s is None:
+        return None
+    needed = timedelta(seconds=row.timeout_s) + _SLACK
+    if lease.duration_s != needed.total_seconds():
+        return None
+    begun: datetime = row.begun_at or tx.now
+    return begun + needed
 
 
 _SLACK = timedelta(minutes=10)
@@ -254,7 +274,8 @@ def _told(tx: Tx, row: Row[Any], lease: Row[Any], command: CommandSpec) -> Begun
     if not given.keys() >= set(command.variables):
         # After a restore, or where no worker was there for very long. It may mean the world to the command.
         raise CommandOver("its environment is not known any more")
-    given = {name: value for name, value in given.items() if not name.startswith(_OURS)}
+    # What an outer command was told is not true of one that it submits.
+    given = {name: value for name, value in given.items() if not name.startswith(RESERVED)}
     return Begun(
         lease=lease.id,
         number=lease.number,

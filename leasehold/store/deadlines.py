@@ -25,6 +25,7 @@ from leasehold.store import (
     answers,
     catalogue,
     closing,
+    commands,
     demand,
     events,
     holding,
@@ -56,7 +57,7 @@ def tick(tx: Tx, due: Tick) -> Held:
     if row.expires_at > tx.now:
         _warn(tx, row, policies)
     else:
-        extended = _automatic(tx, row, policies)
+        extended = (due.commanded and _for_command(tx, row, policies)) or _automatic(tx, row, policies)
         if extended is not None:
             move_end(tx, row, policies, extended, actor="policy")
         elif (grace := _grace(policies)) is not None and row.expires_at + grace > tx.now:
@@ -101,19 +102,30 @@ def _grace(policies: Sequence[Policy]) -> timedelta | None:
     return min((g for g in graces if g is not None), default=None) if None not in graces else None
 
 
+def _for_command(tx: Tx, row: Row[Any], policies: Sequence[Policy]) -> datetime | None:
+    """Until when a lease is extended because its command has not had its time; None if it is not."""
+    needed = commands.needed_until(tx, row)
+    return None if needed is None else _bounded(tx, row, policies, needed)
+
+
 def _automatic(tx: Tx, row: Row[Any], policies: Sequence[Policy]) -> datetime | None:
     """Until when the policy extends a lease by itself; None if it does not."""
     steps = [policy.auto_extend for policy in policies]
     if not steps or None in steps:
         return None
-    until: datetime = tx.now + min(step for step in steps if step is not None)
+    until = _bounded(tx, row, policies, tx.now + min(step for step in steps if step is not None))
+    kept = _is_claimed(tx, row.id) or not _is_enough_free(tx, row.id)
+    return None if kept else until
+
+
+def _bounded(tx: Tx, row: Row[Any], policies: Sequence[Policy], until: datetime) -> datetime | None:
+    """As far as a lease may last of what is wanted; None if that is no longer than now."""
     until = min(until, tx.now + holding.longest(policies), row.active_at + longest_total(policies))
     until = min([until, *holding.ends(policies, row.active_at)])
     promised = reservations.limit(tx, row.id, catalogue.current(tx.connection))
     if promised is not None:
         until = min(until, promised.until)
-    kept = _is_claimed(tx, row.id) or not _is_enough_free(tx, row.id)
-    return until if until > tx.now and not kept else None
+    return until if until > tx.now else None
 
 
 def _is_enough_free(tx: Tx, lease: str) -> bool:

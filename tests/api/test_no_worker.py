@@ -76,6 +76,20 @@ async def test_it_is_shown_again(alone: Alone) -> None:
     assert (await alone.get(lease, wait="active", timeout=0.1))["state"] == "submitted"
 
 
+async def test_what_its_command_prints_is_followed_from_before_there_was_a_worker(alone: Alone) -> None:
+    pool = await alone.pool(1, commands={"allow": [{"role": "user"}]})
+    answer = await alone.post({"items": [{"pool": pool}], "command": {"run": ["true"]}})
+    lease = answer.json()
+    assert (answer.status_code, lease["state"]) == (202, "submitted"), fail(answer)
+    async with stream(alone.app, f"/v1/leases/{lease['id']}/output?events=1") as piece:
+        assert (await piece()).startswith(b"retry: ")
+        async with alone.worker():
+            sent = b""
+            while b"event: end" not in sent:
+                sent += await piece()
+    assert b'"result": "exited"' in sent
+
+
 async def test_its_own_token_reaches_it(alone: Alone) -> None:
     lease = await submitted(alone, await alone.pool(2))
     async with caller(alone.app, lease["token"]) as holder:

@@ -140,6 +140,17 @@ async def test_beyond_its_bound_output_is_counted_and_dropped_and_that_is_said_t
     assert end.at_us - note.at_us > 500_000
 
 
+async def test_what_comes_in_too_many_pieces_is_cut_too_and_that_is_what_is_said(
+    lab: Runner, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("activities.drivers.spool.PIECES", 4)
+    program = "for n in 1 2 3 4 5; do echo $n; sleep 0.1; echo $n >&2; sleep 0.1; done"
+    report = await lab.run(command(LEASE, program, output_limit=2 * 64))
+    assert (report.output_bytes, report.dropped) == (20, 8)
+    assert desk.text() == desk.text(Stream.STDERR) == b"1\n2\n3\n"
+    assert said(desk) == "output bound of 6 pieces reached: the rest is dropped\n"
+
+
 async def test_a_command_exactly_as_long_as_its_bound_is_whole(lab: Runner, desk: Desk) -> None:
     report = await lab.run(command(LEASE, "head -c 1024 /dev/zero", output_limit=1024))
     assert (report.output_bytes, report.dropped, said(desk)) == (1024, 0, "")

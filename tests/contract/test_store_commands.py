@@ -26,6 +26,7 @@ from leasehold.messages import (
     Consent,
     PlaceCommand,
     SubmitLease,
+    Tick,
 )
 from leasehold.model import (
     HolderMay,
@@ -46,8 +47,10 @@ from tests.contract.command_lab import (
     close,
     command,
     command_of,
+    lose,
     offline,
     place,
+    place_and_begin,
     refusal,
     submit,
     up,
@@ -70,6 +73,45 @@ class TestRequests:
         # What a command may take, and a little to find a runner and to stop it.
         spans = (timedelta(hours=8), timedelta(hours=2, minutes=10), timedelta(hours=3))
         assert ends == [NINE + span for span in spans]
+
+    async def test_however_late_it_begins_it_has_its_whole_time(self, lab: Lab) -> None:
+        await lab.pool("r640", 1, commands=ANYBODY)
+        await active(lab, "a", command=command(timeout="30m", retry=1))
+        due = Tick(lease="a", stopped=True, commanded=True)
+
+        async def end_after(minutes: int) -> timedelta:
+            lab.clock.forward(minutes=minutes)
+            assert not (await lab.store.tick(due)).is_due
+            end = (await lab.lease("a")).expires_at
+            assert end is not None
+            return end - NINE
+
+        # Nobody is there to run it for 35 minutes, nor for the next 40.
+        assert await end_after(35) == timedelta(minutes=40)
+        assert await end_after(5) == timedelta(minutes=40 + 40)
+        lab.clock.forward(minutes=39)
+        await up(lab)
+        await place_and_begin(lab, "a")
+        assert await end_after(1) == timedelta(minutes=79 + 40)
+        # Its runner is lost with it 25 minutes later, and it begins anew.
+        lab.clock.forward(minutes=24)
+        assert (await lose(lab)).again
+        await up(lab)
+        await place(lab, "a", 2)
+        await begin(lab, "a", 2)
+        assert await end_after(15) == timedelta(minutes=104 + 40)
+        # That is all.
+        lab.clock.forward(minutes=25)
+        assert (await lab.store.tick(due)).is_due
+
+    async def test_not_beyond_what_was_asked_for_or_is_allowed(self, lab: Lab) -> None:
+        await lab.pool("r640", 2, policy=Policy(max_total=timedelta(minutes=60)), commands=ANYBODY)
+        await active(lab, "chosen", command=command(timeout="30m"), duration="35m")
+        await active(lab, "bounded", command=command("make", "more", timeout="30m"))
+        lab.clock.forward(minutes=40)
+        held = [await lab.store.tick(Tick(lease=one, stopped=True, commanded=True)) for one in ("chosen", "bounded")]
+        assert [one.is_due for one in held] == [True, False]
+        assert (await lab.lease("bounded")).expires_at == NINE + timedelta(minutes=60)
 
     async def test_it_is_shown_as_it_was_asked_for(self, lab: Lab) -> None:
         policy = replace(ANYBODY, rules=(CommandRule(account="ci"),), output=1024, timeout=timedelta(hours=6))
@@ -133,6 +175,18 @@ class TestWhoMayRunWhat:
             assert refused.code == "command_refused"
             assert refused.detail == f"no rule of pool r640 lets alice, as {role}, run make test"
         assert (await submit(lab, "admin", command=command(role=Role.ADMIN))).claims
+
+    async def test_what_does_not_fit_is_named(self, lab: Lab) -> None:
+        rules = (CommandRule(run=("ninja",)), CommandRule(run=("make *",), folders=("/srv/*",), env=("LANG",)))
+        await lab.pool(commands=CommandPolicy(rules=rules))
+        base = "no rule of pool r640 lets alice, as user, run make test"
+        asked = {
+            "folder": command(folder="/tmp"),
+            "fresh": command(),
+            "variables": command(folder="/srv/a", variables=("HOME", "LANG")),
+        }
+        refused = [(await refusal(lab, lease, command=wanted)).detail for lease, wanted in asked.items()]
+        assert refused == [f"{base} in /tmp", f"{base} in a fresh folder", f"{base} with HOME, LANG set"]
 
     async def test_of_one_that_names_nobody_operators_alone(self, lab: Lab) -> None:
         await lab.pool(commands=CommandPolicy())

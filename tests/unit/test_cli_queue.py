@@ -139,6 +139,8 @@ class TestAdd:
             (["lab", "-C", "--json", "make"], "give one of --output and --json"),
             (["lab", "-E", "=2", "make"], "is not of the form VAR or VAR=VALUE"),
             (["lab", "-E", "NOT_SET_HERE", "make"], "NOT_SET_HERE is not set here"),
+            (["lab", "-E", "LEASEHOLD_OWNER=joe", "make"], "LEASEHOLD_OWNER cannot be set"),
+            (["lab", "-E", "DCI_QUEUE_RES=r1", "make"], "DCI_QUEUE_RES cannot be set"),
             (["lab", "--timeout", "soon", "make"], "soon"),
             (["lab", "--retry", "-1", "make"], "-1"),
         ],

@@ -408,6 +408,31 @@ def test_a_log_comes_in_pieces_and_its_errors_are_told() -> None:
         list(Script(problem(404, "lease_unknown")).client().log("7"))
 
 
+def test_a_silent_command_is_followed_over_one_restart_of_the_api_after_the_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+
+    def kept_alive(_: httpx.Request) -> httpx.Response:
+        def pieces() -> Iterator[bytes]:
+            yield b": ping\n\n"
+            now[0] += 4 * 3600
+            raise httpx.ReadError("reset")
+
+        return httpx.Response(200, content=pieces())
+
+    printed = {"at": "", "stream": "stdout", "attempt": 1, "data": "done\n", "data_base64": "ZG9uZQo="}
+    last = f"id: 1\nevent: output\ndata: {json.dumps(printed)}\n\nevent: end\ndata: {{}}\n\n"
+    end = httpx.Response(200, content=last.encode())
+    refused = httpx.ConnectError("refused")
+    script = Script(kept_alive, refused, kept_alive, refused, kept_alive, end)
+
+    assert b"".join(script.client(patience=timedelta(0)).output("7", follow=True)) == b"done\n"
+    assert len(script.requests) == 6
+
+
 def test_a_log_that_breaks_off_is_an_error() -> None:
     def pieces() -> Iterator[bytes]:
         yield b"one\n"
