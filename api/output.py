@@ -7,7 +7,7 @@ import json
 import time
 from base64 import b64encode
 from collections import deque
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,18 +22,25 @@ from leasehold.model import LeaseState, LogChunk
 from leasehold.ports import LogFilter
 
 _PRINTED = ("stdout", "stderr")
+_TAIL_LIMIT = 16 * 1024 * 1024
+"""Bytes that are kept in memory of the last lines."""
+
 _LATE_S, _LOOK_AGAIN_S = 30.0, 1.0
 """How long after its lease's end output is waited for that a runner could not hand over before, and how often."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """Which output: of which lease, of one `attempt` or all, of one `stream` or both, after the chunk `after`."""
+    """Which output: of which lease, of one `attempt` or all, of one `stream` or both, after the chunk `after`.
+
+    `tail` are how many of the last lines that there are by now.
+    """
 
     lease: str
     attempt: int | None = None
     stream: str | None = None
     after: int = 0
+    tail: int | None = None
     follow: bool = False
 
     @property
@@ -42,66 +49,87 @@ class Wanted:
         return LogFilter(stage=STAGE, attempt=self.attempt)
 
 
-async def raw(wanted: Wanted, tail: int | None, service: Services) -> AsyncGenerator[bytes, None]:
-    """What was printed, byte by byte; with `tail` the last lines of what there is by now, and all to come."""
-    last = None if tail is None else _Tail(tail)
-    async with aclosing(_chunks(wanted, service)) as pieces:
-        async for chunks in pieces:
-            data = b"".join(chunk.data for chunk in chunks if _is_wanted(chunk, wanted) and chunk.stream in _PRINTED)
-            if last is not None and chunks:
-                last.add(data)
-            elif last is not None:
-                yield last.data
-                last = None
-            elif data:
+async def raw(wanted: Wanted, service: Services) -> AsyncGenerator[bytes, None]:
+    """What was printed, byte by byte."""
+    async with aclosing(_parts(wanted, service)) as parts:
+        async for chunks in parts:
+            if data := b"".join(chunk.data for chunk in chunks if chunk.stream in _PRINTED):
                 yield data
-    if last is not None:
-        yield last.data
-
-
-class _Tail:
-    """The last lines of what it is given."""
-
-    def __init__(self, lines: int) -> None:
-        self._lines = lines
-        self._whole: deque[bytes] = deque(maxlen=lines)
-        self._rest = b""
-
-    def add(self, data: bytes) -> None:
-        *whole, self._rest = (self._rest + data).split(b"\n")
-        self._whole.extend(whole)
-
-    @property
-    def data(self) -> bytes:
-        lines = [line + b"\n" for line in self._whole]
-        if self._rest:
-            lines.append(self._rest)
-        return b"".join(lines[len(lines) - self._lines :] if self._lines else ())
 
 
 async def events(wanted: Wanted, service: Services) -> AsyncGenerator[bytes, None]:
     """Each piece of output as an event, in the wire format of server-sent events; the last tells how it ended."""
     yield format_sse_event(retry=RETRY_MS)
-    async with aclosing(_chunks(wanted, service)) as pieces:
-        async for chunks in pieces:
-            shown = [chunk for chunk in chunks if _is_wanted(chunk, wanted)]
-            if shown:
+    async with aclosing(_parts(wanted, service)) as parts:
+        async for chunks in parts:
+            if chunks:
                 yield b"".join(
-                    format_sse_event(id=str(chunk.id), event="output", data_str=_json(_shown(chunk))) for chunk in shown
+                    format_sse_event(id=str(chunk.id), event="output", data_str=_json(_shown(chunk)))
+                    for chunk in chunks
                 )
-            elif not chunks:
+            else:
                 yield KEEPALIVE_COMMENT
     if await service.store.state(wanted.lease) is LeaseState.ENDED:
         lease = await service.store.lease(wanted.lease, explained=False)
         yield format_sse_event(event="end", data_str=_json(render.command(lease.command)))
 
 
+async def _parts(wanted: Wanted, service: Services) -> AsyncGenerator[list[LogChunk], None]:
+    """What is wanted of the pieces, with `tail` the last lines of what there is by now, and all to come."""
+    last = None if wanted.tail is None else _Tail(wanted.tail)
+    async with aclosing(_chunks(wanted, service)) as found:
+        async for chunks in found:
+            part = [chunk for chunk in chunks if wanted.stream is None or chunk.stream == wanted.stream]
+            if last is None:
+                yield part
+            elif chunks:
+                last.add(part)
+            else:
+                yield last.chunks()
+                last = None
+    if last is not None:
+        yield last.chunks()
+
+
+class _Tail:
+    """The last lines of what it is given, of which it keeps little more; of a line without an end no more than that."""
+
+    def __init__(self, lines: int) -> None:
+        self._lines = lines
+        self._kept: deque[LogChunk] = deque()
+        self._ends = self._size = 0
+
+    def add(self, chunks: Iterable[LogChunk]) -> None:
+        for chunk in chunks:
+            self._kept.append(chunk)
+            self._ends += _ends(chunk)
+            self._size += len(chunk.data)
+            while self._ends - _ends(self._kept[0]) > self._lines or self._size > _TAIL_LIMIT:
+                gone = self._kept.popleft()
+                self._ends -= _ends(gone)
+                self._size -= len(gone.data)
+
+    def chunks(self) -> list[LogChunk]:
+        """The pieces in which they are, the first of them cut."""
+        printed = [chunk for chunk in self._kept if chunk.stream in _PRINTED]
+        # A line that has no end yet is one, too.
+        too_many = self._ends - self._lines + (0 if not printed or printed[-1].data.endswith(b"\n") else 1)
+        kept = list(self._kept)
+        while kept and too_many > 0:
+            first = kept.pop(0)
+            if _ends(first) >= too_many:
+                rest = first.data.split(b"\n", too_many)[-1]
+                kept[:0] = [replace(first, data=rest)] if rest else []
+            too_many -= _ends(first)
+        return kept if self._lines else []
+
+
+def _ends(chunk: LogChunk) -> int:
+    return chunk.data.count(b"\n") if chunk.stream in _PRINTED else 0
+
+
 def _json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
-
-
-def _is_wanted(chunk: LogChunk, wanted: Wanted) -> bool:
-    return wanted.stream is None or chunk.stream == wanted.stream
 
 
 def _shown(chunk: LogChunk) -> dict[str, Any]:

@@ -38,19 +38,19 @@ class OutputOfCommands:
 
         `stream` is `stdout` or `stderr`, both if None; `tail` is how many of the last lines, all if None.
         """
-        if follow and tail is None and attempt is None:
-            wanted = ("stdout", "stderr") if stream is None else (stream,)
+        part: dict[str, object] = {"stream": stream, "tail": tail, "attempt": attempt}
+        if follow:
             # With what keeps the connection alive, and tells where to go on after one that is lost.
-            return (b64decode(one["data_base64"]) for one in self.follow_output(ref) if one["stream"] in wanted)
-        params = _params({"follow": follow or None, "stream": stream, "tail": tail, "attempt": attempt})
-        return self._wire.stream("leases", ref, "output", params=params, endless=follow)
+            pieces = self.follow_output(ref, part)
+            return (b64decode(one["data_base64"]) for one in pieces if one["stream"] != "service")
+        return self._wire.stream("leases", ref, "output", params=_params(part))
 
-    def follow_output(self, ref: str) -> Iterator[Output]:
-        """What a lease's command prints, piece by piece with the stream of each, until it has ended.
+    def follow_output(self, ref: str, part: Mapping[str, object] | None = None) -> Iterator[Output]:
+        """What a lease's command prints, or a `part` of it, piece by piece with the stream of each, until it has ended.
 
         A restart of the API is sat out; nothing is lost by it, and nothing comes twice.
         """
-        params = _params({"follow": True, "events": True})
+        params = _params({"follow": True, "events": True, **(part or {})})
         last, away_since = "", None
 
         def heard(pieces: Iterator[bytes]) -> Iterator[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from fastapi import Header, Query, Response
@@ -12,7 +13,7 @@ from api.output import Wanted
 from api.routes.leases import Service
 from api.routes.story import LastEventId, event_id
 from api.streaming import Streamed
-from leasehold.errors import Malformed, NoCommand
+from leasehold.errors import NoCommand
 
 router = guarded("/v1/leases", "commands")
 
@@ -34,7 +35,7 @@ async def show_output(
     service: Service,
     follow: Annotated[bool, Query(description="Go on until the command has ended")] = False,
     stream: Annotated[Literal["stdout", "stderr"] | None, Query(description="Only this one")] = None,
-    tail: Annotated[int | None, Query(ge=0, le=10_000, description="Only so many of the last lines")] = None,
+    tail: Annotated[int | None, Query(ge=0, le=1_000_000, description="Only so many of the last lines")] = None,
     attempt: Annotated[int | None, Query(ge=1, le=1000)] = None,
     events: Annotated[bool, Query(description="The same as Accept: text/event-stream")] = False,
     last_event_id: LastEventId = None,
@@ -47,11 +48,9 @@ async def show_output(
     """
     if found.known.command is None:
         raise NoCommand("nothing is run with this lease")
-    wanted = Wanted(lease=found.id, attempt=attempt, stream=stream, follow=follow)
+    wanted = Wanted(lease=found.id, attempt=attempt, stream=stream, tail=tail, follow=follow)
     if events or "text/event-stream" in accept:
-        if tail is not None:
-            raise Malformed("tail: a stream of events has no end to count from")
-        after = 0 if last_event_id is None else event_id(last_event_id)
-        following = Wanted(lease=found.id, attempt=attempt, stream=stream, after=after, follow=True)
-        return Streamed(output.events(following, service))
-    return Streamed(output.raw(wanted, tail, service), "application/octet-stream")
+        if last_event_id is not None:
+            wanted = replace(wanted, after=event_id(last_event_id), tail=None)
+        return Streamed(output.events(replace(wanted, follow=True), service))
+    return Streamed(output.raw(wanted, service), "application/octet-stream")

@@ -21,6 +21,7 @@ from leasehold.store.engine import Tx
 from leasehold.store.logs import SqlLogStore
 from leasehold.store.store import SqlStore
 from tests.api.stack import ADMIN, PATIENCE_S, Json, Stack, caller, fail
+from tests.api.streams import stream
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,11 @@ async def events_of(stack: Stack, lease: Json, last: str | None = None) -> list[
         dict(line.split(": ", 1) for line in block.split("\n") if ": " in line) for block in answer.text.split("\n\n")
     ]
     return [Sent(one.get("id", ""), one["event"], one["data"]) for one in blocks if "data" in one]
+
+
+def data_of(piece: bytes) -> list[Json]:
+    """The data of the events in a piece of a stream."""
+    return [json.loads(line.removeprefix("data: ")) for line in piece.decode().split("\n") if line.startswith("data: ")]
 
 
 async def is_running(stack: Stack, lease: Json) -> None:
@@ -458,6 +464,27 @@ class TestOutput:
         assert await output(stack, lease, tail=3) == b"999\n1000\nrest"
         assert await output(stack, lease, tail=0) == b""
         assert (await output(stack, lease, tail=10_000)).startswith(b"1\n2\n")
+
+    async def test_the_last_lines_and_all_to_come_are_followed(self, stack: Stack) -> None:
+        here = await pool(stack)
+        go = stack.new_path()
+        script = f"seq 1 1000; printf 'err\\nr' >&2; until [ -e {go} ]; do sleep 0.05; done; echo est >&2; echo more"
+        lease = await run(stack, here, shell=script)
+        async with stream(stack.app, f"/v1/leases/{lease['id']}/output?events=1") as piece:
+            while b'"stderr"' not in (await piece()):
+                pass
+        parts = {"": "1000\nerr\nr", "stream=stdout": "998\n999\n1000\n", "stream=stderr": "err\nr"}
+        for part, text in parts.items():
+            address = f"/v1/leases/{lease['id']}/output?tail=3&{part}"
+            async with stream(stack.app, f"{address}&follow=true") as piece:
+                assert await piece() == text.encode()
+            async with stream(stack.app, f"{address}&events=1") as piece:
+                assert (await piece()).startswith(b"retry: ")
+                assert "".join(told["data"] for told in data_of(await piece())) == text
+        following = asyncio.create_task(output(stack, lease, follow="true", tail=1))
+        await asyncio.sleep(0.2)
+        go.touch()
+        assert await following == b"rest\nmore\n"
 
     async def test_events_tell_stream_and_time_and_how_it_ended(self, stack: Stack) -> None:
         here = await pool(stack)

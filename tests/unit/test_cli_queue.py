@@ -417,7 +417,8 @@ class TestLog:
         api.add(lease(7, **RUNNING))
         cli("queue", "log", "-f", "-n", "5", "--stream", "stderr", "--attempt", "2", "7")
         (request,) = api.calls("GET", "/v1/leases/7/output")
-        assert dict(request.query) == {"follow": "true", "tail": "5", "stream": "stderr", "attempt": "2"}
+        part = {"tail": "5", "stream": "stderr", "attempt": "2"}
+        assert dict(request.query) == {"follow": "true", "events": "true", **part}
         cli("queue", "log", "7")
         assert api.requests[-1].query == []
 

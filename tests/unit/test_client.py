@@ -114,9 +114,9 @@ CALLS: list[tuple[Callable[[Client], Any], str, str, Any]] = [
     ),
     (lambda c: list(c.output("7")), "GET", "/v1/leases/7/output", None),
     (
-        lambda c: list(c.output("7", follow=True, stream="stderr", tail=3, attempt=2)),
+        lambda c: list(c.output("7", stream="stderr", tail=3, attempt=2)),
         "GET",
-        "/v1/leases/7/output?follow=true&stream=stderr&tail=3&attempt=2",
+        "/v1/leases/7/output?stream=stderr&tail=3&attempt=2",
         None,
     ),
     (lambda c: c.delete_pool("lab"), "DELETE", "/v1/pools/lab", None),
