@@ -25,8 +25,14 @@ class QueueList:
     """A pool's resources, and the leases with commands on it that have not ended."""
 
     pool: str
+    paused: bool
     resources: Sequence[Resource]
     leases: Sequence[Lease]
+
+    @property
+    def available(self) -> list[Resource]:
+        """What somebody who comes now gets, if nobody else waits for it."""
+        return [] if self.paused else [one for one in self.resources if _is_available(one)]
 
     @property
     def executing(self) -> list[Lease]:
@@ -37,6 +43,11 @@ class QueueList:
     def queued(self) -> list[Lease]:
         """Those that wait for some, in the order of service; last those that are held."""
         return sorted((one for one in self.leases if one["state"] in _WAITING), key=_turn)
+
+
+def _is_available(one: Resource) -> bool:
+    barred = one["offline"] or one["broken"] or one["suspect"] or one["kept_until"]
+    return one["state"] == "free" and not barred
 
 
 def _number(lease: Lease) -> float:
@@ -50,9 +61,9 @@ def _turn(lease: Lease) -> tuple[bool, float, int, float]:
 
 def read(client: Client, pool: str) -> QueueList:
     """A pool as it is now; raise `PoolUnknown` where there is none."""
-    client.pool(pool)
     return QueueList(
         pool=pool,
+        paused=client.pool(pool)["paused"] is not None,
         resources=list(client.resources(pool=pool)),
         leases=list(client.leases(commands=True, pool=pool, state=NOT_ENDED)),
     )
@@ -61,10 +72,9 @@ def read(client: Client, pool: str) -> QueueList:
 def print_list(found: QueueList, join: commandwords.Join = shlex.join) -> None:
     """Print it, each section below its heading; `join` makes one line of a command's arguments."""
     there = [one for one in found.resources if one["offline"] is None]
-    free = [one for one in there if one["state"] == "free" and one["broken"] is None]
     removed = [one for one in found.resources if one["offline"] is not None]
     say(f"Resources on the {found.pool} pool: {_names(there)}")
-    say(f"Available resources on the {found.pool} pool: {_names(free)}")
+    say(f"Available resources on the {found.pool} pool: {_names(found.available)}")
     if removed:
         say(f"Removed resources on the {found.pool} pool:")
         for one in removed:
@@ -83,12 +93,13 @@ def _names(resources: Sequence[Resource]) -> str:
 
 
 def _line(lease: Lease, join: commandwords.Join) -> str:
-    """` 2(p1) [r1]: make test (wd: /home/joe/src)`."""
+    """` 2(p1) [r1]: make test (wd: /home/joe/src)`, with what else there is to know of it behind."""
     command = lease["command"]
     assert command is not None
     priority = f"(p{lease['priority']})" if lease["priority"] else ""
     names = ",".join(one["name"] for one in held(lease))
     folder = command["folder"] or "a fresh one"
     remove = " [REMOVE]" if lease["on_end"] == "offline" else ""
+    waits = f" [{command['reason']}]" if command["reason"] else ""
     line = commandwords.line(lease, command, join)
-    return f" {name_of(lease)}{priority} [{names}]: {line} (wd: {folder}){remove}"
+    return f" {name_of(lease)}{priority} [{names}]: {line} (wd: {folder}){remove}{waits}"

@@ -319,6 +319,23 @@ class TestLs:
         assert (query["commands"], query["pool"]) == ("true", "lab")
         assert set(query["state"].split(",")) == {"queued", "preparing", "active", "releasing"}
 
+    def test_what_is_free_and_cannot_be_had_is_not_available(self, api: FakeApi, cli: Cli) -> None:
+        kept = resource("r3", kept_until="2026-01-05T09:00:00Z")
+        free = [resource("r1"), resource("r2", suspect=True), kept]
+        listed(api, resources=free)
+        assert "Available resources on the lab pool: r1\n" in cli("queue", "ls", "lab").out
+        mark = {"reason": "new switch", "by": "ann", "since": "2026-01-05T09:00:00Z"}
+        listed(api, resources=free)
+        api.answers["GET /v1/pools/lab"] = [Answer(200, pool(paused=mark))]
+        assert "Available resources on the lab pool: \n" in cli("queue", "ls", "lab").out
+
+    def test_what_has_its_resource_and_no_runner_says_so(self, api: FakeApi, cli: Cli) -> None:
+        listed(api)
+        why = "no runner fast is up"
+        waits = {"state": "active", "resources": [leased("r1")], "command": command(reason=why)}
+        api.add(lease(9, **waits))
+        assert f" 9 [r1]: make test (wd: /src) [{why}]\n" in cli("queue", "ls", "lab").out
+
     def test_nothing_removed_is_no_section(self, api: FakeApi, cli: Cli) -> None:
         listed(api, resources=[])
         assert "Removed" not in cli("queue", "ls", "lab").out
