@@ -39,7 +39,7 @@ from tests.contract import ledger
 from tests.contract.store_lab import Lab, file, spec
 from tests.postgres import Postgres
 
-FEW_RUNS = 100
+FEW_RUNS = 40
 RUNS, STEPS = int(os.environ.get("LEASEHOLD_MACHINE_RUNS", FEW_RUNS)), 50
 OVERTAKES = 1
 PER_OWNER, AT_ONCE = Quota(leases=3, resources=4), Quota(resources=5)
