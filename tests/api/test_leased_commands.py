@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ import pytest
 import pytest_asyncio
 from sqlalchemy import select, update
 
+from api.app import create_app
+from api.auth import Tokens
 from leasehold.commands import Frame, Stream
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
@@ -257,6 +259,24 @@ class TestACommand:
         lease = await stack.submit(here, duration="1s", command={"run": ["sleep", "100"]})
         found = await ended(stack, lease)
         assert (found["outcome"], found["command"]["result"]) == ("expired", "timed_out")
+
+    async def test_without_the_services_key_nobody_can_try_out_what_its_environment_is(self, stack: Stack) -> None:
+        here = await pool(stack)
+        digests = []
+        for key in (None, b"another"):
+            services = stack.services
+            if key is not None:
+                services = replace(services, tokens=Tokens(key, ADMIN, services.tokens.store))
+            async with caller(create_app(services)) as http:
+                body = {"items": [{"pool": here}], "command": {"run": ["true"], "env": {"PASSWORD": "hunter2"}}}
+                lease = (await http.post("/v1/leases", json=body)).json()
+            handle = stack.temporal.get_workflow_handle(lease["id"])
+            async for event in handle.fetch_history_events():
+                (told,) = event.workflow_execution_started_event_attributes.input.payloads
+                digests.append(json.loads(told.data)["digest"])
+                break
+        assert len(set(digests)) == 2
+        assert "hunter2" not in str(digests)
 
 
 class TestWhoMay:
