@@ -261,15 +261,13 @@ class TestACommand:
         assert (found["outcome"], found["command"]["result"]) == ("expired", "timed_out")
 
     async def test_without_the_services_key_nobody_can_try_out_what_its_environment_is(self, stack: Stack) -> None:
-        here = await pool(stack)
+        body = {"items": [{"pool": await pool(stack)}], "command": {"run": ["true"], "env": {"PASSWORD": "hunter2"}}}
         digests = []
-        for key in (None, b"another"):
-            services = stack.services
-            if key is not None:
-                services = replace(services, tokens=Tokens(key, ADMIN, services.tokens.store))
-            async with caller(create_app(services)) as http:
-                body = {"items": [{"pool": here}], "command": {"run": ["true"], "env": {"PASSWORD": "hunter2"}}}
+        for key in (b"one key", b"another"):
+            tokens = Tokens(key, ADMIN, stack.services.tokens.store)
+            async with caller(create_app(replace(stack.services, tokens=tokens))) as http:
                 lease = (await http.post("/v1/leases", json=body)).json()
+            await tokens.close()
             handle = stack.temporal.get_workflow_handle(lease["id"])
             async for event in handle.fetch_history_events():
                 (told,) = event.workflow_execution_started_event_attributes.input.payloads
