@@ -72,9 +72,10 @@ class Submission:
 class Gateway:
     """Starts lease workflows, and passes on what callers ask of them."""
 
-    def __init__(self, client: Client, task_queue: str) -> None:
+    def __init__(self, client: Client, task_queue: str, answer_within_s: float = ANSWER_WITHIN_S) -> None:
         self._client = client
         self._task_queue = task_queue
+        self.answer_within_s = answer_within_s
 
     async def submit(self, request: SubmitLease) -> Admitted | None:
         """Start a lease, or find the one that was started, and return what its admission decided.
@@ -83,7 +84,7 @@ class Gateway:
         workflow is the only commit.
         """
         try:
-            async with asyncio.timeout(ANSWER_WITHIN_S):
+            async with asyncio.timeout(self.answer_within_s):
                 return await _repeated(lambda: self._start_and_admit(request))
         except WorkflowAlreadyStartedError:
             return None
@@ -166,7 +167,7 @@ class Gateway:
     async def _answered(self, update: Callable[[], Awaitable[Answer]]) -> Answer | None:
         """The answer of an update that may be repeated; None if the workflow is over."""
         try:
-            async with asyncio.timeout(ANSWER_WITHIN_S):
+            async with asyncio.timeout(self.answer_within_s):
                 return await update()
         except WorkflowUpdateFailedError as error:
             raise _translated(error) from None
@@ -201,7 +202,7 @@ class Gateway:
     async def _end(self, update: Callable[[], Awaitable[object]], signal: Callable[[], Awaitable[None]]) -> bool:
         try:
             try:
-                async with asyncio.timeout(ANSWER_WITHIN_S):
+                async with asyncio.timeout(self.answer_within_s):
                     await _repeated(update)
                 return True
             except WorkflowUpdateFailedError as error:

@@ -31,17 +31,16 @@ class Alone(Stack):
     async def worker(self) -> AsyncIterator[None]:
         """Have a worker until the block ends; none of these leases has a stage to run."""
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("api.gateway.ANSWER_WITHIN_S", PATIENCE_S)
+            patch.setattr(self.services.gateway, "answer_within_s", PATIENCE_S)
             async with build_worker(self.temporal, self.services.store, self.services.logs, {}, task_queue=self.queue):
                 yield
 
 
 @pytest_asyncio.fixture(loop_scope="package")
-async def alone(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Alone]:
+async def alone(stack: Stack) -> AsyncIterator[Alone]:
     """It soon gives up waiting for a worker."""
-    monkeypatch.setattr("api.gateway.ANSWER_WITHIN_S", 0.2)
     queue = f"nobody-{uuid.uuid4().hex}"
-    services = replace(stack.services, gateway=Gateway(stack.temporal, queue))
+    services = replace(stack.services, gateway=Gateway(stack.temporal, queue, answer_within_s=0.2))
     app = create_app(services)
     async with caller(app) as http:
         yield Alone(app, services, stack.temporal, http, stack.folder, queue)

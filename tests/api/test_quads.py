@@ -14,6 +14,7 @@ import pytest
 import pytest_asyncio
 
 from api.gateway import Gateway
+from leasehold.temporal import TASK_QUEUE
 from tests.api.quads_lab import QuadsLab, ask, put, quads_lab
 from tests.api.stack import PATIENCE_S, Json, Stack, caller, fail
 from worker.wiring import build_worker
@@ -486,10 +487,10 @@ class TestDecidingLate:
     def says(self, answer: Json) -> Json:
         return {"run": f"echo '{json.dumps(answer)}'"}
 
-    async def test_a_slow_admit_hook_is_waited_for(self, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("api.gateway.ANSWER_WITHIN_S", 0.2)
+    async def test_a_slow_admit_hook_is_waited_for(self, stack: Stack) -> None:
+        impatient = Gateway(stack.temporal, TASK_QUEUE, answer_within_s=0.2)
         gate = stack.gate("""echo '{"ticket": "https://tickets.test/42"}'""")
-        async with quads_lab(stack, admit=gate.hook) as lab:
+        async with quads_lab(stack, admit=gate.hook, gateway=impatient) as lab:
             asking = asyncio.create_task(ask(lab.http, ticket="LAB-1"))
             await stack.until(gate.reached)
             gate.open()
@@ -503,11 +504,11 @@ class TestDecidingLate:
             assert "no change on Fridays" in answer.json()["message"]
 
     async def test_without_a_worker_nothing_is_left_behind(self, stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
-        # Long enough to start a workflow on a busy machine; nobody ever admits it.
-        monkeypatch.setattr("api.gateway.ANSWER_WITHIN_S", 2)
         monkeypatch.setattr("api.compat.quads.acting.DECIDED_WITHIN_S", 0.2)
         queue = f"nobody-{uuid.uuid4().hex}"
-        async with quads_lab(stack, gateway=Gateway(stack.temporal, queue)) as lab:
+        # Long enough to start a workflow on a busy machine; nobody ever admits it.
+        impatient = Gateway(stack.temporal, queue, answer_within_s=2)
+        async with quads_lab(stack, gateway=impatient) as lab:
             answer = await ask(lab.http, key="once")
             assert (answer.status_code, answer.json()["code"]) == (503, "unavailable"), fail(answer)
             assert answer.headers["Retry-After"]

@@ -16,7 +16,7 @@ from api.gateway import Gateway
 from leasehold.errors import Unavailable
 from leasehold.temporal import TASK_QUEUE
 from tests.api.resalloc_lab import ResallocLab, resalloc_lab, until
-from tests.api.stack import PATIENCE_S, Stack
+from tests.api.stack import Stack
 from worker.wiring import build_worker
 
 
@@ -29,17 +29,13 @@ async def lab(stack: Stack) -> AsyncIterator[ResallocLab]:
 class TestWithoutTheRest:
     """What the client would only repeat is answered late, not with a fault."""
 
-    async def test_without_a_worker_a_ticket_is_taken_once_one_comes(
-        self, stack: Stack, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("api.gateway.ANSWER_WITHIN_S", 0.2)
+    async def test_without_a_worker_a_ticket_is_taken_once_one_comes(self, stack: Stack) -> None:
         queue = f"nobody-{uuid.uuid4().hex}"
-        async with resalloc_lab(stack, gateway=Gateway(stack.temporal, queue)) as lab:
+        async with resalloc_lab(stack, gateway=Gateway(stack.temporal, queue, answer_within_s=0.2)) as lab:
             await lab.pool()
             taking = asyncio.create_task(lab.take())
             await asyncio.sleep(1)
             assert not taking.done()
-            monkeypatch.setattr("api.gateway.ANSWER_WITHIN_S", PATIENCE_S)
             services = stack.services
             async with build_worker(stack.temporal, services.store, services.logs, {}, task_queue=queue):
                 ticket = await taking
@@ -47,12 +43,9 @@ class TestWithoutTheRest:
                 await lab.call("closeTicket", ticket)
                 await lab.until_ended(ticket)
 
-    async def test_who_goes_away_meanwhile_leaves_no_ticket(
-        self, stack: Stack, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr("api.gateway.ANSWER_WITHIN_S", 0.2)
+    async def test_who_goes_away_meanwhile_leaves_no_ticket(self, stack: Stack) -> None:
         queue = f"nobody-{uuid.uuid4().hex}"
-        async with resalloc_lab(stack, gateway=Gateway(stack.temporal, queue)) as lab:
+        async with resalloc_lab(stack, gateway=Gateway(stack.temporal, queue, answer_within_s=0.2)) as lab:
             await lab.pool()
             connection = await lab.leave("takeTicket", [lab.tag])
             await asyncio.sleep(0.5)
@@ -69,9 +62,8 @@ class TestWithoutTheRest:
     async def test_one_that_is_ended_before_a_worker_came_is_a_fault(
         self, stack: Stack, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr("api.gateway.ANSWER_WITHIN_S", 0.2)
         monkeypatch.setattr("api.compat.resalloc.tickets.LOOK_AGAIN_S", 0.2)
-        gateway = Gateway(stack.temporal, f"nobody-{uuid.uuid4().hex}")
+        gateway = Gateway(stack.temporal, f"nobody-{uuid.uuid4().hex}", answer_within_s=0.2)
         submitted: list[str] = []
 
         async def noted(request: Any) -> Any:

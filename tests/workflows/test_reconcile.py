@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import suppress
 from datetime import timedelta
 from typing import Any
 
@@ -14,7 +13,6 @@ import pytest_asyncio
 from sqlalchemy import insert
 from temporalio.client import WorkflowFailureError, WorkflowHandle
 from temporalio.exceptions import ActivityError, ApplicationError
-from temporalio.service import RPCError
 
 from leasehold.healing import AlertKey, PassReport, Reconciled, ReconcileOrder, SweepOrder
 from leasehold.holdings import Holding
@@ -26,7 +24,7 @@ from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 from tests.contract import ledger
 from tests.workflows.lab import Lab
-from tests.workflows.restoring import Copy
+from tests.workflows.restoring import Copy, restorable
 from worker.census import TemporalWorkflows
 from workflows.lease import LeaseWorkflow
 from workflows.sweep import ReconcileWorkflow, SweepWorkflow
@@ -38,13 +36,8 @@ ORDER = ReconcileOrder(actor="op")
 
 @pytest_asyncio.fixture(autouse=True)
 async def quick(monkeypatch: pytest.MonkeyPatch, lab: Lab) -> AsyncIterator[None]:
-    """What is on the move is looked at again sooner than in a lab, and nothing is left that waits for its record."""
-    monkeypatch.setattr("activities.reconcile._SECOND_LOOK_S", 0.2)
-    yield
-    for handle in lab.handles:
-        with suppress(RPCError):
-            await handle.terminate()
-    lab.handles.clear()
+    async with restorable(lab, monkeypatch):
+        yield
 
 
 async def sweep(lab: Lab) -> PassReport:

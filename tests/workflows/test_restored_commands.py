@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from datetime import timedelta
 
 import pytest
 import pytest_asyncio
-from temporalio.service import RPCError
 
 from leasehold.commands import CommandEnding
 from leasehold.model import LeaseState, Outcome
 from tests.workflows.lab import Lab
-from tests.workflows.restoring import Copy
+from tests.workflows.restoring import Copy, restorable
 from tests.workflows.runners import ANYBODY, EXITED, MAKE, runner
 from tests.workflows.test_reconcile import reconcile, sweep
 from workflows import commanding
@@ -22,13 +20,8 @@ from workflows import commanding
 
 @pytest_asyncio.fixture(autouse=True)
 async def quick(monkeypatch: pytest.MonkeyPatch, lab: Lab) -> AsyncIterator[None]:
-    """What is on the move is looked at again sooner than in a lab, and nothing is left that waits for its record."""
-    monkeypatch.setattr("activities.reconcile._SECOND_LOOK_S", 0.2)
-    yield
-    for handle in lab.handles:
-        with suppress(RPCError):
-            await handle.terminate()
-    lab.handles.clear()
+    async with restorable(lab, monkeypatch):
+        yield
 
 
 async def restored(lab: Lab, copy: Copy) -> None:
