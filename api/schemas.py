@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
@@ -142,6 +144,17 @@ def _variable(value: str) -> str:
     return value
 
 
+_MOST_SECRETS = 64 * 1024
+_SECRET = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+
+
+def _secret_name(value: str) -> str:
+    if not _SECRET.fullmatch(value):
+        raise PydanticCustomError("variable", "must be a name of letters, digits and _, of 128 characters at most")
+    return value
+
+
+SecretName = Annotated[str, AfterValidator(_secret_name)]
 Variable = Annotated[str, AfterValidator(_variable)]
 Folder = Annotated[str, Field(pattern="^/", max_length=4096), AfterValidator(storable)]
 
@@ -185,13 +198,14 @@ class CommandBody(Strict):
             raise PydanticCustomError("too_long", "must have 512 KiB at most")
         return value
 
-    def spec(self, role: str) -> CommandSpec:
-        """The command it describes, submitted by one of this role."""
+    def spec(self, role: str, *, secrets: bool = False) -> CommandSpec:
+        """The command it describes, submitted by one of this role, with secrets or without."""
         return CommandSpec(
             argv=(self.run,) if isinstance(self.run, str) else tuple(self.run),
             shell=isinstance(self.run, str),
             folder=self.folder,
             variables=tuple(self.env),
+            secrets=secrets,
             runner=self.runner,
             labels=tuple(self.labels),
             timeout=durations.render(self.timeout) if self.timeout else None,
@@ -233,10 +247,21 @@ class LeaseBody(Strict):
         default=[], description="Who else is told of it, as in cc; false: no person is"
     )
     command: CommandBody | None = Field(default=None, description="What is run once it is active")
+    secrets: dict[SecretName, Argument] = Field(
+        default={}, description="For the hooks and its command alone; never shown again. 64 KiB at most"
+    )
     on_end: OnEnd = Field(default=OnEnd.FREE, description="offline: what its first item had is kept out of the pool")
     on_end_reason: Annotated[Text, Field(min_length=1, max_length=1000)] | None = Field(
         default=None, description="Why it is kept out"
     )
+
+    @field_validator("secrets")
+    @classmethod
+    def _few(cls, value: dict[str, str]) -> dict[str, str]:
+        # So that one variable can have all of it, as JSON.
+        if len(json.dumps(value, ensure_ascii=False).encode()) > _MOST_SECRETS:
+            raise PydanticCustomError("too_long", "must have 64 KiB at most")
+        return value
 
     def check_filters(self) -> None:
         """Raise `BadFilter` with the place of each filter that cannot be understood."""

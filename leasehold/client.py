@@ -94,6 +94,7 @@ class Client(OutputOfCommands):
         command: Mapping[str, Any] | None = None,
         on_end: str | None = None,
         on_end_reason: str | None = None,
+        secrets: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
         wait: str | None = None,
         timeout: timedelta | None = None,
@@ -105,7 +106,8 @@ class Client(OutputOfCommands):
         time) it is a reservation; with `queue_timeout` (a duration) it fails when it has waited so long. `notify` names
         who else is told what happens to it; False: no person is. What the caller gave back under the same `share_key`
         it may be given again. `command` is run once the lease is active, which ends with it; what becomes of its
-        resources then is `on_end`, `free` or `offline`.
+        resources then is `on_end`, `free` or `offline`. `secrets`, names with their values, reach its hooks and its
+        command, and nobody else.
         """
         body = _request(
             items,
@@ -122,6 +124,7 @@ class Client(OutputOfCommands):
             command=command,
             on_end=on_end,
             on_end_reason=on_end_reason,
+            secrets=secrets,
         )
         return cast(
             Lease,

@@ -76,7 +76,7 @@ class OnEnd(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class CommandSpec:
-    """A command as requested, without its environment, which is a secret.
+    """A command as requested, without its environment and other secrets.
 
     `argv` is what runs; with `shell` its only element is a line for `/bin/sh -c`. `timeout` is a duration as people
     write it. `role` is that of whoever submitted it. With `unique` a second one like it is not queued.
@@ -87,6 +87,8 @@ class CommandSpec:
     folder: str | None = None
     variables: tuple[str, ...] = ()
     """The names of what its environment has."""
+    secrets: bool = False
+    """Whether the request came with secrets, which it is told too."""
     runner: str | None = None
     labels: tuple[str, ...] = ()
     timeout: str | None = None

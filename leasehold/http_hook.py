@@ -15,7 +15,7 @@ from leasehold import durations, templates
 from leasehold.fields import Duration, Strict, plain_json, storable
 from leasehold.hook_fields import CALL, FilePath, Template, Verify, compiles
 
-VARIABLES = CALL | {"files"}
+VARIABLES = CALL | {"files", "secrets"}
 """What every template can use."""
 
 ANSWER = frozenset({"status", "headers", "json", "text"})

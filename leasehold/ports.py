@@ -348,6 +348,17 @@ class Answer:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sealed:
+    """What of a request must be seen neither in Temporal nor in an answer: its secrets, and its command's environment.
+
+    Both are names with their values.
+    """
+
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    env: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Briefing:
     """A hook, where it starts, its environment, and the JSON document about the whole lease."""
 
@@ -545,10 +556,6 @@ class Commands(Protocol):
         """What follows after nothing is heard of a command's runner any more."""
         ...
 
-    async def seal(self, lease: str, digest: str, env: Mapping[str, str]) -> None:
-        """Keep the environment of a request's command, under the digest of the request."""
-        ...
-
     async def begin(self, runner: str, lease: str, instance: str, attempt: int) -> BegunCommand:
         """Let a runner take a command up, at most once; raises `CommandOver`."""
         ...
@@ -586,6 +593,10 @@ class Store(Protocol):
     @property
     def healing(self) -> Healing:
         """The part of it that heals."""
+        ...
+
+    async def seal(self, lease: str, digest: str, sealed: Sealed) -> None:
+        """Keep what of a request is secret, under the digest of the request, before there is anything else of it."""
         ...
 
     async def admit(self, order: AdmitLease, run_id: str) -> Admitted:

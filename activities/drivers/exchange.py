@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 import time
 from collections.abc import Sequence
@@ -52,6 +53,7 @@ class Exchange:
             raise Unavailable("this worker's version does not understand the hook's settings") from None
         self._call, self._note, self._poll_limit = call, note, poll_limit
         self._folder = Path(call.folder or "/")
+        self._secrets: dict[str, str] = json.loads(call.env["LEASEHOLD_SECRETS"])
         self._files: dict[str, str] = {}
         self.doing = "nothing was sent yet"
         self.last_body = b""
@@ -70,7 +72,7 @@ class Exchange:
     def _prepare(self) -> tuple[dict[str, Any], Request, ssl.SSLContext | None]:
         """On a thread: files may be on a server that hangs, and templates may take a moment."""
         self._files = requests.read_files(self._wanted.files, self._folder)
-        values = {**requests.values_of(self._call), "files": self._files}
+        values = {**requests.values_of(self._call), "files": self._files, "secrets": self._secrets}
         return values, requests.request(self._wanted, values), self._tls()
 
     def _tls(self) -> ssl.SSLContext | None:
@@ -166,7 +168,7 @@ class Exchange:
 
     def _shown(self, request: Request, result: Answer | NoAnswer | None = None) -> str:
         """A request, and what came of it, in a log or an error."""
-        what = shown(request.method, request.url, self._files)
+        what = shown(request.method, request.url, [*self._files.values(), *self._secrets.values()])
         if result is None:
             return what
         return f"{what}: {result.status if isinstance(result, Answer) else result}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -42,7 +42,7 @@ class Request:
 
 
 def values_of(call: HookCall) -> dict[str, Any]:
-    """What every template sees, but for `files`.
+    """What every template sees, but for `files` and `secrets`.
 
     `lease` is null where the resource has not been lent yet, `resource` where the hook is for a whole lease.
     """
@@ -123,10 +123,10 @@ def filled(place: str, render: Callable[[Mapping[str, Any]], T], values: Mapping
         raise CannotStart(f"{place}: {error}") from None
 
 
-def shown(method: str, url: str, secrets: Mapping[str, str]) -> str:
-    """A request in a log or an error: without its query, and without what came from a file."""
+def shown(method: str, url: str, secrets: Iterable[str]) -> str:
+    """A request in a log or an error: without its query, and without these."""
     plain = url.partition("?")[0]
-    for secret in sorted(secrets.values(), key=len, reverse=True):
+    for secret in sorted(secrets, key=len, reverse=True):
         for written in {quote(secret, safe=""), secret} - {""}:
             plain = plain.replace(written, "…")
     return f"{method} {plain if len(plain) <= _SHOWN else plain[:_SHOWN] + '…'}"

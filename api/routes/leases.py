@@ -69,7 +69,7 @@ from leasehold.messages import (
     Transfer,
 )
 from leasehold.model import OVER, LeaseState
-from leasehold.ports import Answer, CommandFilter, LeaseFilter
+from leasehold.ports import Answer, CommandFilter, LeaseFilter, Sealed
 
 router = guarded("/v1/leases", "leases")
 
@@ -174,9 +174,10 @@ async def request_lease(
     )
     if dry_run:
         return JSONResponse(await _tried(request, service))
-    if body.command is not None and body.command.env:
+    sealed = Sealed(secrets=body.secrets, env=body.command.env if body.command else {})
+    if sealed.secrets or sealed.env:
         # Nothing can come of it but by this request, which Temporal's history has without it.
-        await service.store.commands.seal(request.lease, request.digest, body.command.env)
+        await service.store.seal(request.lease, request.digest, sealed)
     try:
         first = await submit(request, service, repeatable=key is not None)
     except Duplicate as error:
@@ -201,7 +202,7 @@ def _command(body: LeaseBody, caller: Principal) -> CommandSpec | None:
     if caller.anonymous:
         raise missing()
     home = home_of(body.items[0].pool)
-    return body.command.spec(caller.role_in([home]) or Role.VIEWER)
+    return body.command.spec(caller.role_in([home]) or Role.VIEWER, secrets=bool(body.secrets))
 
 
 def _twin(error: Duplicate) -> str | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
@@ -44,6 +46,36 @@ def read_notify(who: list[str] | None, nobody: bool) -> list[str] | Literal[Fals
     if who and nobody:
         raise typer.BadParameter("give one of --notify and --no-notify")
     return False if nobody else who or []
+
+
+def read_secrets(given: list[str] | None) -> dict[str, str] | None:
+    """Read secrets: `NAME` from the environment, `NAME=@FILE` from a file, without the line break that ends it."""
+    read: dict[str, str] = {}
+    for text in given or ():
+        name, equals, source = text.partition("=")
+        if equals and not source.startswith("@"):
+            # Not quoted: this may be the secret.
+            raise typer.BadParameter(
+                f"--secret: the command line shows a value to everybody on this machine; say {name}, and it is taken"
+                f" from the environment, or {name}=@FILE"
+            )
+        if equals:
+            read[name] = _read_secret(name, source[1:])
+        elif name in os.environ:
+            read[name] = os.environ[name]
+        else:
+            raise typer.BadParameter(f"--secret: {name} is not set here")
+    return read or None
+
+
+def _read_secret(name: str, path: str) -> str:
+    try:
+        text = Path(path).read_bytes().decode()
+    except OSError as error:
+        raise typer.BadParameter(f"--secret: {name}: {path}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise typer.BadParameter(f"--secret: {name}: {path}: this is no text") from error
+    return text.removesuffix("\n").removesuffix("\r")
 
 
 def as_heartbeat(text: str | None) -> str | None:
@@ -151,6 +183,14 @@ Notify = Annotated[
 NoNotify = Annotated[bool, typer.Option("--no-notify", help="No person is told what happens to it.")]
 WaitForSupply = Annotated[
     bool, typer.Option("--wait-for-supply", help="Wait also for what does not exist yet, instead of being refused.")
+]
+Secret = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--secret",
+        metavar="NAME[=@FILE]",
+        help="A secret for its hooks and its command, from the environment or a file; never shown again. Repeatable.",
+    ),
 ]
 ShareKey = Annotated[
     str | None,

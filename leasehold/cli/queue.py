@@ -70,6 +70,7 @@ def add(
     ] = None,
     fresh: Annotated[bool, typer.Option("--fresh", help="It runs in an empty folder, which is removed then.")] = False,
     env: Env = None,
+    secret: options.Secret = None,
     runner: RunnerName = None,
     label: Label = None,
     timeout: Annotated[
@@ -124,6 +125,7 @@ def add(
         ),
         on_end="offline" if remove else None,
         on_end_reason=reason,
+        secrets=options.read_secrets(secret),
     )
     if wait or output:
         with queued.told_apart(as_json):

@@ -36,6 +36,7 @@ class LeaseRequest:
     command: Mapping[str, Any] | None = None
     on_end: str | None = None
     on_end_reason: str | None = None
+    secrets: Mapping[str, str] | None = field(default=None, repr=False)
     key: str = field(default_factory=lambda: uuid4().hex)
 
     @property
@@ -58,6 +59,7 @@ def lease_request(
     wait_for_supply: bool,
     share_key: str | None,
     notify: Sequence[str] | Literal[False],
+    secrets: Mapping[str, str] | None,
     key: str | None,
 ) -> LeaseRequest:
     """Return the request for these items, with a key of its own unless one was given."""
@@ -73,6 +75,7 @@ def lease_request(
         wait_for_supply=wait_for_supply,
         share_key=share_key,
         notify=notify,
+        secrets=secrets,
     )
     return replace(asked, key=key) if key else asked
 

@@ -58,6 +58,7 @@ def run(
     share_key: options.ShareKey = None,
     notify: options.Notify = None,
     no_notify: options.NoNotify = False,
+    secret: options.Secret = None,
     key: options.Key = None,
     heartbeat: options.Heartbeat = None,
     no_heartbeat: NoHeartbeat = False,
@@ -85,6 +86,7 @@ def run(
         wait_for_supply=wait_for_supply,
         share_key=share_key,
         notify=options.read_notify(notify, no_notify),
+        secrets=options.read_secrets(secret),
         key=key,
     )
     if (useless := _unrunnable(command[0])) is not None:

@@ -49,6 +49,7 @@ def take(
     share_key: options.ShareKey = None,
     notify: options.Notify = None,
     no_notify: options.NoNotify = False,
+    secret: options.Secret = None,
     key: options.Key = None,
     heartbeat: options.Heartbeat = None,
     no_wait: NoWait = False,
@@ -74,6 +75,7 @@ def take(
         wait_for_supply=wait_for_supply,
         share_key=share_key,
         notify=options.read_notify(notify, no_notify),
+        secrets=options.read_secrets(secret),
         key=key,
     )
     if dry_run:

@@ -13,7 +13,7 @@ from leasehold.errors import LeaseUnknown
 from leasehold.messages import AskHook, HeldResource, ListPool, RunHook
 from leasehold.model import ADMIT, StageName
 from leasehold.ports import Briefing
-from leasehold.store import commands, instances, specs
+from leasehold.store import commands, envelopes, instances, specs
 from leasehold.store import tables as t
 
 _LEASE = select(t.leases).where(t.leases.c.id == bindparam("lease"))
@@ -43,7 +43,11 @@ def of(connection: Connection, order: RunHook) -> Briefing:
     return Briefing(
         hook=spec.stages[StageName(order.stage)][order.hook],
         folder=spec.folder,
-        env={**_environment(lease, about, order), **_numbers(instance, about)},
+        env={
+            **_environment(lease, about, order),
+            **_numbers(instance, about),
+            "LEASEHOLD_SECRETS": _json(dict(envelopes.of(connection, order.lease).secrets)),
+        },
         lease_file=_json(_document(lease, _still_its_own(grants, about)) if lease else {}).encode(),
     )
 
@@ -81,6 +85,7 @@ def of_listing(connection: Connection, order: ListPool) -> Briefing:
         "ATTEMPT": "1",
         "PROPERTIES": "{}",
         "PARAMS": "{}",
+        "SECRETS": "{}",
     }
     return Briefing(
         hook=spec.stages[StageName.LIST][0],
@@ -126,6 +131,7 @@ def of_request(connection: Connection, question: AskHook) -> Briefing:
         "ATTEMPT": str(question.attempt),
         "PROPERTIES": "{}",
         "PARAMS": "{}",
+        "SECRETS": "{}",
     }
     return Briefing(
         hook=spec.admit[question.hook],

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from pydantic import TypeAdapter
-from sqlalchemy import Connection, Row, Select, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, bindparam, func, insert, select, update
 
 from leasehold import durations
 from leasehold.commands import (
@@ -47,7 +47,7 @@ from leasehold.messages import (
 )
 from leasehold.model import LONGEST, LeaseState, Outcome
 from leasehold.ports import CommandFilter, OutputOf
-from leasehold.store import catalogue, events, outbox, runners, specs
+from leasehold.store import catalogue, envelopes, events, outbox, runners, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 
@@ -182,27 +182,6 @@ _SLACK = timedelta(minutes=10)
 """What the lease of a command lasts beyond that: time to find a runner, and to stop it."""
 
 
-# Secrets
-
-
-def seal(tx: Tx, lease: str, digest: str, env: Mapping[str, str]) -> None:
-    """Keep what of a request must not be seen in Temporal; the same request does so once."""
-    known = select(t.envelopes.c.at).where(t.envelopes.c.lease == lease, t.envelopes.c.digest == digest)
-    if tx.execute(known).first() is None:
-        tx.execute(insert(t.envelopes), {"lease": lease, "digest": digest, "env": dict(env), "at": tx.now})
-
-
-_SEALED = (
-    select(t.envelopes.c.env)
-    .join(
-        t.requests,
-        (t.requests.c.lease == t.envelopes.c.lease) & (t.requests.c.digest == t.envelopes.c.digest),
-    )
-    .where(t.envelopes.c.lease == bindparam("lease"))
-)
-_UNSEAL = delete(t.envelopes).where(t.envelopes.c.lease == bindparam("lease_"))
-
-
 # Runners
 
 
@@ -270,12 +249,13 @@ def _told(tx: Tx, row: Row[Any], lease: Row[Any], command: CommandSpec) -> Begun
     pools: dict[str, list[str]] = {item.pool: [] for item in specs.items_from_json(lease.wanted) if item.pool}
     for grant in held:
         pools.setdefault(grant.pool, []).append(grant.resource)
-    given = tx.execute(_SEALED, {"lease": lease.id}).scalar_one_or_none() or {}
-    if not given.keys() >= set(command.variables):
+    sealed = envelopes.of(tx.connection, lease.id)
+    if not sealed.env.keys() >= set(command.variables) or bool(sealed.secrets) < command.secrets:
         # After a restore, or where no worker was there for very long. It may mean the world to the command.
         raise CommandOver("its environment is not known any more")
     # What an outer command was told is not true of one that it submits.
-    given = {name: value for name, value in given.items() if not name.startswith(RESERVED)}
+    given = {name: value for name, value in sealed.env.items() if not name.startswith(RESERVED)}
+    secrets = {"LEASEHOLD_SECRETS": json.dumps(dict(sealed.secrets), ensure_ascii=False)} if sealed.secrets else {}
     return Begun(
         lease=lease.id,
         number=lease.number,
@@ -283,7 +263,7 @@ def _told(tx: Tx, row: Row[Any], lease: Row[Any], command: CommandSpec) -> Begun
         pool=row.pool,
         argv=filled(command.argv, first, pools),
         shell=command.shell,
-        env={**given, **_environment(row, lease, held)},
+        env={**given, **_environment(row, lease, held), **secrets},
         folder=command.folder,
         account=row.account,
         timeout_s=row.timeout_s,
@@ -478,7 +458,7 @@ def end(tx: Tx, lease: str, report: CommandReport | None, outcome: Outcome, why:
     _change(tx, lease, values)
     about = {"result": report.ending, "code": report.code, "started": report.started}
     events.record(tx, "command_ended", lease=lease, pool=row.pool, reason=report.detail, data=about)
-    tx.write(_UNSEAL, {"lease_": lease})
+    envelopes.command_ended(tx, lease)
     runners.serve(tx)
 
 
@@ -597,16 +577,3 @@ def _known(tx: Tx, lease: str) -> Any:
 
 def _change(tx: Tx, lease: str, values: Mapping[str, Any]) -> None:
     tx.write(_CHANGE, {"lease_": lease, **values})
-
-
-def forget_unclaimed(tx: Tx, answered: datetime, unanswered: datetime) -> int:
-    """Delete what was kept before for requests that need it no more: refused, or come again after their lease's end.
-
-    One that no worker has answered yet needs it, unless that was long ago.
-    """
-    mine = (t.leases.c.id == t.envelopes.c.lease, t.leases.c.ended_at.is_(None))
-    wanted = select(t.leases.c.id).where(*mine).exists()
-    known = select(t.requests.c.lease).where(t.requests.c.lease == t.envelopes.c.lease).exists()
-    old = ((t.envelopes.c.at < answered) & known) | (t.envelopes.c.at < unanswered)
-    gone: int = tx.execute(delete(t.envelopes).where(old, ~wanted)).rowcount
-    return gone

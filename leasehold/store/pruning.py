@@ -11,7 +11,8 @@ from typing import Concatenate, ParamSpec, TypeVar
 from sqlalchemy import Connection, delete, func, select
 
 from leasehold.model import KEEP_LOGS, LONGEST
-from leasehold.store import commands, specs
+from leasehold.store import envelopes as kept
+from leasehold.store import specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Database, Tx
 
@@ -19,7 +20,7 @@ KEEP_DELIVERED = timedelta(days=1)
 """How long a message stays in the outbox after its delivery, for those who look for what went wrong."""
 
 UNCLAIMED = timedelta(days=30)
-"""How long the environment of a request's command is kept while no worker admits it."""
+"""How long the secrets of a request are kept while no worker admits it."""
 
 MOST = 20_000
 """How many rows one call deletes, about; the next call goes on."""
@@ -55,8 +56,7 @@ async def envelopes(database: Database, now: datetime | None) -> None:
     """Delete what was kept for requests that need it no more."""
 
     def forget(tx: Tx) -> int:
-        at = now or tx.now
-        return commands.forget_unclaimed(tx, at - KEEP_DELIVERED, at - UNCLAIMED)
+        return kept.forget(tx, (now or tx.now) - UNCLAIMED)
 
     await _slice(database, forget)
 

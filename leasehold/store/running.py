@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from leasehold.commands import Begun, RunnerHost
@@ -35,9 +35,6 @@ class SqlCommands:
     async def lost(self, order: CommandLost) -> AfterLoss:
         after: AfterLoss = await self._write(commands.lost, order)
         return after
-
-    async def seal(self, lease: str, digest: str, env: Mapping[str, str]) -> None:
-        await self._write(commands.seal, lease, digest, env)
 
     async def begin(self, runner: str, lease: str, instance: str, attempt: int) -> Begun:
         begun: Begun = await self._write(commands.begin, runner, lease, instance, attempt)

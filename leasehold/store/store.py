@@ -66,6 +66,7 @@ from leasehold.ports import (
     Posted,
     ResourceFilter,
     RunFilter,
+    Sealed,
     SelfServiceState,
     Writing,
 )
@@ -76,6 +77,7 @@ from leasehold.store import (
     catalogue,
     closing,
     deadlines,
+    envelopes,
     events,
     failing,
     growing,
@@ -129,6 +131,9 @@ class SqlStore:
         return await self.database.read(lambda c: what(c, of, now=self.database.now(c), **more))
 
     # The lease's life
+
+    async def seal(self, lease: str, digest: str, sealed: Sealed) -> None:
+        await self._write(envelopes.seal, lease, digest, sealed)
 
     async def admit(self, order: AdmitLease, run_id: str) -> Admitted:
         return await self._write(admission.admit, order, run_id)

@@ -526,9 +526,10 @@ envelopes = Table(
     metadata,
     Column("lease", String(64), primary_key=True),
     Column("digest", String(64), primary_key=True, comment="Of the request that it came with"),
-    _column("env", Json, comment="Secret: the environment of its command"),
+    _column("env", Json, comment="Secret: the environment of its command, until that has ended"),
+    _column("secrets", Json, nullable=True, comment="For its hooks and its command"),
     _column("at", Utc),
-    comment="What of a request must not be in Temporal's history; deleted with the command's end, or never claimed",
+    comment="What of a request must not be in Temporal's history; deleted once what it had is recycled",
 )
 
 runners = Table(

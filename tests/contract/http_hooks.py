@@ -155,6 +155,7 @@ def remote_call(
     lease: Mapping[str, Any] = LEASE,
     resource: tuple[str, str] | None = ("r640", "host01"),
     params: Mapping[str, Any] | None = None,
+    secrets: Mapping[str, str] | None = None,
     folder: Path | None = None,
     locks: tuple[str, ...] = ("r640/host01",),
     log_stdout: bool = True,
@@ -162,7 +163,7 @@ def remote_call(
     stopped: Callable[[], Awaitable[None]] = unheard,
 ) -> HookCall:
     """A call of a hook as a pools file describes it, on the first resource of `LEASE` if no other is named."""
-    env = {"LEASEHOLD_STAGE": "provision", "LEASEHOLD_ATTEMPT": "2"}
+    env = {"LEASEHOLD_STAGE": "provision", "LEASEHOLD_ATTEMPT": "2", "LEASEHOLD_SECRETS": json.dumps(secrets or {})}
     if resource is not None:
         env |= {"LEASEHOLD_POOL": resource[0], "LEASEHOLD_RESOURCE": resource[1], "LEASEHOLD_EPOCH": "43"}
         env |= {"LEASEHOLD_PARAMS": json.dumps(params or {}), "LEASEHOLD_PROPERTIES": '{"cores": 8}'}

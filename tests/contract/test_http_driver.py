@@ -463,19 +463,21 @@ class TestTheLog:
             answers(200, {"password": "correct-horse"}, Cookie="battery"), answers(503, b"correct-horse")
         )
         hook = {
-            "url": server.url + "/{{ files.token }}/x?{{ files.token }}",
-            "headers": {"Authorization": "Bearer {{ files.token }}"},
+            "url": server.url + "/{{ files.token }}/{{ secrets.TENANT }}/x?{{ files.token }}",
+            "headers": {"Authorization": "Bearer {{ files.token }}", "X-Key": "{{ secrets.KEY }}"},
             "json": "staple",
             "files": {"token": "token"},
         }
-        call = http_call(hook, folder=tmp_path, log_stdout=False)
+        secrets = {"TENANT": "acme-1", "KEY": "s3same"}
+        call = http_call(hook, folder=tmp_path, log_stdout=False, secrets=secrets)
         log = Log()
         good, bad = await ask(driver, call, log), await ask(driver, call, log)
         assert good.stdout == b'{"password": "correct-horse"}'
-        assert server.asked[0].target == "/hunter2%2F%C3%A4/x?hunter2%2F%C3%A4"
-        assert bad.detail == f"POST {server.url}/…/x: 503, expected 2xx"
+        assert server.asked[0].target == "/hunter2%2F%C3%A4/acme-1/x?hunter2%2F%C3%A4"
+        assert server.asked[0].header("X-Key") == "s3same"
+        assert bad.detail == f"POST {server.url}/…/…/x: 503, expected 2xx"
         told = f"{log.pieces} {good.detail} {bad.detail} {caplog.text}"
-        for secret in ("hunter2", "correct-horse", "battery", "staple", "Bearer"):
+        for secret in ("hunter2", "correct-horse", "battery", "staple", "Bearer", "acme-1", "s3same"):
             assert secret not in told
 
 

@@ -220,6 +220,7 @@ class TestBriefing:
             "LEASEHOLD_PROPERTIES": '{"nics": [1]}',
             "LEASEHOLD_PARAMS": '{"os": "rhel9"}',
             "LEASEHOLD_RESOURCE_DATA": "/3Bhc3N3b3Jk",
+            "LEASEHOLD_SECRETS": "{}",
         }
         other = (await lab.store.brief(run_of("a", second, second.stages[0]))).env
         assert (other["LEASEHOLD_ROLE"], other["LEASEHOLD_PARAMS"]) == ("", "{}")

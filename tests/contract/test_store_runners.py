@@ -40,9 +40,10 @@ from leasehold.model import (
     Policy,
     StageName,
 )
-from leasehold.ports import Place
+from leasehold.ports import Place, Sealed
 from leasehold.store import commands
 from leasehold.store import tables as t
+from leasehold.store.envelopes import of as envelopes_of
 from tests.contract.command_lab import (
     ANYBODY,
     EXITED,
@@ -415,34 +416,44 @@ class TestSecrets:
 
     async def test_what_came_with_the_request_is_in_it(self, lab: Lab) -> None:
         for _ in range(2):
-            await lab.store.commands.seal("a", "mine", {"TOKEN": "s3cret", "LEASEHOLD_OWNER": "root"})
+            await lab.store.seal("a", "mine", Sealed(env={"TOKEN": "s3cret", "LEASEHOLD_OWNER": "root"}))
         begun = await self.begun(lab)
         assert (begun.env["TOKEN"], begun.env["LEASEHOLD_OWNER"]) == ("s3cret", "alice")
 
     async def test_what_came_with_another_request_under_the_same_id_is_not(self, lab: Lab) -> None:
-        await lab.store.commands.seal("a", "somebody else's", {"TOKEN": "canary"})
+        await lab.store.seal("a", "somebody else's", Sealed(env={"TOKEN": "canary"}))
         assert "TOKEN" not in (await self.begun(lab)).env
 
     async def test_it_is_deleted_with_the_end_of_the_command(self, lab: Lab) -> None:
-        await lab.store.commands.seal("a", "mine", {"TOKEN": "s3cret"})
-        await lab.store.commands.seal("a", "somebody else's", {"TOKEN": "canary"})
-        await lab.store.commands.seal("b", "theirs", {"TOKEN": "other"})
+        await lab.store.seal("a", "mine", Sealed(env={"TOKEN": "s3cret"}))
+        await lab.store.seal("a", "somebody else's", Sealed(env={"TOKEN": "canary"}))
+        await lab.store.seal("b", "theirs", Sealed(env={"TOKEN": "other"}))
         await self.begun(lab)
         await close(lab, report=EXITED)
         assert await envelopes(lab) == ["b"]
 
+    async def test_what_its_hooks_need_too_stays_until_those_have_had_it(self, lab: Lab) -> None:
+        secret = {"SITE_KEY": "s3cret"}
+        await lab.store.seal("a", "mine", Sealed(env={"TOKEN": "s3cret"}, secrets=secret))
+        begun = await self.begun(lab)
+        assert begun.env["LEASEHOLD_SECRETS"] == '{"SITE_KEY": "s3cret"}'
+        await close(lab, report=EXITED)
+        assert await lab.store.database.read(envelopes_of, "a") == Sealed(secrets=secret)
+        await lab.store.prune()
+        assert await envelopes(lab) == []
+
     async def test_also_of_one_that_never_began(self, lab: Lab) -> None:
         await lab.pool("r640", 1, commands=ANYBODY)
         await lab.take("other")
-        await lab.store.commands.seal("a", "mine", {"TOKEN": "s3cret"})
+        await lab.store.seal("a", "mine", Sealed(env={"TOKEN": "s3cret"}))
         await submit(lab, "a", digest="mine")
         await close(lab, outcome=Outcome.CANCELLED)
         assert await envelopes(lab) == []
 
     async def test_what_no_worker_admits_goes_after_a_month(self, lab: Lab) -> None:
         await lab.pool("r640", 1, commands=ANYBODY)
-        await lab.store.commands.seal("never", "digest", {"TOKEN": "s3cret"})
-        await lab.store.commands.seal("a", "mine", {"TOKEN": "s3cret"})
+        await lab.store.seal("never", "digest", Sealed(env={"TOKEN": "s3cret"}))
+        await lab.store.seal("a", "mine", Sealed(env={"TOKEN": "s3cret"}))
         await active(lab, "a", digest="mine")
         lab.clock.forward(days=30)
         await lab.store.prune()
@@ -452,16 +463,16 @@ class TestSecrets:
         assert await envelopes(lab) == ["a"]
 
     async def test_what_comes_again_after_the_end_goes_too(self, lab: Lab) -> None:
-        await lab.store.commands.seal("a", "mine", {"TOKEN": "s3cret"})
+        await lab.store.seal("a", "mine", Sealed(env={"TOKEN": "s3cret"}))
         await self.begun(lab)
         await close(lab, report=EXITED)
-        await lab.store.commands.seal("a", "mine", {"TOKEN": "s3cret"})
+        await lab.store.seal("a", "mine", Sealed(env={"TOKEN": "s3cret"}))
         lab.clock.forward(days=1, seconds=1)
         await lab.store.prune()
         assert await envelopes(lab) == []
 
     async def test_readers_see_none_of_it(self, lab: Lab) -> None:
-        await lab.store.commands.seal("a", "mine", {"TOKEN": "s3cret"})
+        await lab.store.seal("a", "mine", Sealed(env={"TOKEN": "s3cret"}))
         await self.begun(lab)
         await close(lab, report=EXITED)
         seen = [await lab.lease("a"), await lab.events("a"), await lab.store.outbox_due()]
@@ -486,17 +497,18 @@ class TestWhatItUses:
             await begin(lab, "b")
         assert await lab.held("b") == ["host01", "host02"]
 
-    async def test_without_its_environment_it_does_not_begin(self, lab: Lab) -> None:
+    @pytest.mark.parametrize("missing", [{"variables": ("DRY_RUN",)}, {"secrets": True}])
+    async def test_without_its_environment_it_does_not_begin(self, lab: Lab, missing: dict[str, Any]) -> None:
         await lab.pool("r640", 1, commands=ANYBODY)
         await up(lab)
-        await active(lab, "a", command=command(variables=("DRY_RUN",)))
+        await active(lab, "a", command=command(**missing))
         await place(lab, "a")
         with pytest.raises(CommandOver, match="environment is not known"):
             await begin(lab, "a")
 
     async def test_what_an_outer_command_was_told_it_is_not_told(self, lab: Lab) -> None:
         outer = {"DCI_QUEUE_RES2": "elsewhere", "LEASEHOLD_LEASE": "another", "MINE": "1"}
-        await lab.store.commands.seal("a", "mine", outer)
+        await lab.store.seal("a", "mine", Sealed(env=outer))
         await lab.pool("r640", 1, commands=ANYBODY)
         await up(lab)
         await active(lab, "a", digest="mine", command=command(variables=tuple(outer)))

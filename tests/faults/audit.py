@@ -171,9 +171,10 @@ def _commands(connection: Connection) -> Iterator[str]:
 
 
 def _envelopes(connection: Connection) -> Iterator[str]:
-    query = select(t.envelopes.c.lease).join(t.leases, t.leases.c.id == t.envelopes.c.lease)
-    for lease in connection.execute(query.where(t.leases.c.state == LeaseState.ENDED)).scalars():
-        yield f"the environment of the command of lease {lease} is still kept"
+    query = select(t.envelopes).join(t.leases, t.leases.c.id == t.envelopes.c.lease)
+    for row in connection.execute(query.where(t.leases.c.state == LeaseState.ENDED)):
+        if row.env or row.secrets is None:
+            yield f"the environment of the command of lease {row.lease} is still kept"
 
 
 def _messages(connection: Connection) -> Iterator[str]:

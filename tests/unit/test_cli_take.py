@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -117,6 +118,35 @@ def test_options_say_how(api: FakeApi, cli: Cli) -> None:
         "cc": ["bob", "eve"],
     }
     assert asked.headers["idempotency-key"] == "K"
+
+
+def test_secrets_are_sent_from_the_environment_and_files(
+    api: FakeApi, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SITE_KEY", "s3cret")
+    (tmp_path / "pem").write_text("-----BEGIN\n-----END\n")
+
+    outcome = cli("take", "lab", "--secret", "SITE_KEY", "--secret", f"PEM=@{tmp_path}/pem")
+
+    (asked,) = api.calls("POST", "/v1/leases")
+    assert asked.json["secrets"] == {"SITE_KEY": "s3cret", "PEM": "-----BEGIN\n-----END"}
+    assert "s3cret" not in outcome.out + outcome.err
+
+
+@pytest.mark.parametrize(
+    ("secret", "said"),
+    [
+        ("SITE_KEY=s3cret", "SITE_KEY=@FILE"),
+        ("NOT_SET_HERE", "NOT_SET_HERE is not set here"),
+        ("PEM=@/nowhere", "PEM: /nowhere: No such file or directory"),
+    ],
+)
+def test_a_secret_is_not_taken_from_the_command_line(api: FakeApi, cli: Cli, secret: str, said: str) -> None:
+    outcome = cli("take", "lab", "--secret", secret)
+    assert outcome.status == 2
+    assert said in " ".join(outcome.err.replace("│", " ").split())
+    assert "s3cret" not in outcome.err
+    assert not api.requests
 
 
 @pytest.mark.parametrize(

@@ -450,7 +450,7 @@ def test_a_mistake_in_an_http_hook_is_answered_with_its_line_key_and_reason(mist
         ("'{{ resource.properties.url }}'", "http:// or https://"),
         ("http://user:pw@h/", "no user or password"),
         ("http:///x", "needs a host"),
-        ("http://h/{{ x }}", "there is no 'x' here, only attempt, files, lease, resource, stage"),
+        ("http://h/{{ x }}", "there is no 'x' here, only attempt, files, lease, resource, secrets, stage"),
         ("http://h/{{ json.id }}", "there is no 'json' here"),
         ("http://h/{{ lease.id", "unexpected end of template"),
         ("http://h/{% if stage %}{% endif %}", "alone"),
