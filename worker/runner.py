@@ -129,7 +129,7 @@ async def _serve(
     if client is None:
         return
     known = asyncio.Event()
-    registering = asyncio.create_task(_register(desk, options.name, host, known, stopped))
+    registering = asyncio.create_task(keep_registered(desk, options.name, host, known, stopped))
     try:
         if await _unless(stopped, known.wait()):
             async with _fencing(client, commands, driver):
@@ -156,10 +156,10 @@ async def _connect(settings: RunnerSettings, name: str) -> Client:
             await asyncio.sleep(_RECONNECT.total_seconds())
 
 
-async def _register(
+async def keep_registered(
     desk: CommandDesk, name: str, host: RunnerHost, known: asyncio.Event, stopped: asyncio.Event
 ) -> None:
-    """Tell the service again and again that this process takes commands."""
+    """Tell the service again and again that this process takes commands; `known` is set once it has heard so."""
     trouble = ""
     while not stopped.is_set():
         pause = REGISTER_EVERY

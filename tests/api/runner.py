@@ -22,11 +22,11 @@ from leasehold.runner_client import RunnerClient
 from leasehold.runner_policy import RunnerPolicy
 from leasehold.temporal import runner_queue
 from tests.api.port import served
+from worker.runner import keep_registered
 
 RUNNER = "runner-token-of-the-tests"
 SLOTS = 8
 _SOON = timedelta(seconds=0.2)
-_EVERY_S = 5.0
 
 
 @asynccontextmanager
@@ -45,19 +45,15 @@ async def local_runner(app: FastAPI, temporal: Client, folder: Path, kill_grace:
             max_heartbeat_throttle_interval=_SOON,
             default_heartbeat_throttle_interval=_SOON,
         )
-
-        async def register() -> None:
-            while True:
-                await desk.register(LOCAL_RUNNER, host)
-                await asyncio.sleep(_EVERY_S)
-
-        await desk.register(LOCAL_RUNNER, host)
-        registering = asyncio.create_task(register())
+        known, stopped = asyncio.Event(), asyncio.Event()
+        registering = asyncio.create_task(keep_registered(desk, LOCAL_RUNNER, host, known, stopped))
+        await known.wait()
         try:
             async with worker:
                 yield
                 commands.close(kill_grace)
         finally:
-            registering.cancel()
+            stopped.set()
+            await registering
             await workplaces.drain(_SOON)
             desk.close()

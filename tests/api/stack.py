@@ -228,8 +228,7 @@ def wire(store: SqlStore, logs: SqlLogStore, temporal: Client, task_queue: str) 
     return Services(
         store=store,
         logs=logs,
-        # A busy machine is no absent worker.
-        gateway=Gateway(temporal, task_queue, answer_within_s=PATIENCE_S),
+        gateway=Gateway(temporal, task_queue),
         tokens=tokens,
         leases=Leases("http://ui.test", temporal.namespace),
         news=News(store),

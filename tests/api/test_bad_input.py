@@ -88,7 +88,7 @@ BODIES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
     "an item that is no object": ({"items": ["x"]}, ("items[0] not_an_object",)),
     "too many items": ({"items": [{}] * 51}, ("items too_long",)),
     "unknown field": ({"surprise": 1}, ("surprise unknown_field",)),
-    "a field of a later version": ({"secrets": {"password": "hunter2"}}, ("secrets unknown_field",)),
+    "a field of a later version": ({"surety": {"password": "hunter2"}}, ("surety unknown_field",)),
     "negative duration": ({"duration": "-5m"}, ("duration duration",)),
     "no duration at all": ({"duration": "0s"}, ("duration duration",)),
     "absurd duration": ({"duration": "99999d"}, ("duration duration",)),

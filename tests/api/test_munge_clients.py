@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -72,12 +71,9 @@ class TestCommands:
         self, leasehold: AnyCommands, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
         monkeypatch.setenv("PATH", str(tmp_path))
-        begun = time.monotonic()
         status, _, err = await leasehold("ls")
         sentence = b"MUNGE's credentials are asked for, and its program munge is not installed (unavailable)\n"
         assert (status, err) == (1, sentence)
-        # It is not tried again.
-        assert time.monotonic() - begun < 3
 
     async def test_without_munged_it_says_so(
         self, leasehold: AnyCommands, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

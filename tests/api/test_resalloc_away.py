@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any
@@ -16,7 +15,7 @@ from api.gateway import Gateway
 from leasehold.errors import Unavailable
 from leasehold.temporal import TASK_QUEUE
 from tests.api.resalloc_lab import ResallocLab, resalloc_lab, until
-from tests.api.stack import Stack
+from tests.api.stack import PATIENCE_S, Stack
 from worker.wiring import build_worker
 
 
@@ -109,13 +108,13 @@ class TestStopping:
         await lab.stack.pool()
         waiting = [asyncio.create_task(lab.wait(await lab.take())) for _ in range(3)]
         await asyncio.sleep(0.3)
-        begun = time.monotonic()
         lab.server.stop()
-        for answer in await asyncio.gather(*waiting, return_exceptions=True):
+        async with asyncio.timeout(PATIENCE_S):
+            answers = await asyncio.gather(*waiting, return_exceptions=True)
+        for answer in answers:
             # Their client repeats this one whatever it was told about restarts, unlike a broken connection.
             assert isinstance(answer, xmlrpc.ProtocolError)
             assert answer.errcode == 503
-        assert time.monotonic() - begun < 2
 
     async def test_what_is_being_answered_is_answered(self, lab: ResallocLab) -> None:
         gate = lab.stack.gate("exit 0")

@@ -56,7 +56,7 @@ async def test_wake_up_takes_up_to_ten_seconds(lab: ResallocLab) -> None:
     begun = time.monotonic()
     await lab.call("closeTicket", first)
     await waiting
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 9
 
 
 async def test_a_fault_is_repeated_for_ever(lab: ResallocLab) -> None:
@@ -76,8 +76,7 @@ async def test_a_ticket_is_waited_for_by_a_thread_each(lab: ResallocLab) -> None
     await lab.stack.pool()
     ticket = await lab.take()
     connections = [await lab.leave("waitTicket", ticket) for _ in range(200)]
-    begun = time.monotonic()
-    assert (await lab.check(ticket))[0] is False
-    assert time.monotonic() - begun < 3
+    async with asyncio.timeout(PATIENCE_S):
+        assert (await lab.check(ticket))[0] is False
     for connection in connections:
         connection.close()

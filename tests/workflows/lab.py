@@ -26,7 +26,6 @@ from temporalio.worker import (
     Worker,
 )
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner
-from tenacity import retry, retry_if_exception_type, stop_after_attempt
 
 from activities.channels.sender import ChannelSender
 from leasehold.channels import Channel
@@ -369,14 +368,13 @@ class Lab:
                     await handle.execute_update(LeaseWorkflow.cancel, Steer(actor="test"))
 
 
-@retry(retry=retry_if_exception_type(RuntimeError), stop=stop_after_attempt(5), reraise=True)
 async def _new_skipping_server() -> WorkflowEnvironment:
-    """Java's where it is there, the SDK's own download elsewhere.
-
-    The SDK waits 5 s for it, which on a busy machine is too little.
-    """
+    """Java's where it is there, the SDK's own download elsewhere."""
     existing = str(_TEST_SERVER) if _TEST_SERVER.exists() and shutil.which("java") else None
-    return await WorkflowEnvironment.start_time_skipping(test_server_existing_path=existing)
+    # The SDK's own 5 s are too little on a busy machine.
+    return await WorkflowEnvironment.start_time_skipping(
+        test_server_existing_path=existing, test_server_startup_timeout=timedelta(seconds=60)
+    )
 
 
 @asynccontextmanager

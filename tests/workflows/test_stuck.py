@@ -18,6 +18,8 @@ from workflows.lease import LeaseWorkflow
 
 ME = Steer(actor="me")
 ONCE = Hook(run="true", scope=Scope.LEASE)
+PATIENCE_S = 30
+"""What is stuck would be so for ever, or for minutes at least."""
 
 
 async def test_a_recycling_that_was_terminated_holds_up_no_message_to_others(lab: Lab) -> None:
@@ -36,7 +38,7 @@ async def test_a_recycling_that_was_terminated_holds_up_no_message_to_others(lab
     lab.driver.hanging["release", running].set_result(0)
     await lab.until_state(running, "free")
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while await lab.store.outbox_due():
             await asyncio.sleep(0.1)
 
@@ -46,7 +48,7 @@ async def test_heartbeats_of_a_request_that_was_refused_keep_no_lost_lease_alive
     await lab.store.heartbeat("l-refused-meanwhile", timedelta(seconds=1))
     handle = await lab.submit(heartbeat="1s")
 
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(PATIENCE_S):
         lease = await lab.until(handle, LeaseState.ENDED)
 
     assert lease.outcome is Outcome.LOST
@@ -60,7 +62,7 @@ async def test_a_resource_that_is_prepared_ahead_waits_for_a_worker_of_its_site(
     await lab.pool(1, policy=Policy(prepare=Prepare.AHEAD), site=site, wipe=1)
     await asyncio.sleep(3)
 
-    async with lab.site_worker(site), asyncio.timeout(10):
+    async with lab.site_worker(site), asyncio.timeout(PATIENCE_S):
         await lab.until_all_free()
 
 
@@ -91,7 +93,7 @@ async def test_a_lease_that_had_to_wait_for_a_limiter_expires_when_its_time_is_u
     while len(lab.driver.started) < seen + 2:
         await asyncio.sleep(0.02)
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(PATIENCE_S):
         assert await second.result() == Outcome.EXPIRED
     for handle in (first, third):
         await handle.execute_update(LeaseWorkflow.cancel, ME)
@@ -104,7 +106,7 @@ async def test_what_is_not_delivered_in_time_is_given_back_whatever_stage_it_is_
     lab.driver.script = lambda call: None
     handle = await lab.submit()
 
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(PATIENCE_S):
         assert await handle.result() == Outcome.FAILED
 
     error = (await lab.record(handle)).error
@@ -127,7 +129,7 @@ async def test_a_lease_expires_even_while_it_waits_to_go_on_in_a_new_run(impatie
     soon = ExtendLease(until=now + timedelta(seconds=3), actor="me", request="soon")
     assert (await handle.execute_update(LeaseWorkflow.extend, soon)).refusal is None
 
-    async with asyncio.timeout(12):
+    async with asyncio.timeout(PATIENCE_S):
         assert await handle.result() == Outcome.EXPIRED
 
 
@@ -146,7 +148,7 @@ async def test_what_is_given_back_while_a_stage_for_the_lease_runs_harms_no_othe
     await handle.execute_update(LeaseWorkflow.give_back, GiveBack(pool="p", resource="r0", actor="me"))
     lab.driver.hanging["configure", ""].set_result(0)
 
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(PATIENCE_S):
         await lab.until_event(handle, "lease_resource_ready")
     assert (await lab.states())["r2"] == "leased"
 
@@ -158,7 +160,7 @@ async def test_what_was_added_is_prepared_though_the_update_that_asked_for_it_wa
     await lab.until(handle, LeaseState.ACTIVE)
     await lab.store.add(handle.id, AddResources(items=(Item(pool="p"),), actor="me", request="more"))
 
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(PATIENCE_S):
         await lab.until_event(handle, "lease_resource_ready")
 
 
@@ -173,7 +175,7 @@ async def test_a_resource_that_left_its_pools_file_and_fails_lets_its_lease_be_c
     while "r1" in await lab.states():
         await asyncio.sleep(0.02)
 
-    async with asyncio.timeout(8):
+    async with asyncio.timeout(PATIENCE_S):
         with suppress(RPCError):
             # It may be over already.
             await handle.execute_update(LeaseWorkflow.cancel, ME)
