@@ -2,8 +2,8 @@
 
 The session and not just one process group, because `timeout`, `set -m` and the like put their children into groups of
 their own without meaning them to live on; what means to live on calls `setsid`. Of a thorough run nothing may live on:
-its tree is also what carries its mark in other sessions, and what such processes have started. Linux only. Standard
-library only, and light: the supervisor imports this.
+its tree is also what carries its mark in other sessions, in the environment or as a limit that Linux does not heed, and
+what such processes have started. Linux only. Standard library only, and light: the supervisor imports this.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import errno
+import hashlib
 import os
 import resource
 import signal
@@ -29,6 +30,10 @@ _prctl = ctypes.CDLL(None).prctl
 MARK = "LEASEHOLD_RUN"
 """The environment variable by which a hook's processes are known after their supervisor has died."""
 
+_RLIMIT_LOCKS = 10
+"""A limit of getrlimit(2) that means nothing any more. Every child has its parent's, whatever it runs, and as whom."""
+_LIMIT_SHOWN = b"Max file locks"
+
 THOROUGH = "thorough"
 """What a lock file says of a run of which nothing may live on."""
 
@@ -45,7 +50,9 @@ class Tree:
     def __init__(self, session: int | None, run: str | None = None) -> None:
         self.session = session
         self.kill_at: float | None = None
-        self._mark = None if run is None else f"{MARK}={run}".encode()
+        self._mark = None if run is None else Mark.of(run)
+        first = None if run is None or session is None else _stat(session)
+        self._since = _born(first) if first else 0  # whatever is older is not ours
         self._known: frozenset[tuple[int, int]] = frozenset()
 
     @staticmethod
@@ -55,9 +62,9 @@ class Tree:
         The session's number may be somebody else's by now: it is ours only if one of its processes carries the run's
         mark. Then all of it is ours, because no session number is given out anew while a process has it.
         """
-        mark = f"{MARK}={run}".encode()
+        mark = Mark.of(run)
         plain = Tree(session)
-        ours = any(_carries(pid, mark) for pid in living([plain]).get(plain, ()))
+        ours = any(carries(pid, mark) for pid in living([plain]).get(plain, ()))
         if not thorough:
             return plain if ours else None
         tree = Tree(session if ours else None, run)
@@ -111,11 +118,30 @@ class Tree:
         roots = {
             pid
             for pid, process in processes.items()
-            if pid in members or (pid, process.born) in self._known or _carries(pid, self._mark)
+            if process.born >= self._since
+            and (pid in members or (pid, process.born) in self._known or carries(pid, self._mark))
         }
         found = _with_children(roots, processes)
         self._known = frozenset((pid, processes[pid].born) for pid in found)
         return {pid for pid in found if processes[pid].runs}
+
+
+class Mark(NamedTuple):
+    """What the processes of a run have, and nobody else: a variable, and, of a thorough run, a number as a limit."""
+
+    variable: bytes
+    number: int
+
+    @staticmethod
+    def of(run: str) -> Mark:
+        number = int.from_bytes(hashlib.sha256(run.encode()).digest()[:7], "big")
+        return Mark(f"{MARK}={run}".encode(), number)
+
+    def put(self) -> None:
+        """Give this process the number; the variable is for whoever makes its environment."""
+        with contextlib.suppress(OSError, ValueError):
+            # Only what it is, not what it may become: a runner may be a command of another runner.
+            resource.setrlimit(_RLIMIT_LOCKS, (self.number, resource.getrlimit(_RLIMIT_LOCKS)[1]))
 
 
 class Process(NamedTuple):
@@ -203,6 +229,8 @@ def _become(
         os.closerange(3, tell)
         os.closerange(tell + 1, _NO_FURTHER_DESCRIPTOR)
         resource.setrlimit(resource.RLIMIT_NOFILE, FILES)
+        if start.thorough:
+            Mark.of(start.run).put()
         _restore_signals()
         if start.account is not None:
             account = accounts.find(start.account)
@@ -271,10 +299,10 @@ def _session(pid: int) -> int | None:
 
 
 def _processes() -> Iterator[Process]:
-    """All processes of this machine. Of proc(5)'s fields, counted from 1, the 4th is the parent, the 22nd the birth."""
+    """All processes of this machine. Of proc(5)'s fields, counted from 1, the 4th is the parent."""
     for pid in _pids():
         if fields := _stat(pid):
-            yield Process(pid, int(fields[1]), int(fields[19]), _is_running(fields))
+            yield Process(pid, int(fields[1]), _born(fields), _is_running(fields))
 
 
 def _with_children(roots: Collection[int], processes: Mapping[int, Process]) -> set[int]:
@@ -307,19 +335,48 @@ def _stat(pid: int) -> list[bytes] | None:
         return None
 
 
+def _born(fields: Sequence[bytes]) -> int:
+    """Field 22: when it was started."""
+    return int(fields[19])
+
+
 def _is_running(fields: Sequence[bytes]) -> bool:
     """Field 3 is the state, 20 the threads: whose first thread has ended looks like a zombie while others go on."""
     return fields[0] not in (b"Z", b"X") or int(fields[17]) > 1
 
 
-def _carries(pid: int, mark: bytes) -> bool:
+def carries(pid: int, mark: Mark) -> bool:
+    """Whether a process has a run's mark, in one way or the other."""
+    return _limit(pid) == mark.number or _has_variable(pid, mark.variable)
+
+
+def _limit(pid: int) -> int | None:
+    """A process's number, None where it cannot be told."""
+    try:
+        return resource.prlimit(pid, _RLIMIT_LOCKS)[0]
+    except PermissionError:
+        return _shown_limit(pid)
+    except (OSError, ValueError):
+        return None
+
+
+def _shown_limit(pid: int) -> int | None:
+    """The same of somebody else's process, which everybody can read, only slower."""
+    with contextlib.suppress(OSError, ValueError), open(f"/proc/{pid}/limits", "rb") as file:
+        for line in file:
+            if line.startswith(_LIMIT_SHOWN):
+                return int(line.removeprefix(_LIMIT_SHOWN).split()[0])
+    return None
+
+
+def _has_variable(pid: int, variable: bytes) -> bool:
     try:
         with open(f"/proc/{pid}/environ", "rb", buffering=0) as file:
             # Any process can make its own as long as it likes, at no cost.
             environment = file.read(_LONGEST_ENVIRONMENT) or b""
     except OSError:
         return False
-    return environment.startswith(mark + b"\0") or b"\0" + mark + b"\0" in environment
+    return environment.startswith(variable + b"\0") or b"\0" + variable + b"\0" in environment
 
 
 def _members(group: int) -> set[int]:

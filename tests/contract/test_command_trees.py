@@ -6,6 +6,7 @@ import asyncio
 import os
 import pwd
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -15,20 +16,21 @@ from pathlib import Path
 import pytest
 
 from activities.drivers.command import CommandDriver
+from activities.drivers.processes import Mark, carries
 from leasehold.errors import Unavailable
 from leasehold.ports import Ending, HookCall, HookResult
 from tests.contract.command_hooks import GRACE, PATIENCE, Log, call, kill, lives, names, pids, run_hook, until, written
 from tests.contract.test_command_driver_crashes import ROOT
 
-# In sessions of their own: a child, one whose parent has gone, and one that forgets its environment.
+# In sessions of their own: a child, one whose parent has gone, one that forgets its environment, and one that is both.
 AWAY = """
 setsid sh -c 'echo $$ > child; exec sleep 1000' &
 (setsid sh -c 'echo $$ > orphan; exec sleep 1000' &)
 setsid env -i sh -c 'echo $$ > clean; exec sleep 1000' &
-until [ -s child ] && [ -s orphan ] && [ -s clean ]; do sleep 0.02; done
+(setsid env -i sh -c 'echo $$ > lost; exec sleep 1000' &)
+until [ -s child ] && [ -s orphan ] && [ -s clean ] && [ -s lost ]; do sleep 0.02; done
 """
-PIDS = ("child", "orphan", "clean")
-MARKED = ("child", "orphan")
+PIDS = ("child", "orphan", "clean", "lost")
 STUBBORN = f"trap '' TERM INT HUP\n{AWAY}"
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs commands as others")
@@ -76,8 +78,7 @@ async def test_what_calls_setsid_dies_with_the_end_of_its_command(
 ) -> None:
     result = await run_hook(driver, thorough(f"{run}\nexit 3", folder))
     assert (result.ending, result.code) == (Ending.EXITED, 3)
-    assert [lives(pid) for pid in pids(folder, *MARKED)] == [False, False]
-    kill(pids(folder, "clean")[0])
+    assert not any(map(lives, pids(folder, *PIDS)))
 
 
 @pytest.mark.parametrize("run", [AWAY, STUBBORN], ids=["polite", "stubborn"])
@@ -89,7 +90,6 @@ async def test_what_calls_setsid_dies_when_its_command_is_cancelled(
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
-    # Also what has forgotten its environment, as long as its parent was there.
     assert not any(map(lives, tree))
 
 
@@ -136,7 +136,7 @@ async def test_what_a_killed_supervisor_left_is_killed_by_the_next(folder: Path,
     ending = "echo $PPID > supervisor; sleep 1000 & echo $! > peer; echo $$ > leader; wait"
     run = f"trap '' TERM\n{AWAY}\n{ending}"
     runner = await asyncio.create_subprocess_exec(sys.executable, "-c", RUNNER, locks, folder, run, cwd=ROOT)
-    supervisor, leader, peer, *tree = await written(folder, "supervisor", "leader", "peer", *MARKED)
+    supervisor, leader, peer, *tree = await written(folder, "supervisor", "leader", "peer", *PIDS)
     runner.send_signal(signal.SIGSTOP)
     kill(supervisor)
     runner.kill()
@@ -235,6 +235,19 @@ class TestAsRoot:
         with pytest.raises(asyncio.CancelledError):
             await running
         assert not any(map(lives, tree))
+
+    def test_its_processes_are_known_whatever_they_hide(self) -> None:
+        mark, other = Mark.of("a run"), Mark.of("another run")
+        theirs = subprocess.Popen(["env", "-i", "sleep", "1000"], user="nobody", preexec_fn=mark.put)
+        try:
+            assert (carries(theirs.pid, mark), carries(theirs.pid, other)) == (True, False)
+            # A runner that is not root may look at less.
+            os.seteuid(pwd.getpwnam("daemon").pw_uid)
+            assert (carries(theirs.pid, mark), carries(theirs.pid, other)) == (True, False)
+        finally:
+            os.seteuid(0)
+            theirs.kill()
+            theirs.wait()
 
     async def test_it_dies_with_its_supervisor(self, driver: CommandDriver, folder: Path) -> None:
         os.chmod(folder, 0o777)
