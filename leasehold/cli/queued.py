@@ -20,7 +20,7 @@ from leasehold.cli.request import LeaseRequest
 from leasehold.cli.signals import Interrupted
 from leasehold.cli.words import name_of, standing
 from leasehold.commands import RESERVED
-from leasehold.errors import LeaseholdError, NotFound, Unavailable
+from leasehold.errors import LeaseholdError, NoCommand, Unavailable
 
 if TYPE_CHECKING:
     from leasehold.client import Client
@@ -70,9 +70,9 @@ def _is_text(value: str) -> bool:
 
 
 def command_of(lease: Lease) -> Command:
-    """The command of a lease; raise `NotFound` where it has none."""
+    """The command of a lease; raise `NoCommand` where it has none."""
     if lease["command"] is None:
-        raise NotFound(f"lease {name_of(lease)} has no command")
+        raise NoCommand(f"lease {name_of(lease)} has no command")
     return lease["command"]
 
 

@@ -280,7 +280,7 @@ class TestWaiting:
 
     def test_there_is_nothing_to_wait_for(self, api: FakeApi, cli: Cli) -> None:
         api.add(lease(7, **ACTIVE))
-        assert cli("queue", "wait", "7").err == "lease 7 has no command (not_found)\n"
+        assert cli("queue", "wait", "7").err == "lease 7 has no command (no_command)\n"
         assert cli("queue", "wait", "7").status == 125
         assert cli("queue", "wait", "8").status == 125
 
@@ -415,7 +415,7 @@ class TestShow:
         api.add(lease(7, **WAITING))
         api.add(lease(8, **ACTIVE))
         assert json.loads(cli("queue", "show", "7", "--json").out) == api.leases["lease-7"]
-        assert cli("queue", "show", "8").status == 1
+        assert cli("queue", "show", "8").status == 3
 
     def test_the_leases_own_story_tells_of_it(self, api: FakeApi, cli: Cli) -> None:
         api.add(lease(7, **RUNNING))
@@ -469,7 +469,7 @@ class TestRm:
 
     def test_what_is_no_command_is_left_alone(self, api: FakeApi, cli: Cli) -> None:
         api.add(lease(7, **ACTIVE))
-        assert cli("queue", "rm", "7").status == 1
+        assert cli("queue", "rm", "7").status == 3
         assert api.leases["lease-7"]["state"] == "active"
 
     def test_json(self, api: FakeApi, cli: Cli) -> None:
