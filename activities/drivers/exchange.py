@@ -7,6 +7,7 @@ import json
 import ssl
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from pydantic import ValidationError
 from activities.drivers import request as requests
 from activities.drivers.answer import Answer, NoAnswer, client, get_answer
 from activities.drivers.remote import Note, Outcome
-from activities.drivers.request import CannotStart, Request, shown
+from activities.drivers.request import CannotStart, Request, hide, label, shown
 from activities.drivers.trust import tls_context
 from leasehold import durations, templates
 from leasehold.errors import Unavailable
@@ -56,10 +57,22 @@ class Exchange:
         self._secrets: dict[str, str] = json.loads(call.env["LEASEHOLD_SECRETS"])
         self._files: dict[str, str] = {}
         self.doing = "nothing was sent yet"
-        self.last_body = b""
+        self._last_body = b""
+
+    @property
+    def last_body(self) -> bytes:
+        return self._loggable(self._last_body)
 
     async def perform(self) -> Outcome:
         """Send the request, wait for what must come, and say how it ended."""
+        outcome = await self._perform()
+        return replace(outcome, body=self._loggable(outcome.body))
+
+    def _loggable(self, body: bytes) -> bytes:
+        """An answer as its log has it; one that is a secret itself goes to nobody but the holder, and as it is."""
+        return hide(body, [*self._files.values(), *self._secrets.values()]) if self._call.log_stdout else body
+
+    async def _perform(self) -> Outcome:
         try:
             values, request, tls = await asyncio.to_thread(self._prepare)
             async with client(tls) as http:
@@ -88,10 +101,13 @@ class Exchange:
         answer = await self._ask(http, request)
         if until is None:
             return _succeeded(self._shown(request, answer), answer)
-        url = request.url if until.url is None else await asyncio.to_thread(self._next, until.url, values, answer)
-        return await self._poll(http, self._get(url, request), until, until.expect, values)
+        poll = self._get(request)
+        if until.url is not None:
+            url = await asyncio.to_thread(self._next, until.url, values, answer)
+            poll = replace(poll, url=url, label=label(until.url, url))
+        return await self._poll(http, poll, until, until.expect, values)
 
-    def _get(self, url: str, request: Request) -> Request:
+    def _get(self, request: Request) -> Request:
         """A poll: what the request was, without its body and what is said about that."""
         written = {name.lower() for name in self._wanted.headers}
         headers = {
@@ -99,7 +115,7 @@ class Exchange:
             for name, value in request.headers.items()
             if name != "Content-Type" or "content-type" in written
         }
-        return Request(method="GET", url=url, headers=headers, content=None)
+        return replace(request, method="GET", headers=headers, content=None)
 
     def _next(self, url: str, values: dict[str, Any], answer: Answer) -> str:
         try:
@@ -160,7 +176,7 @@ class Exchange:
             return NoAnswer(f"no answer within {durations.render(self._poll_limit)}")
 
     def _check(self, request: Request, answer: Answer, expected: Sequence[int] | None) -> None:
-        self.last_body = answer.body
+        self._last_body = answer.body
         if not _is_expected(answer, expected):
             wanted = " or ".join(map(str, expected)) if expected else "2xx"
             detail = f"{self._shown(request, answer)}, expected {wanted}"
@@ -168,7 +184,7 @@ class Exchange:
 
     def _shown(self, request: Request, result: Answer | NoAnswer | None = None) -> str:
         """A request, and what came of it, in a log or an error."""
-        what = shown(request.method, request.url, [*self._files.values(), *self._secrets.values()])
+        what = shown(request)
         if result is None:
             return what
         return f"{what}: {result.status if isinstance(result, Answer) else result}"

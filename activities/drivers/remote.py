@@ -34,7 +34,9 @@ class Work(Protocol):
     """What one run does. `doing` says what it is at now, `last_body` is its result if it must end there."""
 
     doing: str
-    last_body: bytes
+
+    @property
+    def last_body(self) -> bytes: ...
 
     async def perform(self) -> Outcome:
         """Do it. Cancelled, nothing of it goes on once this has returned."""

@@ -24,6 +24,9 @@ FILE_LIMIT = 64 * 1024
 _SHOWN = 300
 """So many characters of a URL are shown."""
 
+_SECRET = re.compile(r"\{[{%][^}]*\b(files|secrets)\b")
+"""In a template: something that nobody is shown."""
+
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -39,6 +42,8 @@ class Request:
     url: str
     headers: Mapping[str, bytes]
     content: bytes | None
+    label: str | None = None
+    """How the URL is shown, where it is not as it is."""
 
 
 def values_of(call: HookCall) -> dict[str, Any]:
@@ -102,7 +107,10 @@ def request(wanted: HttpFile, values: Mapping[str, Any]) -> Request:
         for name, source in wanted.headers.items():
             headers = {known: value for known, value in headers.items() if known.lower() != name.lower()}
             headers[name] = _header(f"headers.{name}", source, values)
-        return Request(method=wanted.verb, url=url("url", wanted.url, values), headers=headers, content=content)
+        filled_in = url("url", wanted.url, values)
+        return Request(
+            method=wanted.verb, url=filled_in, headers=headers, content=content, label=label(wanted.url, filled_in)
+        )
 
 
 def url(place: str, source: str, values: Mapping[str, Any], names: frozenset[str] = VARIABLES) -> str:
@@ -123,13 +131,24 @@ def filled(place: str, render: Callable[[Mapping[str, Any]], T], values: Mapping
         raise CannotStart(f"{place}: {error}") from None
 
 
-def shown(method: str, url: str, secrets: Iterable[str]) -> str:
-    """A request in a log or an error: without its query, and without these."""
-    plain = url.partition("?")[0]
+def label(source: str, url: str) -> str:
+    """How a URL is shown in a log or an error: not filled in where something secret is, and without its query."""
+    return (source if _SECRET.search(source) else url).partition("?")[0]
+
+
+def shown(request: Request) -> str:
+    """A request in a log or an error."""
+    plain = label("", request.url) if request.label is None else request.label
+    return f"{request.method} {plain if len(plain) <= _SHOWN else plain[:_SHOWN] + '…'}"
+
+
+def hide(text: bytes, secrets: Iterable[str]) -> bytes:
+    """What a server answered, without the secrets that it repeats, also as JSON or in a URL writes them."""
     for secret in sorted(secrets, key=len, reverse=True):
-        for written in {quote(secret, safe=""), secret} - {""}:
-            plain = plain.replace(written, "…")
-    return f"{method} {plain if len(plain) <= _SHOWN else plain[:_SHOWN] + '…'}"
+        as_json = {json.dumps(secret)[1:-1], json.dumps(secret, ensure_ascii=False)[1:-1]}
+        for written in {secret, quote(secret, safe=""), *as_json} - {""}:
+            text = text.replace(written.encode(errors="replace"), "…".encode())
+    return text
 
 
 def _header(place: str, source: str, values: Mapping[str, Any]) -> bytes:

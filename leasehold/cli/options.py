@@ -52,29 +52,27 @@ def read_secrets(given: list[str] | None) -> dict[str, str] | None:
     """Read secrets: `NAME` from the environment, `NAME=@FILE` from a file, without the line break that ends it."""
     read: dict[str, str] = {}
     for text in given or ():
-        name, equals, source = text.partition("=")
-        if equals and not source.startswith("@"):
-            # Not quoted: this may be the secret.
-            raise typer.BadParameter(
-                f"--secret: the command line shows a value to everybody on this machine; say {name}, and it is taken"
-                f" from the environment, or {name}=@FILE"
-            )
-        if equals:
-            read[name] = _read_secret(name, source[1:])
-        elif name in os.environ:
+        name, _, path = text.partition("=@")
+        if path:
+            read[name] = _read_secret(path)
+        elif "=" not in text and name in os.environ:
             read[name] = os.environ[name]
         else:
-            raise typer.BadParameter(f"--secret: {name} is not set here")
+            # Not quoted: this may be the secret.
+            raise typer.BadParameter(
+                "--secret: it is NAME, and the variable of that name is set here, or NAME=@FILE; a value on the command"
+                " line could be read by everybody on this machine"
+            )
     return read or None
 
 
-def _read_secret(name: str, path: str) -> str:
+def _read_secret(path: str) -> str:
     try:
         text = Path(path).read_bytes().decode()
     except OSError as error:
-        raise typer.BadParameter(f"--secret: {name}: {path}: {error.strerror}") from error
+        raise typer.BadParameter(f"--secret: {path}: {error.strerror}") from error
     except UnicodeDecodeError as error:
-        raise typer.BadParameter(f"--secret: {name}: {path}: this is no text") from error
+        raise typer.BadParameter(f"--secret: {path}: this is no text") from error
     return text.removesuffix("\n").removesuffix("\r")
 
 

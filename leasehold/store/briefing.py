@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Row, bindparam, null, select
 
 from leasehold.errors import LeaseUnknown
 from leasehold.messages import AskHook, HeldResource, ListPool, RunHook
-from leasehold.model import ADMIT, StageName
+from leasehold.model import ADMIT, PREPARE_AHEAD, PoolSpec, StageName
 from leasehold.ports import Briefing
 from leasehold.store import commands, envelopes, instances, specs
 from leasehold.store import tables as t
@@ -38,6 +38,9 @@ def of(connection: Connection, order: RunHook) -> Briefing:
     if order.lease and (lease is None or not touched <= {(row.pool, row.resource) for row in grants}):
         raise LeaseUnknown(f"the database knows no lease {order.lease} of {order.pool}/{order.resource}")
     spec = specs.load(connection, {order.spec})[order.spec]
+    if _is_ahead(spec, grants, order):
+        # For whoever comes next: what the last holder wanted, and has told us, is no business of theirs.
+        lease, grants = None, []
     about = _about(connection, grants, order)
     instance = instances.of(connection, order.pool, order.resource) if order.resource else None
     return Briefing(
@@ -46,10 +49,24 @@ def of(connection: Connection, order: RunHook) -> Briefing:
         env={
             **_environment(lease, about, order),
             **_numbers(instance, about),
-            "LEASEHOLD_SECRETS": _json(dict(envelopes.of(connection, order.lease).secrets)),
+            "LEASEHOLD_SECRETS": _json(_secrets(connection, lease, order)),
         },
         lease_file=_json(_document(lease, _still_its_own(grants, about)) if lease else {}).encode(),
     )
+
+
+def _is_ahead(spec: PoolSpec, grants: Sequence[Row[Any]], order: RunHook) -> bool:
+    """Whether a resource that nobody has any more is prepared for the next one."""
+    held = {(row.pool, row.resource) for row in grants if row.closed_at is None}
+    ahead = spec.policy.prepares_ahead and order.stage in PREPARE_AHEAD
+    return ahead and (order.pool, order.resource) not in held
+
+
+def _secrets(connection: Connection, lease: Row[Any] | None, order: RunHook) -> dict[str, str]:
+    """Those of the lease; a livecheck, which needs none, may still run when somebody else has the resource."""
+    if lease is None or order.stage == StageName.LIVECHECK:
+        return {}
+    return dict(envelopes.of(connection, lease.id).secrets)
 
 
 def of_check(connection: Connection, spec_id: int, held: HeldResource) -> Briefing | None:

@@ -49,22 +49,24 @@ def command_ended(tx: Tx, lease: str) -> None:
 def forget(tx: Tx, unanswered: datetime) -> int:
     """Delete what nobody needs any more: of leases that are over, and what they had is recycled, and of refusals.
 
-    One that no worker has answered yet needs it, unless that was before `unanswered`.
+    What is broken may be repaired yet, for the same lease. A request that no worker has answered yet needs what came
+    with it, unless that was before `unanswered`; of two under one id the one that was not answered never does.
     """
     gone: int = tx.execute(_DELETE, {"unanswered": unanswered}).rowcount
     return gone
 
 
 _G, _R = t.grants.c, t.resources.c
+_NOT_DONE = (ResourceState.RECYCLING, ResourceState.BROKEN)
 _LATER = t.grants.alias("later")
 _LAST = select(func.max(_LATER.c.id)).where(_LATER.c.pool == _R.pool, _LATER.c.resource == _R.name)
 _RECYCLED = (
     select(_G.id)
     .join(t.resources, (_R.pool == _G.pool) & (_R.name == _G.resource))
-    .where(_G.lease == _E.lease, _R.state == ResourceState.RECYCLING, _G.id == _LAST.scalar_subquery())
+    .where(_G.lease == _E.lease, _R.state.in_(_NOT_DONE), _G.id == _LAST.scalar_subquery())
 )
 _LASTS = select(t.leases.c.id).where(t.leases.c.id == _E.lease, t.leases.c.ended_at.is_(None))
 _ANSWERED = select(t.requests.c.lease).where(t.requests.c.lease == _E.lease)
-_DELETE = delete(t.envelopes).where(
-    _ANSWERED.exists() | (_E.at < bindparam("unanswered")), ~_LASTS.exists(), ~_RECYCLED.exists()
-)
+_ANOTHERS = _ANSWERED.where(t.requests.c.digest != _E.digest)
+_OVER = ~_LASTS.exists() & ~_RECYCLED.exists() & (_ANSWERED.exists() | (_E.at < bindparam("unanswered")))
+_DELETE = delete(t.envelopes).where(_ANOTHERS.exists() | _OVER)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
 import logging
 import ssl
 import subprocess
@@ -454,6 +455,27 @@ class TestTheLog:
         assert service.endswith(" s\n")
         assert log.text("stdout") == b"fine\n"
 
+    async def test_it_does_not_repeat_what_a_server_does(
+        self, driver: HttpDriver, server: Server, tmp_path: Path
+    ) -> None:
+        (tmp_path / "token").write_text("hunter2\n")
+        secrets = {"KEY": 'stäple "1"'}
+        server.handler = answers(422, {"input": {"key": secrets["KEY"], "token": "hunter2", "os": "el9"}})
+        hook = {"url": server.url, "json": "{{ secrets.KEY }}{{ files.token }}", "files": {"token": "token"}}
+        log = Log()
+        result = await ask(driver, http_call(hook, folder=tmp_path, secrets=secrets), log)
+        assert not result.ok
+        assert json.loads(log.text("stdout")) == {"input": {"key": "…", "token": "…", "os": "el9"}}
+
+    async def test_what_is_made_of_a_secret_is_in_no_url(self, driver: HttpDriver, server: Server) -> None:
+        server.handler = answers(500, b"")
+        url = server.url + "/{{ (secrets.DOC | from_json).id }}/{{ secrets.KEY | b64encode }}?x={{ secrets.KEY }}"
+        call = http_call({"url": url}, secrets={"DOC": '{"id": "hunter2"}', "KEY": "staple"})
+        result = await ask(driver, call, log := Log())
+        assert server.asked[0].target == "/hunter2/c3RhcGxl?x=staple"
+        assert result.detail == f"GET {url.partition('?')[0]}: 500, expected 2xx"
+        assert not any(secret in str(log.pieces) for secret in ("hunter2", "staple", "c3RhcGxl"))
+
     async def test_nothing_secret_is_in_it_or_in_the_workers_own(
         self, driver: HttpDriver, server: Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -475,7 +497,7 @@ class TestTheLog:
         assert good.stdout == b'{"password": "correct-horse"}'
         assert server.asked[0].target == "/hunter2%2F%C3%A4/acme-1/x?hunter2%2F%C3%A4"
         assert server.asked[0].header("X-Key") == "s3same"
-        assert bad.detail == f"POST {server.url}/…/…/x: 503, expected 2xx"
+        assert bad.detail == f"POST {server.url}/{{{{ files.token }}}}/{{{{ secrets.TENANT }}}}/x: 503, expected 2xx"
         told = f"{log.pieces} {good.detail} {bad.detail} {caplog.text}"
         for secret in ("hunter2", "correct-horse", "battery", "staple", "Bearer", "acme-1", "s3same"):
             assert secret not in told

@@ -136,9 +136,10 @@ def test_secrets_are_sent_from_the_environment_and_files(
 @pytest.mark.parametrize(
     ("secret", "said"),
     [
-        ("SITE_KEY=s3cret", "SITE_KEY=@FILE"),
-        ("NOT_SET_HERE", "NOT_SET_HERE is not set here"),
-        ("PEM=@/nowhere", "PEM: /nowhere: No such file or directory"),
+        ("SITE_KEY=s3cret", "NAME=@FILE"),
+        ("s3cret", "NAME=@FILE"),
+        ("s3cret==", "NAME=@FILE"),
+        ("PEM=@/nowhere", "/nowhere: No such file or directory"),
     ],
 )
 def test_a_secret_is_not_taken_from_the_command_line(api: FakeApi, cli: Cli, secret: str, said: str) -> None:
