@@ -57,9 +57,9 @@ def of(connection: Connection, order: RunHook) -> Briefing:
 
 def _is_ahead(spec: PoolSpec, grants: Sequence[Row[Any]], order: RunHook) -> bool:
     """Whether a resource that nobody has any more is prepared for the next one."""
-    held = {(row.pool, row.resource) for row in grants if row.closed_at is None}
-    ahead = spec.policy.prepares_ahead and order.stage in PREPARE_AHEAD
-    return ahead and (order.pool, order.resource) not in held
+    if not order.resource or not spec.policy.prepares_ahead or order.stage not in PREPARE_AHEAD:
+        return False
+    return not any((row.pool, row.resource, row.closed_at) == (order.pool, order.resource, None) for row in grants)
 
 
 def _secrets(connection: Connection, lease: Row[Any] | None, order: RunHook) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from leasehold.messages import Claim
 from leasehold.model import Policy, Prepare, StageName
@@ -48,6 +49,18 @@ async def test_what_prepares_a_resource_for_the_next_holder_is_told_nothing_of_t
     brief = await lab.store.brief(run_of("a", after, provision))
     assert (brief.env["LEASEHOLD_LEASE"], brief.env["LEASEHOLD_OWNER"], brief.lease_file) == ("", "", b"{}")
     assert brief.env["LEASEHOLD_RESOURCE"] == "host01"
+
+
+async def test_what_its_lease_needs_of_one_that_was_prepared_ahead_is_told(lab: Lab) -> None:
+    await lab.pool("r640", 1, "configure", policy=Policy(prepare=Prepare.AHEAD))
+    ahead = await lab.recycling()
+    configure = next(one for one in ahead.stages if one.stage == StageName.CONFIGURE)
+    await lab.recycled_claim(ahead)
+    claim = await taken(lab)
+    # Where its hooks have changed since, and for the whole lease.
+    for order in (run_of("a", claim, configure), replace(run_of("a", claim, configure), resource="")):
+        brief = await lab.store.brief(replace(order, holds=(claim.held,)))
+        assert (brief.env["LEASEHOLD_LEASE"], json.loads(brief.env["LEASEHOLD_SECRETS"])) == ("a", SECRETS)
 
 
 async def test_they_are_kept_while_what_it_had_is_recycled_or_broken(lab: Lab) -> None:
