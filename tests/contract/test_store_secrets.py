@@ -57,8 +57,9 @@ async def test_what_its_lease_needs_of_one_that_was_prepared_ahead_is_told(lab: 
     configure = next(one for one in ahead.stages if one.stage == StageName.CONFIGURE)
     await lab.recycled_claim(ahead)
     claim = await taken(lab)
+    of_the_resource = run_of("a", replace(ahead, epoch=claim.epoch), configure)
     # Where its hooks have changed since, and for the whole lease.
-    for order in (run_of("a", claim, configure), replace(run_of("a", claim, configure), resource="")):
+    for order in (of_the_resource, replace(of_the_resource, resource="")):
         brief = await lab.store.brief(replace(order, holds=(claim.held,)))
         assert (brief.env["LEASEHOLD_LEASE"], json.loads(brief.env["LEASEHOLD_SECRETS"])) == ("a", SECRETS)
 
