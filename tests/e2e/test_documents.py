@@ -70,6 +70,7 @@ def nursery() -> Iterator[Nursery]:
         yield nursery
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     "document",
     [d for d, shown in SHOWN.items() if any(c[0] == "leasehold" for c in shown)],

@@ -100,7 +100,8 @@ def test_the_published_client_goes_through_its_self_scheduling(client: QuadsApi)
     assert client.get_cloud(cloud)[0]["name"] == cloud
     assert {one["name"]: one["count"] for one in client.get_summary({})}[cloud] == 2
     assert client.get_vlan(620)["netmask"] == "255.255.254.0"
-    assert ["R640", 2] in client.get_host_models()
+    # Beside what other tests have on this service.
+    assert dict(client.get_host_models())["R640"] >= 2
 
     assert client.terminate_assignment(made["id"]) == {"status_code": 200, "message": "Assignment terminated"}
     assert client.get_active_cloud_assignment(cloud) == {}
