@@ -248,7 +248,7 @@ class LeaseBody(Strict):
     )
     command: CommandBody | None = Field(default=None, description="What is run once it is active")
     secrets: dict[SecretName, Argument] = Field(
-        default={}, description="For the hooks and its command alone; never shown again. 64 KiB at most"
+        default={}, max_length=100, description="For the hooks and its command alone; never shown again. 64 KiB at most"
     )
     on_end: OnEnd = Field(default=OnEnd.FREE, description="offline: what its first item had is kept out of the pool")
     on_end_reason: Annotated[Text, Field(min_length=1, max_length=1000)] | None = Field(

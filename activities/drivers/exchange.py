@@ -66,7 +66,7 @@ class Exchange:
     async def perform(self) -> Outcome:
         """Send the request, wait for what must come, and say how it ended."""
         outcome = await self._perform()
-        return replace(outcome, body=self._loggable(outcome.body))
+        return replace(outcome, body=await asyncio.to_thread(self._loggable, outcome.body))
 
     def _loggable(self, body: bytes) -> bytes:
         """An answer as its log has it; one that is a secret itself goes to nobody but the holder, and as it is."""

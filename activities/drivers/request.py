@@ -24,8 +24,8 @@ FILE_LIMIT = 64 * 1024
 _SHOWN = 300
 """So many characters of a URL are shown."""
 
-_SECRET = re.compile(r"\{[{%][^}]*\b(files|secrets)\b")
-"""In a template: something that nobody is shown."""
+_SECRET = re.compile(r"\{[{%].*\b(files|secrets)\b", re.DOTALL)
+"""In a template: something that nobody is shown, or looks like it."""
 
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 

@@ -143,6 +143,7 @@ async def test_a_key_that_is_used_again_with_other_secrets_is_refused(stack: Sta
         ({"X": "hunter2\0"}, "secrets.X", None),
         ({"X": "hunter2" * 10_000}, "secrets", "too_long"),
         ({"X": "\n" * 40_000}, "secrets", "too_long"),
+        ({f"X{n}": "hunter2" for n in range(101)}, "secrets", "too_long"),
         ("hunter2", "secrets", "dict_type"),
     ],
 )
