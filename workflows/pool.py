@@ -31,6 +31,8 @@ with workflow.unsafe.imports_passed_through():
 _LOOK_AT_LEAST = timedelta(minutes=5)
 """How long a pool goes without being looked at, whatever is due in it."""
 _SHORTEST_WAIT_S = 0.05
+_LONG = 500
+"""Events of a run."""
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 600.0
 
 
@@ -58,13 +60,24 @@ class PoolWorkflow:
                 await workflow.wait_condition(lambda: self._stirred, timeout=left)
             except TimeoutError:
                 pass
-            if workflow.info().is_continue_as_new_suggested():
+            if _is_long():
                 workflow.continue_as_new(order)
 
     @workflow.signal(name="stir")
     def on_stir(self) -> None:
         """Something in the pool has changed."""
         self._stirred = True
+
+
+def _is_long() -> bool:
+    """Whether to go on in a new run: long before Temporal suggests it, because of a pool much happens.
+
+    A worker that has lost a run reads all of it again, and with many such runs would come to nothing else.
+    """
+    info = workflow.info()
+    # Those that have begun with an earlier version go on as they did.
+    early = info.get_current_history_length() > _LONG and workflow.patched("pools go on early")
+    return early or info.is_continue_as_new_suggested()
 
 
 async def _to_its_end(work: Callable[[], Awaitable[str]]) -> str:

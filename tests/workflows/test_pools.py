@@ -45,6 +45,19 @@ async def test_who_comes_gets_something_made_and_it_is_deleted_afterwards(lab: L
     assert [stage for stage, _ in lab.driver.started] == ["create", "deliver", "delete"]
 
 
+async def test_where_much_happens_it_goes_on_in_a_new_run_soon(lab: Lab, pool: str) -> None:
+    await lab.dynamic_pool(pool, Size(max=1, min_free=1))
+    await lab.until_there(pool, free=1)
+    handle = lab.env.client.get_workflow_handle_for(PoolWorkflow.run, pool_id(pool))
+    first = (await handle.describe()).run_id
+    async with asyncio.timeout(90):
+        while (now := await handle.describe()).run_id == first:
+            assert now.history_length < 600
+            await handle.signal(PoolWorkflow.on_stir)
+    await lab.store.apply(Inventory(name=pool, pools=()), "test")
+    await lab.until_there(pool)
+
+
 async def test_a_deletion_is_tried_again_ever_more_seldom_until_it_works(skipping_lab: Lab, pool: str) -> None:
     lab = skipping_lab
     asked, lab.driver.script = failing("delete", times=14)  # type: ignore[assignment]
