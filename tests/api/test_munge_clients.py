@@ -150,3 +150,12 @@ async def test_what_the_reference_shows_to_do_by_hand() -> None:
     )
     said, _ = await process.communicate()
     assert said.decode() == bound("POST", b"/v1/leases", b'{"items": [{"pool": "vm"}]}')
+
+
+def test_a_program_that_is_missing_is_not_looked_for_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    pauses: list[float] = []
+    monkeypatch.setattr("leasehold.wire.time.sleep", pauses.append)
+    with Client(URL, auth=MungeAuth(URL)) as client, pytest.raises(Unavailable, match="munge is not installed"):
+        client.whoami()
+    assert pauses == []
