@@ -70,7 +70,7 @@ class PoolWorkflow:
 
 
 def _is_long() -> bool:
-    """Whether to go on in a new run: long before Temporal suggests it, because of a pool much happens.
+    """Whether to go on in a new run: long before Temporal suggests it, for much happens in a pool.
 
     A worker that has lost a run reads all of it again, and with many such runs would come to nothing else.
     """

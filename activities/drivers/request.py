@@ -42,8 +42,8 @@ class Request:
     url: str
     headers: Mapping[str, bytes]
     content: bytes | None
-    label: str | None = None
-    """How the URL is shown, where it is not as it is."""
+    label: str = ""
+    """How the URL is shown; of one that nobody is shown, nothing."""
 
 
 def values_of(call: HookCall) -> dict[str, Any]:
@@ -138,7 +138,7 @@ def label(source: str, url: str) -> str:
 
 def shown(request: Request) -> str:
     """A request in a log or an error."""
-    plain = label("", request.url) if request.label is None else request.label
+    plain = request.label
     return f"{request.method} {plain if len(plain) <= _SHOWN else plain[:_SHOWN] + '…'}"
 
 
