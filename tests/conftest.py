@@ -14,6 +14,7 @@ from tests import munge, temporal
 from tests import postgres as installed
 from tests.engines import share_what_is_compiled
 from tests.munge import Munged
+from tests.patience import keep_what_is_loaded, wait_for_workflows
 from tests.postgres import Missing, Postgres
 
 # Machines differ, so no example has a deadline; a test that hangs meets pytest's.
@@ -23,10 +24,16 @@ settings.load_profile("leasehold")
 NewDatabase = Callable[[str], str]
 
 
+def pytest_collection_finish() -> None:
+    """All tests are there."""
+    keep_what_is_loaded()
+
+
 @pytest.fixture(scope="session", autouse=True)
-def _compiled_once() -> Iterator[None]:
+def _as_in_all_tests() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         share_what_is_compiled(patch)
+        wait_for_workflows(patch)
         yield
 
 

@@ -419,7 +419,7 @@ class TestLosses:
             while not (await lab.env.client.count_workflows(query)).count:
                 await asyncio.sleep(0.05)
 
-            order = SweepOrder(grace_s=0, patience_s=0, lingers_s=0)
+            order = SweepOrder(grace_s=0, lingers_s=0)
             await lab.env.client.execute_workflow(
                 SweepWorkflow.run, order, id=f"sweep-{uuid.uuid4().hex}", task_queue=lab.task_queue
             )
