@@ -29,7 +29,8 @@ IS_TENDED = _R.spec.is_not(None) | _R.suspect | _R.share_key.is_not(None)
 
 def stir(tx: Tx, wishes: Sequence[Item]) -> None:
     """Have the pools looked after that could make something of what somebody wants, or wants no more."""
-    for pool in sorted(catalogue.current(tx.connection).making_for(wishes)):
+    known = catalogue.current(tx.connection)
+    for pool in sorted(known.making_for(wishes) - known.paused.keys()):
         outbox.tend(tx, pool)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from leasehold.errors import Conflict, StaleEpoch, Unavailable
-from leasehold.messages import LOST, Checked, CheckRound, Created, CreateResource, DeleteResource, ListPool
+from leasehold.messages import LOST, Checked, CheckRound, Created, CreateResource, DeleteResource, ListPool, pool_id
 from leasehold.model import (
     Cadence,
     Circuit,
@@ -207,6 +207,13 @@ class TestGrowing:
         await cloud.lab.store.resume("vm", "bob")
         await cloud.settle()
         assert await cloud.states() == ["free", "free", "leased"]
+
+    async def test_a_paused_pool_is_not_looked_after_for_whoever_waits(self, cloud: Cloud) -> None:
+        await cloud.apply(vm(), vm("other"))
+        await cloud.lab.store.pause("vm", "the cloud is being moved", "bob")
+        await cloud.settle()
+        await cloud.lab.submit("a", Item())
+        assert [posted.lease for posted in await cloud.lab.store.outbox_due()] == [pool_id("other")]
 
     async def test_a_drained_pool_has_nothing_once_its_holders_have_gone(self, cloud: Cloud) -> None:
         await cloud.apply(vm(size=Size(max=4, min_free=2)))
