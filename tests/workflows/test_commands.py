@@ -13,15 +13,14 @@ import pytest
 from temporalio.client import WorkflowHandle
 
 from leasehold.commands import Command, CommandEnding, CommandPolicy, CommandState, OnEnd
-from leasehold.healing import SweepOrder
 from leasehold.messages import CommandReport, ExtendLease, Steer
 from leasehold.model import Cadence, Hook, Item, LeaseState, OnDegraded, Outcome, Policy, Size
 from leasehold.ports import HookCall, ResourceFilter
 from tests.workflows.lab import Lab
 from tests.workflows.runners import ANYBODY, EXITED, MAKE, FakeRunner, runner
+from tests.workflows.test_sweep import sweep, terminate
 from workflows import commanding
 from workflows.lease import LeaseWorkflow
-from workflows.sweep import SweepWorkflow
 
 ME = Steer(actor="me")
 A_WHILE_S = 0.5
@@ -412,17 +411,11 @@ class TestLosses:
         await lab.pool(1, commands=ANYBODY)
         async with runner(lab) as there:
             handle = await running(lab, there)
-            await handle.terminate("by a test")
+            await terminate(lab, handle)
             # What runs for nobody is ended.
             await there.until_stopping(handle.id)
-            query = f"WorkflowId = '{handle.id}' AND ExecutionStatus = 'Terminated'"
-            while not (await lab.env.client.count_workflows(query)).count:
-                await asyncio.sleep(0.05)
 
-            order = SweepOrder(grace_s=0, lingers_s=0)
-            await lab.env.client.execute_workflow(
-                SweepWorkflow.run, order, id=f"sweep-{uuid.uuid4().hex}", task_queue=lab.task_queue
-            )
+            await sweep(lab)
 
             lease, command = await lab.record(handle), await command_of(lab, handle)
         assert (lease.state, lease.outcome) == (LeaseState.ENDED, Outcome.FAILED)

@@ -36,6 +36,18 @@ def failing(*stages: str, times: int) -> tuple[list[str], object]:
     return asked, script
 
 
+async def stirred_into_a_new_run(lab: Lab, pool: str) -> int:
+    """Stir a pool until its workflow goes on in a new run, and return how many events the last one had."""
+    handle = lab.env.client.get_workflow_handle_for(PoolWorkflow.run, pool_id(pool))
+    first = now = await handle.describe()
+    events = 0
+    while now.run_id == first.run_id:
+        events = now.history_length
+        await handle.signal(PoolWorkflow.on_stir)
+        now = await handle.describe()
+    return events
+
+
 async def test_who_comes_gets_something_made_and_it_is_deleted_afterwards(lab: Lab, pool: str) -> None:
     await lab.dynamic_pool(pool, Size(max=2), "deliver")
     handle = await lab.submit(pool=pool)
@@ -48,12 +60,8 @@ async def test_who_comes_gets_something_made_and_it_is_deleted_afterwards(lab: L
 async def test_where_much_happens_it_goes_on_in_a_new_run_soon(lab: Lab, pool: str) -> None:
     await lab.dynamic_pool(pool, Size(max=1, min_free=1))
     await lab.until_there(pool, free=1)
-    handle = lab.env.client.get_workflow_handle_for(PoolWorkflow.run, pool_id(pool))
-    first = (await handle.describe()).run_id
     async with asyncio.timeout(90):
-        while (now := await handle.describe()).run_id == first:
-            assert now.history_length < 600
-            await handle.signal(PoolWorkflow.on_stir)
+        assert await stirred_into_a_new_run(lab, pool) < 600
     await lab.store.apply(Inventory(name=pool, pools=()), "test")
     await lab.until_there(pool)
 
@@ -121,10 +129,7 @@ async def test_a_pool_goes_on_in_a_new_run_before_its_history_gets_too_long(impa
     lab = impatient_lab
     await lab.dynamic_pool(pool, Size(max=2, min_free=1))
     await lab.until_there(pool, free=1)
-    handle = lab.env.client.get_workflow_handle_for(PoolWorkflow.run, pool_id(pool))
-    first = (await handle.describe()).run_id
-    while (await handle.describe()).run_id == first:
-        await handle.signal(PoolWorkflow.on_stir)
+    await stirred_into_a_new_run(lab, pool)
     lease = await lab.submit(pool=pool)
     await lab.until(lease, LeaseState.ACTIVE)
     await lab.until_there(pool, free=1, leased=1)
