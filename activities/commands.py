@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Awaitable
 from dataclasses import replace
 from datetime import timedelta
@@ -15,8 +16,8 @@ from typing import Any, Protocol, TypeVar
 from temporalio import activity
 
 from activities.heartbeat import heartbeats
-from leasehold.commands import Begun, CommandEnding
-from leasehold.errors import CommandOver, Conflict, LeaseholdError
+from leasehold.commands import SILENCE, Begun, CommandEnding
+from leasehold.errors import CommandBegun, CommandOver, Conflict, LeaseholdError
 from leasehold.messages import CommandReport, RunCommand
 from leasehold.model import Hook
 from leasehold.ports import CommandDesk, CommandDriver, Ending, HookCall, HookResult, OutputSink, Stop
@@ -27,8 +28,14 @@ T = TypeVar("T")
 ASK_AGAIN = timedelta(seconds=1)
 """Between two tries to begin while the service is away."""
 
+AWAY_FOR = timedelta(minutes=5)
+"""For so long it tries; it must have begun long before its activity has no time any more."""
+
 REFUSED_FOR = timedelta(minutes=1)
 """How long an answer that is no verdict of the service's own, that of a proxy say, is not taken for one."""
+
+REMEMBERED = 10_000
+"""So many attempts are known to have been begun here: one that Temporal gives out again soon comes after far fewer."""
 
 GIVEN_UP = timedelta(seconds=1)
 """From SIGTERM to SIGKILL for a command that Temporal has given up."""
@@ -81,11 +88,16 @@ class Workplaces(Protocol):
         ...
 
 
+class _Away(LeaseholdError):
+    """The service has not said whether a command may begin."""
+
+
 class _Job:
     """A command in the runner's hands; `stop` has it end, and `why` says how that is reported."""
 
-    def __init__(self, lease: str) -> None:
-        self.lease = lease
+    def __init__(self, order: RunCommand) -> None:
+        self.lease, self.attempt = order.lease, order.attempt
+        self.over = asyncio.Event()
         self.stop = Stop()
         self.why = CommandReport(ending=CommandEnding.LOST, detail=STOOD_STILL)
         self.started = False
@@ -114,6 +126,7 @@ class Commands:
         self._desk, self._driver, self._workplaces, self._policy = desk, driver, workplaces, policy
         self._instance, self._own = instance, own
         self._jobs: set[_Job] = set()
+        self._begun: deque[tuple[str, int]] = deque(maxlen=REMEMBERED)
         self._closed = False
 
     @activity.defn
@@ -121,7 +134,7 @@ class Commands:
         """Run the command of a lease once; however it ends, that is a result."""
         if self._closed:
             return CommandReport(ending=CommandEnding.LOST, detail=STOPPED, started=False)
-        job = _Job(order.lease)
+        job = _Job(order)
         self._jobs.add(job)
         # A task of its own, that no cancellation reaches: its end must be waited for, however often we are cancelled.
         task = asyncio.create_task(self._run(order, job))
@@ -138,6 +151,7 @@ class Commands:
             return task.result()
         finally:
             self._jobs.discard(job)
+            job.over.set()
 
     def lose(self, detail: str, grace: timedelta) -> int:
         """Kill all commands, which are lost thereby, within this grace; return how many there were."""
@@ -161,13 +175,20 @@ class Commands:
             begun = await unless(job.stop.asked, self._begin(order))
             if begun is None:
                 return replace(job.why, started=False)
+            await self._check_first(job)
             if refusal := self._policy.refusal(begun, self._own):
                 return _not_started(refusal)
             return await self._run_begun(order, begun, job)
+        except CommandBegun as error:
+            # Whoever has it ends it within this time, now that Temporal has given it to somebody else.
+            await asyncio.sleep(SILENCE.total_seconds())
+            return CommandReport(ending=CommandEnding.LOST, detail=error.detail)
         except LeaseholdError as error:
             if begun is not None and isinstance(error, Conflict):
                 # It was begun before, and nobody knows what it did.
                 return CommandReport(ending=CommandEnding.LOST, detail=error.detail)
+            if isinstance(error, _Away):
+                return CommandReport(ending=CommandEnding.LOST, detail=error.detail, started=False)
             return _not_started(error.detail)
         except Exception as error:
             log.exception("the command of lease %s is lost", order.lease)
@@ -179,17 +200,30 @@ class Commands:
 
         A refusal of another kind may be a proxy's, or of a token that is being renewed, and has to last a while.
         """
-        refused_at = asyncio.get_running_loop().time() + REFUSED_FOR.total_seconds()
+        began = asyncio.get_running_loop().time()
         while True:
             try:
                 return await self._desk.begin(order.runner, order.lease, self._instance, order.attempt)
             except CommandOver:
                 raise
             except LeaseholdError as error:
-                if error.status < 500 and asyncio.get_running_loop().time() > refused_at:
+                tried = timedelta(seconds=asyncio.get_running_loop().time() - began)
+                if error.status < 500 and tried > REFUSED_FOR:
                     raise
+                if tried > AWAY_FOR:
+                    raise _Away(f"its runner did not reach the service to begin it: {error.detail}") from error
                 log.warning("the command of lease %s waits for the service: %s", order.lease, error)
             await asyncio.sleep(ASK_AGAIN.total_seconds())
+
+    async def _check_first(self, job: _Job) -> None:
+        """Raise `Conflict` where an activity of this process has begun the same before, once that is over."""
+        key = (job.lease, job.attempt)
+        if key not in self._begun:
+            self._begun.append(key)
+            return
+        for other in [one for one in self._jobs if one is not job and (one.lease, one.attempt) == key]:
+            await other.over.wait()
+        raise Conflict(f"attempt {job.attempt} was begun on this runner before")
 
     async def _run_begun(self, order: RunCommand, begun: Begun, job: _Job) -> CommandReport:
         async def begin() -> bool:

@@ -176,6 +176,12 @@ class CommandOver(Conflict):
     code, title = "command_over", "The command must not begin any more"
 
 
+class CommandBegun(CommandOver):
+    """Whoever began it may still be at it, and alone knows how it ends."""
+
+    code, title = "command_begun", "The command was begun before"
+
+
 class StaleEpoch(Conflict):
     """Somebody newer has the resource; whoever meets this error must stop."""
 

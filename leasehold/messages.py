@@ -413,12 +413,14 @@ class PlaceCommand:
 class Placement:
     """The runner that is to run a command for the nth time; without one it is waited for, and a signal comes.
 
-    `over`: the command has ended by the record. `timeout_s` is how long it may run.
+    `over`: the command has ended by the record. `begun`: that runner has begun it before, for a workflow that has
+    forgotten it. `timeout_s` is how long it may run.
     """
 
     runner: str | None = None
     attempt: int = 0
     over: bool = False
+    begun: bool = False
     timeout_s: float = 0.0
 
 

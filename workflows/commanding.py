@@ -84,7 +84,7 @@ class Commanding:
             placement = await self._placed(attempt, missed)
             if placement is None or placement.runner is None:
                 return None
-            after = await self._attempt(placement.attempt, placement.runner, timedelta(seconds=placement.timeout_s))
+            after = await self._attempt(placement)
             if isinstance(after, CommandReport):
                 return after
             if not after.again:
@@ -98,22 +98,44 @@ class Commanding:
     async def _placed(self, attempt: int, missed: str | None) -> Placement | None:
         """Wait for a runner; None where the command is not to begin any more."""
         order = PlaceCommand(lease=self._lease, attempt=attempt, missed=missed)
-        while not self._stopping:
-            seen = self._signals
+        asked = False
+        # Once even where it is to end: an earlier run of this workflow may have had it begun.
+        while not self._stopping or (not asked and workflow.patched("a command is asked for even to be stopped")):
+            seen, asked = self._signals, True
             placement = await step(Placing.place_command, order)
             if placement.attempt > attempt:
                 # The record knows more than a workflow that was reset.
                 attempt = placement.attempt
                 order = PlaceCommand(lease=self._lease, attempt=attempt)
                 continue
+            if placement.begun:
+                return placement
             if placement.over or placement.runner is not None:
                 return None if self._stopping else placement
             self._say("waits for a runner")
             await workflow.wait_condition(lambda seen=seen: self._stopping or self._signals != seen)  # type: ignore[misc]
         return None
 
-    async def _attempt(self, attempt: int, runner: str, longest: timedelta) -> CommandReport | AfterLoss:
+    async def _after_reset(self, attempt: int, runner: str) -> AfterLoss:
+        """Learn what follows after an earlier run of this workflow had a command begun, of which this one has no end.
+
+        What may still be running is ended by its runner meanwhile: Temporal does not know of it any more.
+        """
+        self._say(f"attempt {attempt} on {runner} was begun before this workflow was reset")
+        await workflow.sleep(SILENCE)
+        why = "its lease's workflow was reset after it had begun"
+        return await step(
+            Placing.lose_command,
+            CommandLost(lease=self._lease, attempt=attempt, detail=why, final=self._stopping),
+        )
+
+    async def _attempt(self, placement: Placement) -> CommandReport | AfterLoss:
         """Have a runner run it once, and return how it ended, or what follows after the runner was lost."""
+        attempt, runner = placement.attempt, placement.runner
+        assert runner is not None
+        if placement.begun:
+            return await self._after_reset(attempt, runner)
+        longest = timedelta(seconds=placement.timeout_s)
         self._say(f"attempt {attempt} on {runner}")
         order = RunCommand(lease=self._lease, attempt=attempt, runner=runner)
         run: _Run = workflow.start_activity(
@@ -153,6 +175,9 @@ class Commanding:
                 return CommandReport(ending=CommandEnding.CANCELLED, detail="cancelled", started=False)
             if not isinstance(error.cause, TimeoutError):
                 await self._pause(_PAUSE)
+            elif error.cause.type is TimeoutType.START_TO_CLOSE and workflow.patched("a late command is waited for"):
+                # Its runner is heard of, and learns now that its command has to end.
+                await workflow.sleep(SILENCE)
             return _why_lost(error, order.runner)
 
     def _say(self, doing: str) -> None:

@@ -375,6 +375,8 @@ class LeaseWorkflow:
     async def _stop_command(self) -> None:
         """Stop what still runs on the lease's resources, before anybody else can have them."""
         assert self._ending is not None
+        if self._command is not None and self._state == "active":
+            self._command.start()
         report = None if self._command is None else await self._command.stop()
         if report is None:
             return

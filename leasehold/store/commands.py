@@ -30,6 +30,7 @@ from leasehold.commands import (
     home_of,
 )
 from leasehold.errors import (
+    CommandBegun,
     CommandOver,
     CommandRefused,
     Duplicate,
@@ -192,8 +193,11 @@ def place(tx: Tx, order: PlaceCommand) -> Placement:
         return Placement(over=True)
     if row.attempt < order.attempt or (row.begun_at is not None and row.runs_on is None):
         # Only a database that was restored from an older copy is behind the lease's workflow, which has not begun it.
-        _change(tx, order.lease, _anew(order.attempt))
+        _change(tx, order.lease, {**_anew(order.attempt), "started_at": row.started_at if row.losses else None})
         row = _known(tx, order.lease)
+    if row.attempt == order.attempt and row.begun_at is not None:
+        # Its workflow was reset, to before it was told so.
+        return Placement(runner=row.runs_on, attempt=row.attempt, begun=True)
     if row.attempt == order.attempt:
         if row.state == CommandState.WAITING and row.wanted_at is None:
             _change(tx, order.lease, {"wanted_at": tx.now})
@@ -207,7 +211,8 @@ def place(tx: Tx, order: PlaceCommand) -> Placement:
 def begin(tx: Tx, runner: str, lease: str, instance: str, attempt: int) -> Begun:
     """Let a runner take a command up, once; what it is told is the same if the same process asks again.
 
-    Raises `CommandOver` where it must not begin: it was given to another, has ended, or may not run any more.
+    Raises `CommandOver` where it must not begin: it was given to another, has ended, or may not run any more;
+    `CommandBegun` where another process has begun it.
     """
     row = _row(tx, lease)
     holder = tx.execute(_LEASE, {"lease": lease}).one_or_none()
@@ -216,7 +221,7 @@ def begin(tx: Tx, runner: str, lease: str, instance: str, attempt: int) -> Begun
     if row.runs_on != runner or row.attempt != attempt:
         raise CommandOver("it was given to another runner")
     if row.begun_at is not None and row.instance != instance:
-        raise CommandOver("another process of this runner has taken it up")
+        raise CommandBegun("another process of this runner has taken it up")
     command = _SPEC.validate_python(row.spec)
     try:
         rule = _rule(policy_of(tx.connection, row.pool), row.pool, holder.owner, command)
@@ -238,7 +243,8 @@ _LEASE = select(t.leases).where(t.leases.c.id == bindparam("lease"))
 _HELD = (
     select(t.grants, t.resources.c.tags, t.resources.c.properties)
     .outerjoin(t.resources, (t.resources.c.pool == t.grants.c.pool) & (t.resources.c.name == t.grants.c.resource))
-    .where(t.grants.c.lease == bindparam("lease"), t.grants.c.closed_at.is_(None))
+    # What was added while a runner was taking the command up may not be ready yet.
+    .where(t.grants.c.lease == bindparam("lease"), t.grants.c.closed_at.is_(None), t.grants.c.ready_at.is_not(None))
     .order_by(t.grants.c.item, t.grants.c.id)
 )
 

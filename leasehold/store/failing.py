@@ -22,6 +22,7 @@ from leasehold.store import (
     matching,
     moves,
     notices,
+    runners,
     specs,
 )
 from leasehold.store import tables as t
@@ -42,6 +43,8 @@ def report(tx: Tx, order: BrokenInLease) -> Admitted:
     if row.state == LeaseState.ACTIVE:
         dropped = [rows[key] for held in order.dropped if (key := (held.pool, held.resource, held.epoch)) in rows]
         _shrink(tx, failed, dropped, order.reason)
+        if row.commanded:
+            runners.serve(tx)
         return holding.standing(tx.connection, order.lease, tx.now)
     try:
         _carry_on(tx, row, failed)

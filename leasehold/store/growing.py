@@ -39,6 +39,7 @@ from leasehold.store import (
     outbox,
     reservations,
     rules,
+    runners,
     specs,
 )
 from leasehold.store import tables as t
@@ -218,4 +219,6 @@ def give_back(tx: Tx, lease: str, part: GiveBack) -> Admitted:
         if row.degraded:
             holding.change(tx, lease, {"degraded": _without(row, part.pool, part.resource)})
         matching.match(tx, *granting.close(tx, mine, {}, was_active=True))
+        if row.commanded:
+            runners.serve(tx)
     return holding.standing(tx.connection, lease, tx.now)

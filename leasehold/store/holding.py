@@ -14,7 +14,7 @@ from leasehold.channels import NoticeKind
 from leasehold.errors import LeaseUnknown
 from leasehold.messages import Admitted, Claim, Held, HeldResource, Refusal
 from leasehold.model import LONGEST, OVER, LeaseState, Outcome, Policy
-from leasehold.store import catalogue, claims, events, notices, rules, specs
+from leasehold.store import catalogue, claims, events, notices, rules, runners, specs
 from leasehold.store import tables as t
 from leasehold.store.engine import Tx
 
@@ -166,7 +166,7 @@ def activate(tx: Tx, lease: str, ready: Iterable[HeldResource] = ()) -> Held:
         return Held(state=LeaseState(row.state), outcome=Outcome(row.outcome))
     applied = policies(tx.connection, lease)
     if row.state == LeaseState.ACTIVE:
-        _deliver_more(tx, lease, ready)
+        _deliver_more(tx, row, ready)
         return held(row, applied, tx.now)
     model.check_lease_transition(LeaseState(row.state), LeaseState.ACTIVE)
     activation = _activation(tx, timedelta(seconds=row.duration_s), applied)
@@ -198,10 +198,12 @@ def tell_active(tx: Tx, lease: str, activation: Activation) -> None:
     notices.tell(tx, NoticeKind.DELIVERED, lease)
 
 
-def _deliver_more(tx: Tx, lease: str, ready: Iterable[HeldResource]) -> None:
+def _deliver_more(tx: Tx, lease: Row[Any], ready: Iterable[HeldResource]) -> None:
     for one in ready:
         this = update(t.grants).where(
             *_UNREADY, t.grants.c.pool == one.pool, t.grants.c.resource == one.resource, t.grants.c.epoch == one.epoch
         )
-        if tx.execute(this.values(ready_at=tx.now), {"lease_": lease}).rowcount:
-            events.record(tx, "lease_resource_ready", lease=lease, pool=one.pool, resource=one.resource)
+        if tx.execute(this.values(ready_at=tx.now), {"lease_": lease.id}).rowcount:
+            events.record(tx, "lease_resource_ready", lease=lease.id, pool=one.pool, resource=one.resource)
+    if lease.commanded:
+        runners.serve(tx)

@@ -109,8 +109,9 @@ def rebuild(tx: Tx, census: Census, seen: Books, *, actor: str, accept_lost: boo
         writer.do(step)
     problems = (*plan.problems, *writer.problems)
     suspended = before["reason"] if before and (problems or settled.unsettled) else None
-    # Which of them were taken up since a copy was made nobody knows: none may be run once more.
-    commands.distrust(tx)
+    if before is not None or plan.steps:
+        # Which of them were taken up since a copy was made nobody knows: none may be run once more.
+        commands.distrust(tx)
     if before is None or suspended is None:
         _lift(tx, before, actor)
     if plan.lost is None:

@@ -1,7 +1,7 @@
 """Runners: which processes take commands, and which of them gets the next one.
 
-A command whose lease is active wants a runner. It gets the one that has most room of those that suit, in the order of
-priority and number; one that nobody suits now is passed by others, and waits.
+A command whose lease is active wants a runner, once all that the lease has is ready. It gets the one that has most
+room of those that suit, in the order of priority and number; one that nobody suits now is passed by others, and waits.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, Row, bindparam, delete, exists, func, insert, select, update
 
 from leasehold.commands import SILENCE, CommandState, RunnerHost
 from leasehold.model import Runner, RunnerProcess
@@ -31,8 +31,9 @@ _USED = (
     .where(_C.ended_at.is_(None), _C.state.in_(_BUSY))
     .group_by(_C.runs_on)
 )
+_UNREADY = exists().where(t.grants.c.lease == _C.lease, t.grants.c.closed_at.is_(None), t.grants.c.ready_at.is_(None))
 _WAITING = (
-    select(t.commands, t.leases.c.priority, t.leases.c.number)
+    select(t.commands, t.leases.c.priority, t.leases.c.number, _UNREADY.label("unready"))
     .join(t.leases, t.leases.c.id == _C.lease)
     .where(_C.ended_at.is_(None), _C.state == CommandState.WAITING, _C.wanted_at.is_not(None))
     .order_by(t.leases.c.priority.desc(), t.leases.c.number)
@@ -97,7 +98,8 @@ def serve(tx: Tx, *, asking: str | None = None, besides: str | None = None) -> N
         return
     there = _there(tx.connection, tx.now)
     for row in waiting:
-        suitable = [one for one in there.values() if one.suits(row)]
+        # What came in the place of a dead resource, or was added since, may still be on its way.
+        suitable = [one for one in there.values() if one.suits(row) and not row.unready]
         free = [one for one in suitable if one.free > 0]
         if row.lease == asking and besides is not None:
             free = [one for one in free if one.name != besides] or free
@@ -152,6 +154,8 @@ def _used(connection: Connection) -> dict[str, int]:
 
 def _why(command: Row[Any], suitable: Sequence[_There], there: Collection[_There]) -> str:
     """Why a command has no runner yet."""
+    if command.unready:
+        return "waits until all resources of its lease are ready"
     labels = ", ".join(command.labels)
     wanted = f"runner {command.runner}" if command.runner else "a runner"
     if command.labels:

@@ -32,6 +32,7 @@ class Runner:
     workplaces: Workplaces
     commands: Commands
     environment: ActivityEnvironment
+    spool: Path
 
     async def run(self, begun: Begun, attempt: int = 1) -> CommandReport:
         """Run a command to its end."""
@@ -48,9 +49,10 @@ class Runner:
 async def runner(data: Path, desk: Desk, policy: RunnerPolicy = ANYBODY) -> AsyncIterator[Runner]:
     """A runner with a folder for its data."""
     async with asyncio.timeout(2 * PATIENCE), CommandDriver(data / "locks", GRACE, alone=True) as driver:
-        workplaces = Workplaces(data / "spool", desk)
+        spool = data / "spool"
+        workplaces = Workplaces(spool, desk)
         await driver.swept()
         await workplaces.recover()
         commands = Commands(desk, driver, workplaces, policy, instance="this-one", own=own())
-        yield Runner(desk, driver, workplaces, commands, ActivityEnvironment())
+        yield Runner(desk, driver, workplaces, commands, ActivityEnvironment(), spool)
         commands.close(GRACE)

@@ -15,7 +15,7 @@ from temporalio.activity import ActivityCancellationDetails
 from temporalio.testing import ActivityEnvironment
 
 from leasehold.commands import CommandEnding, Stream
-from leasehold.errors import Refused
+from leasehold.errors import CommandBegun, Refused
 from leasehold.messages import CommandReport, RunCommand
 from leasehold.runner_policy import RunnerPolicy
 from tests.contract.command_desk import AWAY, Desk, command
@@ -192,11 +192,51 @@ async def test_the_same_attempt_never_runs_twice(lab: Runner, desk: Desk, folder
     order = RunCommand(lease=LEASE, attempt=1, runner="build01")
     first = asyncio.create_task(lab.environment.run(lab.commands.run_command, order))
     await until((folder / "runs").exists)
-    second = await lab.environment.run(lab.commands.run_command, order)
-    assert second.ending == CommandEnding.LOST
+    second = asyncio.create_task(lab.environment.run(lab.commands.run_command, order))
+    await asyncio.sleep(0.3)
+    # Before that it is not known that nothing of it lives.
+    assert not second.done()
     lab.environment.cancel()
     await first
+    assert (await second).ending == CommandEnding.LOST
     assert (folder / "runs").read_text() == "once\n"
+
+
+async def test_one_that_ended_never_runs_again_either(lab: Runner, desk: Desk, folder: Path) -> None:
+    run = command(LEASE, "echo once >> runs", folder=str(folder))
+    assert (await lab.run(run)).code == 0
+    await until(lambda: desk.has_all() and not names(lab.spool))
+    again = await lab.run(run)
+    assert (*result_of(again), again.detail) == (
+        CommandEnding.LOST,
+        None,
+        True,
+        "attempt 1 was begun on this runner before",
+    )
+    assert (folder / "runs").read_text() == "once\n"
+
+
+async def test_one_that_another_process_has_begun_is_lost_once_that_has_ended_it(
+    lab: Runner, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("activities.commands.SILENCE", timedelta(seconds=1))
+    desk.trouble = CommandBegun("another process of this runner has taken it up")
+    running = lab.start(command(LEASE, "true"))
+    await asyncio.sleep(0.5)
+    assert not running.done()
+    report = await running
+    assert (*result_of(report), report.detail) == (CommandEnding.LOST, None, True, desk.trouble.detail)
+
+
+async def test_for_a_service_that_is_away_for_very_long_it_does_not_wait(
+    lab: Runner, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("activities.commands.AWAY_FOR", timedelta(seconds=0.5))
+    desk.trouble = AWAY
+    report = await lab.run(command(LEASE, "true"))
+    # Whether it has begun it the service knows, whose answer may be what was lost.
+    assert result_of(report) == (CommandEnding.LOST, None, False)
+    assert report.detail == f"its runner did not reach the service to begin it: {AWAY.detail}"
 
 
 async def test_while_the_service_is_away_a_command_waits_to_begin(lab: Runner, desk: Desk) -> None:

@@ -22,6 +22,7 @@ from leasehold.commands import (
 from leasehold.errors import CommandOver, LeaseUnknown
 from leasehold.messages import (
     AfterLoss,
+    BrokenInLease,
     Checked,
     CommandReport,
     PlaceCommand,
@@ -252,6 +253,80 @@ class TestRunners:
         assert [runner.name for runner in await lab.store.commands.runners()] == ["new"]
 
 
+class TestWhatIsNotReadyYet:
+    """No command begins on a resource that is still being prepared."""
+
+    async def start(self, lab: Lab, resources: int = 3) -> None:
+        """A lease whose command waits for a runner, as one that works on another."""
+        await lab.pool("r640", 1, commands=ANYBODY)
+        await lab.pool("vm", resources, "wipe")
+        await active(lab, "a")
+        assert await place(lab, "a") is None
+
+    async def test_it_waits_for_what_was_added_and_says_so(self, lab: Lab) -> None:
+        await self.start(lab)
+        (new,) = [c for c in (await lab.add("a", Item(pool="vm"))).claims if not c.ready]
+        await up(lab)
+        assert await place(lab, "a") is None
+        assert (await command_of(lab)).reason == "waits until all resources of its lease are ready"
+
+        await lab.store.activate("a", (new.held,))
+
+        assert "a" in await lab.signalled()
+        assert await place(lab, "a") == "build01"
+        assert json.loads((await begin(lab, "a")).env["LEASEHOLD_RESOURCES"])[1]["name"] == new.resource
+
+    @pytest.mark.parametrize("how", ["it failed", "it was dropped", "it was given back"])
+    async def test_or_no_longer_for_what_does_not_come(self, lab: Lab, how: str) -> None:
+        await self.start(lab)
+        (new,) = [c for c in (await lab.add("a", Item(pool="vm"))).claims if not c.ready]
+        await up(lab)
+        assert await place(lab, "a") is None
+
+        if how == "it failed":
+            await lab.report("a", new)
+        elif how == "it was dropped":
+            await lab.store.report_broken(BrokenInLease(lease="a", broken=(), dropped=(new.held,), reason="too late"))
+        else:
+            assert (await lab.give_back("a", new.resource, pool="vm")).refusal is None
+
+        assert "a" in await lab.signalled()
+        assert await place(lab, "a") == "build01"
+        assert len(json.loads((await begin(lab, "a")).env["LEASEHOLD_RESOURCES"])) == 1
+
+    async def test_what_was_added_while_a_runner_took_it_up_it_is_not_told_of(self, lab: Lab) -> None:
+        await self.start(lab)
+        await up(lab)
+        assert await place(lab, "a") == "build01"
+        assert (await lab.add("a", Item(pool="vm"))).refusal is None
+
+        assert len(json.loads((await begin(lab, "a")).env["LEASEHOLD_RESOURCES"])) == 1
+
+    async def test_it_waits_for_what_comes_in_the_place_of_a_dead_one(self, lab: Lab) -> None:
+        made = spec("r640", "livecheck", "wipe", policy=Policy(on_degraded=OnDegraded.REPLACE), commands=ANYBODY)
+        made = replace(
+            made,
+            stages={StageName.LIVECHECK: (Hook(run="true"),), StageName.WIPE: (Hook(run="true"),)},
+            livecheck=Cadence(every=timedelta(minutes=1), attempts=1),
+        )
+        await lab.store.apply(file((made, hosts(2)), name="r640"), "operator")
+        await lab.submit("a", command=MAKE)
+        (claim,) = (await lab.store.standing("a")).claims
+        await lab.store.activate("a")
+        assert await place(lab, "a") is None
+        await lab.store.tending.tend(TendPool(pool="r640"))
+        failed = Checked(pool="r640", resource=claim.resource, epoch=claim.epoch, failed="no answer")
+        await lab.store.tending.checked([failed])
+        (new,) = (await lab.store.standing("a")).claims
+        await up(lab)
+        assert await place(lab, "a") is None
+
+        await lab.store.activate("a", (new.held,))
+
+        assert await place(lab, "a") == "build01"
+        assert (await begin(lab, "a")).env["LEASEHOLD_RESOURCE"] == new.resource != claim.resource
+
+
 class TestBeginning:
     """It begins at most once."""
 
@@ -477,6 +552,22 @@ class TestSecrets:
         await close(lab, report=EXITED)
         seen = [await lab.lease("a"), await lab.events("a"), await lab.store.outbox_due()]
         assert "s3cret" not in repr(seen)
+
+
+class TestAWorkflowThatHasForgotten:
+    """It was reset, and asks anew for what it has had."""
+
+    async def test_is_told_that_its_command_was_begun(self, lab: Lab) -> None:
+        await running(lab, "a")
+        found = await lab.store.commands.place(PlaceCommand(lease="a", attempt=1))
+        assert found == Placement(runner="build01", attempt=1, begun=True)
+        assert (await lose(lab)).report == CommandReport(ending=CommandEnding.LOST, detail="nothing was heard of it")
+
+    async def test_goes_on_with_the_attempt_that_the_record_has(self, lab: Lab) -> None:
+        await running(lab, "a", command=command(retry=1))
+        assert (await lose(lab)).again
+        found = await lab.store.commands.place(PlaceCommand(lease="a", attempt=1))
+        assert (found.runner, found.attempt, found.begun) == (None, 2, False)
 
 
 class TestWhatItUses:

@@ -251,6 +251,33 @@ def test_cancel_ends_the_whole_process_tree_before_the_next_one_gets_the_resourc
     assert b"".join(lab.client.output(following["id"])) == b"dead\n"
 
 
+@pytest.mark.parametrize(
+    ("to", "then"), [("FirstWorkflowTask", "is cancelled"), ("LastWorkflowTask", "waits")], ids=["first", "last"]
+)
+def test_a_workflow_that_was_reset_runs_its_command_no_second_time(
+    stack: Stack, lab: Lab, tmp_path: Path, to: str, then: str
+) -> None:
+    pool = Pool(lab, grace="1s")
+    lease = pool.run(shell=f"echo run >> {tmp_path}/runs\n{LINGER}", folder=str(tmp_path))
+    pool.running(lease)
+    alive = f"test -e /proc/$(cat {tmp_path}/grandchild)/exe && echo alive || echo dead"
+    following = pool.run(shell=alive)
+    # So that its last task comes after the command began.
+    stack.temporal("workflow", "signal", "--workflow-id", lease["id"], "--name", "granted")
+    time.sleep(1)
+
+    stack.temporal("workflow", "reset", "--workflow-id", lease["id"], "--type", to, "--reason", "by a test")
+    if then == "is cancelled":
+        lab.client.cancel(lease["id"])
+
+    ended = pool.ended(lease)
+    assert (ended["result"], ended["started"]) == ("lost", True)
+    assert ended["outcome"] == ("lost" if then == "waits" else "cancelled")
+    assert (tmp_path / "runs").read_text() == "run\n"
+    pool.ended(following)
+    assert b"".join(lab.client.output(following["id"])) == b"dead\n"
+
+
 MEGABYTES = 100
 
 

@@ -12,7 +12,7 @@ from temporalio import activity
 from temporalio.worker import Worker
 
 from leasehold.commands import CommandEnding, CommandPolicy, CommandRule, CommandSpec, RunnerHost
-from leasehold.errors import CommandOver
+from leasehold.errors import CommandBegun, CommandOver
 from leasehold.messages import CommandReport, RunCommand
 from leasehold.store.store import SqlStore
 from leasehold.temporal_names import runner_queue
@@ -66,6 +66,8 @@ class FakeRunner:
             raise self.ends.pop(0)  # type: ignore[misc]
         try:
             await self._store.commands.begin(self.name, order.lease, self.instance, order.attempt)
+        except CommandBegun as error:
+            return CommandReport(ending=CommandEnding.LOST, detail=error.detail)
         except CommandOver as error:
             return CommandReport(ending=CommandEnding.NOT_STARTED, detail=error.detail, started=False)
         beating = asyncio.create_task(self._beat())

@@ -13,9 +13,10 @@ import pytest
 from temporalio.client import WorkflowHandle
 
 from leasehold.commands import Command, CommandEnding, CommandPolicy, CommandState, OnEnd
-from leasehold.messages import CommandReport, ExtendLease, Steer
+from leasehold.messages import CommandReport, ExtendLease, Steer, SubmitLease
 from leasehold.model import Cadence, Hook, Item, LeaseState, OnDegraded, Outcome, Policy, Size
 from leasehold.ports import HookCall, ResourceFilter
+from leasehold.temporal import submitted
 from tests.workflows.lab import Lab
 from tests.workflows.runners import ANYBODY, EXITED, MAKE, FakeRunner, runner
 from tests.workflows.test_sweep import sweep, terminate
@@ -473,6 +474,71 @@ class TestAdmitHooks:
     async def withdrawn(self, held: Handle) -> str:
         await held.execute_update(LeaseWorkflow.cancel, ME)
         return await held.result()
+
+
+class TestAWorkflowThatWasReset:
+    """It knows of nothing that was done, and the record does."""
+
+    async def reset(self, lab: Lab, handle: Handle) -> Handle:
+        """The lease's workflow, begun anew without a history."""
+        request: SubmitLease = await submitted(lab.env.client, handle.id)
+        await handle.terminate("by a test")
+        return await lab.env.client.start_workflow(LeaseWorkflow.run, request, id=handle.id, task_queue=lab.task_queue)
+
+    @pytest.mark.parametrize("cancelled", [False, True])
+    async def test_takes_its_command_for_lost_once_nothing_of_it_can_live(
+        self, lab: Lab, monkeypatch: pytest.MonkeyPatch, cancelled: bool
+    ) -> None:
+        monkeypatch.setattr(commanding, "SILENCE", timedelta(seconds=2))
+        await lab.pool(1, commands=ANYBODY)
+        async with runner(lab) as there, asyncio.timeout(3 * SOON_S):
+            handle = await running(lab, there)
+            waiter = await lab.submit()
+            there.may_kill.clear()
+            again = await self.reset(lab, handle)
+            if cancelled:
+                await again.signal("cancel", ME)
+            await there.until_stopping(handle.id)
+            assert (await lab.record(waiter)).state is LeaseState.QUEUED
+            there.may_kill.set()
+            await lab.until(waiter, LeaseState.ACTIVE)
+            lease, command = await lab.record(handle), await command_of(lab, handle)
+        assert (lease.outcome, command.ending, command.started) == (
+            Outcome.CANCELLED if cancelled else Outcome.LOST,
+            CommandEnding.LOST,
+            True,
+        )
+        assert command.detail == "its lease's workflow was reset after it had begun"
+        assert there.began == [(handle.id, 1)]
+
+    async def test_runs_what_was_declared_safe_again(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(commanding, "SILENCE", timedelta(seconds=1))
+        await lab.pool(1, commands=ANYBODY)
+        async with runner(lab) as there, asyncio.timeout(3 * SOON_S):
+            handle = await running(lab, there, command=replace(MAKE, retry=1))
+            again = await self.reset(lab, handle)
+            await there.until_begun(handle.id, 2)
+            there.end(handle.id, attempt=2)
+            assert await again.result() == Outcome.RELEASED
+
+
+async def test_one_that_takes_too_long_to_end_is_waited_for_until_nothing_of_it_can_live(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commanding, "_SLACK", timedelta(seconds=1))
+    monkeypatch.setattr(commanding, "SILENCE", timedelta(seconds=3))
+    await lab.pool(1, commands=ANYBODY)
+    async with runner(lab) as there, asyncio.timeout(3 * SOON_S):
+        there.may_kill.clear()
+        handle = await running(lab, there, command=replace(MAKE, timeout="1s"))
+        waiter = await lab.submit()
+        await there.until_stopping(handle.id)
+        assert (await lab.record(waiter)).state is LeaseState.QUEUED
+        there.may_kill.set()
+        outcome, _, command = await ended(lab, handle)
+        await lab.until(waiter, LeaseState.ACTIVE)
+    assert (outcome, command.ending) == (Outcome.LOST, CommandEnding.LOST)
+    assert command.detail == f"runner {there.name} has not ended it long after its time"
 
 
 async def test_what_is_held_with_it_is_given_back_with_it(lab: Lab) -> None:
