@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections import deque
 from collections.abc import Awaitable
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any, Protocol, TypeVar
@@ -71,8 +72,8 @@ class Workplace(Protocol):
         """How many bytes it has printed, and how many of them were dropped."""
         ...
 
-    async def clear_up(self) -> None:
-        """Remove what was made for it, now that nothing of it lives."""
+    async def clear_up(self, stop: asyncio.Future[None]) -> None:
+        """Remove what was made for it, now that nothing of it lives; in the background where that takes long."""
         ...
 
     async def handed_over(self, stop: asyncio.Future[None]) -> None:
@@ -127,6 +128,7 @@ class Commands:
         self._instance, self._own = instance, own
         self._jobs: set[_Job] = set()
         self._begun: deque[tuple[str, int]] = deque(maxlen=REMEMBERED)
+        self._clearing: set[asyncio.Task[None]] = set()
         self._closed = False
 
     @activity.defn
@@ -225,12 +227,32 @@ class Commands:
             await other.over.wait()
         raise Conflict(f"attempt {job.attempt} was begun on this runner before")
 
+    async def _opened(self, order: RunCommand, begun: Begun, job: _Job) -> Workplace | None:
+        """A place for a command; None where it is to end before its disk has made one."""
+        opening = asyncio.ensure_future(self._workplaces.open(order, begun))
+        either: set[asyncio.Future[Any]] = {opening, job.stop.asked}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if opening.done():
+            return opening.result()
+        clearing = asyncio.create_task(self._clear_up_late(opening, job.stop.asked))
+        self._clearing.add(clearing)
+        clearing.add_done_callback(self._clearing.discard)
+        return None
+
+    async def _clear_up_late(self, opening: asyncio.Future[Workplace], stop: asyncio.Future[None]) -> None:
+        with suppress(LeaseholdError):
+            place = await opening
+            await place.sink.finish(stop)
+            await place.clear_up(stop)
+
     async def _run_begun(self, order: RunCommand, begun: Begun, job: _Job) -> CommandReport:
         async def begin() -> bool:
             job.started = not job.stop.asked.done()
             return job.started
 
-        place = await self._workplaces.open(order, begun)
+        place = await self._opened(order, begun, job)
+        if place is None:
+            return replace(job.why, started=False)
         call = HookCall(
             hook=Hook(run=begun.argv[0] if begun.shell else begun.argv, timeout=_timeout(begun)),
             env=begun.env,
@@ -250,7 +272,7 @@ class Commands:
             detail = f"its runner could not run it to its end: {error.detail}"
             report = CommandReport(ending=CommandEnding.LOST, detail=detail, started=job.started)
         finally:
-            await place.clear_up()
+            await place.clear_up(job.stop.asked)
         await place.handed_over(job.stop.asked)
         printed, dropped = place.printed
         return replace(report, output_bytes=printed, dropped=dropped)

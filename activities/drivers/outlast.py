@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Awaitable
+from datetime import timedelta
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -17,6 +18,13 @@ async def outlast(future: asyncio.Future[Any]) -> None:
             await asyncio.wait({future})
     if not future.cancelled():
         future.exception()
+
+
+async def patiently(task: asyncio.Future[Any], stop: asyncio.Future[None], *, most: timedelta, last: timedelta) -> None:
+    """Wait for it, for so long at most; once `stop` is done, no longer than `last`. It goes on all the same."""
+    await asyncio.wait({task, stop}, timeout=most.total_seconds(), return_when=asyncio.FIRST_COMPLETED)
+    if stop.done():
+        await asyncio.wait({task}, timeout=last.total_seconds())
 
 
 async def unbroken(work: Awaitable[T]) -> T:

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
 
+from activities.drivers.outlast import patiently
 from leasehold.commands import BATCH_LIMIT, FRAME_LIMIT, Frame, Stream, places
 
 GATHER = timedelta(milliseconds=30)
@@ -24,6 +25,12 @@ GATHER = timedelta(milliseconds=30)
 
 ENOUGH = 256 * 1024
 """Bytes that are written at once: more does not wait."""
+
+HAND_OVER_WITHIN = timedelta(seconds=30)
+"""How long a command that has ended waits for the disk, and for the service, to have its output."""
+
+LAST_WORDS = timedelta(seconds=1)
+"""The same for one that was stopped."""
 
 CROWDED = 1024 * 1024
 """Bytes that may wait for the disk: a command that prints more has to wait for it."""
@@ -217,11 +224,11 @@ class Spool:
         self._add(Stream.SERVICE, f"{text}\n".encode())
 
     async def finish(self, stop: asyncio.Future[None]) -> None:
-        """Write the rest, and that it is all."""
+        """Write the rest, and that it is all; a disk that takes it no more is not waited for to the end."""
         self._closed = True
         self._some.set()
         self._enough.set()
-        await asyncio.wait({self._writer})
+        await patiently(self._writer, stop, most=HAND_OVER_WITHIN, last=LAST_WORDS)
 
     def _take(self, stream: int, data: bytes) -> asyncio.Future[None] | None:
         self.bytes += len(data)

@@ -14,19 +14,13 @@ from pathlib import Path
 from urllib.parse import quote
 
 from activities.drivers import fresh
-from activities.drivers.outlast import unbroken
-from activities.drivers.spool import ABOUT, FRAMES, About, Spool, SpoolFile
+from activities.drivers.outlast import patiently, unbroken
+from activities.drivers.spool import ABOUT, FRAMES, HAND_OVER_WITHIN, LAST_WORDS, About, Spool, SpoolFile
 from activities.drivers.upload import upload
 from leasehold.commands import Begun, Frame, Stream
 from leasehold.errors import Conflict, Refused
 from leasehold.messages import RunCommand
 from leasehold.ports import CommandDesk, OutputSink
-
-HAND_OVER_WITHIN = timedelta(seconds=30)
-"""How long a command that has ended waits for the service to have its output."""
-
-LAST_WORDS = timedelta(seconds=1)
-"""The same for one that was stopped."""
 
 _THREADS = 32
 _AT_ONCE = 4
@@ -62,18 +56,19 @@ class Workplace:
         """How many bytes it has printed, and how many of them were dropped."""
         return self._spool.bytes, self._spool.dropped
 
-    async def clear_up(self) -> None:
+    async def clear_up(self, stop: asyncio.Future[None]) -> None:
         """Remove the folder that was made for it. Nothing of it may live any more."""
-        if self._file.about.folder is not None:
-            await asyncio.get_running_loop().run_in_executor(self._threads, fresh.remove, self._file.about.folder)
-        self._cleared.set()
+        folder = self._file.about.folder
+        if folder is None:
+            self._cleared.set()
+            return
+        removing = asyncio.get_running_loop().run_in_executor(self._threads, fresh.remove, folder)
+        removing.add_done_callback(lambda _: self._cleared.set())
+        await patiently(removing, stop, most=HAND_OVER_WITHIN, last=LAST_WORDS)
 
     async def handed_over(self, stop: asyncio.Future[None]) -> None:
         """Wait a while until the service has its output; less than that once `stop` is done."""
-        patience = HAND_OVER_WITHIN.total_seconds()
-        await asyncio.wait({self._sending, stop}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-        if stop.done():
-            await asyncio.wait({self._sending}, timeout=LAST_WORDS.total_seconds())
+        await patiently(self._sending, stop, most=HAND_OVER_WITHIN, last=LAST_WORDS)
 
 
 class Workplaces:

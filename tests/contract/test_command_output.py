@@ -9,9 +9,11 @@ import os
 import resource
 import signal
 import sys
+import threading
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -232,6 +234,36 @@ class FullDisk:
         if len(data) > 100:
             return self._write(fd, data[: len(data) // 2], at)
         raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("at", ["writing", "opening"])
+async def test_a_disk_that_stands_still_keeps_nothing_that_was_told_to_end(
+    lab: Runner, desk: Desk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    stuck, moves = threading.Event(), threading.Event()
+    usual: Callable[..., int] = os.pwrite if at == "writing" else os.open
+
+    def stand_still(*args: Any, **more: Any) -> int:
+        if threading.current_thread().name.startswith("spool") and not moves.is_set():
+            stuck.set()
+            moves.wait(60)
+        return usual(*args, **more)
+
+    monkeypatch.setattr(f"activities.drivers.spool.os.{usual.__name__}", stand_still)
+    running = lab.start(command(LEASE, "echo begun; exec sleep 1000"))
+    try:
+        await until(stuck.is_set)
+        lab.environment.cancel()
+        began = time.monotonic()
+        report = await running
+        assert time.monotonic() - began < 10
+    finally:
+        moves.set()
+    assert (report.ending, report.started) == (CommandEnding.CANCELLED, at == "writing")
+    # What it has left is put in order all the same.
+    await until(desk.has_all)
+    await until(lambda: not names(lab.spool))
+    assert desk.text() == (b"begun\n" if at == "writing" else b"")
 
 
 @pytest.mark.parametrize("again", [True, False], ids=["room again", "full to the end"])
