@@ -2,7 +2,8 @@
 
 Who waits comes in an order: priority, fair share where a pool asks for it, arrival. A request is served whole or not at
 all. One that cannot be served yet lets those behind it pass, but only so many of them, and only for so long: then what
-becomes free is held for it until it is complete.
+becomes free is held for it until it is complete: of the pool that it names last first, so that one that waits for an
+extra licence holds up no host.
 """
 
 from __future__ import annotations
@@ -211,9 +212,25 @@ def _serves(candidate: Candidate, want: Want, conditions: Sequence[Condition] | 
 
 
 def _hold(waiter: Waiter, held: Sequence[Want], stock: Stock) -> list[Want]:
-    """As much of what a waiter wants as can be held for it, beside what is held for others."""
-    wants = waiter.wants
-    return hold(wants, held, stock.free_for([*held, *wants]))
+    """As much of what a waiter wants as can be held for it, beside what is held for others.
+
+    Of several pools nothing is held of one that it names earlier while something is missing of one that it names later:
+    who waits for a licence as well as a host keeps no hosts from those who need no licence.
+    """
+    mine: list[Want] = []
+    for wants in reversed(_by_pool(waiter.wants)):
+        more = hold(wants, [*held, *mine], stock.free_for([*held, *mine, *wants]))
+        mine += more
+        if sum(want.item.count for want in more) < sum(want.item.count for want in wants):
+            break
+    return mine
+
+
+def _by_pool(wants: Sequence[Want]) -> list[list[Want]]:
+    found: dict[str, list[Want]] = {}
+    for want in wants:
+        found.setdefault(want.item.pool or ANY_POOL, []).append(want)
+    return list(found.values())
 
 
 def hold(wants: Sequence[Want], held: Sequence[Want], free: Sequence[Candidate]) -> list[Want]:

@@ -382,6 +382,23 @@ class TestExtraPools:
         await lab.close("user")
         assert await lab.held("both") == ["host02", "host01"]
 
+    async def test_however_many_pass_and_however_long_it_waits(self, lab: Lab) -> None:
+        await lab.pool("board", 1, commands=ANYBODY, policy=Policy(overtakes=2, starve_after=timedelta(hours=1)))
+        await lab.pool("licence", 1)
+        await lab.take("user", pool="licence")
+        await submit(lab, "both", Item(pool="board"), Item(pool="licence"))
+        for number in range(5):
+            lab.clock.forward(minutes=30)
+            assert (await submit(lab, f"behind{number}", command=command(f"{number}"), pool="board")).claims
+            await close(lab, f"behind{number}")
+        # Now it has the licence to wait for a board with, and is the next.
+        await submit(lab, "holder", command=command("holder"), pool="board")
+        await lab.close("user")
+        assert (await lab.submit("licensed", pool="licence")).state is LeaseState.QUEUED
+        await submit(lab, "later", command=command("later"), pool="board")
+        await close(lab, "holder")
+        assert await lab.held("both") == ["host01", "host01"]
+
     async def test_the_same_pool_twice_is_never_half_granted(self, lab: Lab) -> None:
         await lab.pool("board", 1, commands=ANYBODY)
         await lab.pool("licence", 2)

@@ -245,6 +245,39 @@ def test_as_much_is_held_as_there_is_of_what_is_wanted() -> None:
     assert held_back(Waiter(lease="one", items=[Item(tags=("fpga",))]), free=free) == []
 
 
+BOTH = [Item(pool="host"), Item(pool="licence", count=2)]
+HOST, LICENCES = candidate("host", pool="host"), [candidate(f"licence{n}", pool="licence") for n in range(2)]
+
+
+@pytest.mark.parametrize(
+    ("free", "held"),
+    [([HOST], []), ([HOST, LICENCES[0]], [("licence", 1)]), (LICENCES, [("licence", 2)])],
+    ids=["without a licence", "with one too few", "without a host"],
+)
+def test_no_host_is_held_for_one_that_waits_for_a_licence_too(
+    free: list[Candidate], held: list[tuple[str, int]]
+) -> None:
+    waiting = [Waiter(lease="both", items=BOTH)]
+    assert [(want.item.pool, want.item.count) for want in allocation.held_back(waiting, Shelf(free))] == held
+    behind = [Waiter(lease="host", items=[Item(pool="host")]), Waiter(lease="licence", items=[Item(pool="licence")])]
+    served = {award.lease for award in allocation.serve([*waiting, *behind], Shelf(free))}
+    assert served == ({"host"} if HOST in free else set())
+
+
+def test_it_comes_however_many_are_behind_it() -> None:
+    # One host and one licence become free by turns, never both at once, and others want each of them.
+    waiting = [Waiter(lease="both", items=[Item(pool="host"), Item(pool="licence")])]
+    behind = [Waiter(lease=f"{pool}{n}", items=[Item(pool=pool)]) for n in range(3) for pool in ("host", "licence")]
+    free: list[Candidate] = []
+    served: list[str] = []
+    for new in (HOST, LICENCES[0], HOST):
+        shelf = Shelf([*free, new])
+        served += [award.lease for award in allocation.serve([*waiting, *behind], shelf)]
+        behind = [one for one in behind if one.lease not in served]
+        free = list(shelf.free_for([Want(item=Item(count=9))]))
+    assert served == ["host0", "both"]
+
+
 def test_what_is_held_for_one_is_not_held_for_the_next() -> None:
     free = [candidate("a"), candidate("b"), candidate("c")]
     waiting = [Waiter(lease=name, items=[Item(count=2)]) for name in ("first", "second", "third")]
