@@ -96,6 +96,7 @@ class RunnerSettings(Settings):
     url: str | None = None
     token: str | None = None
     token_file: Path | None = None
+    local_slots: int = Field(default=100, ge=1, le=1000)
 
     def secret(self) -> str:
         """The token. Raises `Invalid` where there is none."""

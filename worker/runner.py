@@ -17,7 +17,7 @@ import time
 import uuid
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 from ipaddress import ip_address
@@ -71,11 +71,11 @@ log = logging.getLogger("runner")
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the command line says."""
+    """What the command line says; `slots` are 0 where it says nothing of them."""
 
     name: str
     labels: tuple[str, ...] = ()
-    slots: int = SLOTS
+    slots: int = 0
     policy: Path | None = None
     local: bool = False
 
@@ -335,7 +335,8 @@ def _start(options: Options) -> Awaitable[None]:
     policy = _policy(options)
     if own() == ROOT and policy.accounts is None and not options.local:
         log.warning("this runner is root: what pools map to no account runs as root; its policy can name accounts")
-    return run(options, settings, _desk(options, settings), policy)
+    usual = settings.local_slots if options.local else SLOTS
+    return run(replace(options, slots=options.slots or usual), settings, _desk(options, settings), policy)
 
 
 def _options() -> Options:
@@ -344,7 +345,8 @@ def _options() -> Options:
     who.add_argument("--name", type=_matching(NAME_PATTERN, "name"), help="what pools and people call it")
     who.add_argument("--local", action="store_true", help="be the runner of the embedded stack on this machine")
     parser.add_argument("--labels", default="", help="what it has, like x86_64,fast")
-    parser.add_argument("--slots", type=_slots, default=SLOTS, help="how many commands it runs at once (%(default)s)")
+    many = f"how many commands it runs at once ({SLOTS}; the embedded one LEASEHOLD_LOCAL_SLOTS)"
+    parser.add_argument("--slots", type=_slots, default=0, help=many)
     parser.add_argument("--policy", type=Path, help="a file that says what it runs at all")
     found = parser.parse_args()
     label = _matching(_LABEL, "label")

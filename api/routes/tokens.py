@@ -12,8 +12,8 @@ from api.access import CHANGE_TOKENS, KNOWN, READ_TOKENS, Caller, allow, guarded
 from api.auth import Principal
 from api.schemas import ListAnswer, NewTokenAnswer, Plain, TokenAnswer, TokenBody, WhoamiAnswer
 from api.services import Services, services
-from leasehold.access import Scopes, Token
-from leasehold.errors import Fault, Malformed, Refused, TokenUnknown
+from leasehold.access import Role, Scopes, Token
+from leasehold.errors import Fault, Invalid, Malformed, Refused, TokenUnknown
 
 router = guarded("/v1", "tokens")
 
@@ -44,12 +44,23 @@ async def create_token(body: TokenBody, caller: Caller, service: Service) -> Res
     `token` in the answer is shown nowhere else, and never again.
     """
     scopes, user = body.scopes.scopes(), body.user or caller.name
+    if body.role is Role.RUNNER:
+        _check_unlimited(scopes)
     if not caller.is_admin:
         _check_no_stronger(caller, user, body, scopes)
     made, text = await service.tokens.create(
         user=user, role=body.role, scopes=scopes, label=body.label, lasts=body.expires, maker=caller
     )
     return JSONResponse({**render.token(made), "token": text}, 201, {"Cache-Control": "no-store"})
+
+
+def _check_unlimited(scopes: Scopes) -> None:
+    """Raise `Invalid` with each scope of a runner's token: it would narrow nothing."""
+    detail = "the token of a runner has no scopes: of which pools it runs commands its own policy says"
+    given = {"scopes.pools": scopes.pools is not None, "scopes.read": scopes.read}
+    faults = [Fault(path=path, code="not_for_runners", detail=detail) for path, is_given in given.items() if is_given]
+    if faults:
+        raise Invalid(detail, faults)
 
 
 def _check_no_stronger(caller: Principal, user: str, body: TokenBody, scopes: Scopes) -> None:

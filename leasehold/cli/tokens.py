@@ -21,7 +21,7 @@ User = Annotated[str | None, typer.Option("--user", "-u", metavar="USER", help="
 def create(
     user: User = None,
     role: Annotated[
-        str | None, typer.Option("--role", "-r", help="viewer, user, operator or admin; by default user.")
+        str | None, typer.Option("--role", "-r", help="viewer, user, operator, admin or runner; by default user.")
     ] = None,
     expires: Annotated[
         str | None,

@@ -91,6 +91,8 @@ class TestMaking:
             ({"scopes": {"pools": ["a/b"]}}, "scopes.pools[0] string_pattern_mismatch"),
             ({"scopes": {"read": 1}}, "scopes.read bool_type"),
             ({"scopes": {"write": True}}, "scopes.write unknown_field"),
+            ({"role": "runner", "scopes": {"pools": ["r640"]}}, "scopes.pools not_for_runners"),
+            ({"role": "runner", "scopes": {"read": True}}, "scopes.read not_for_runners"),
             ({"label": "x" * 201}, "label string_too_long"),
             ({"secret": "mine"}, "secret unknown_field"),
         ],

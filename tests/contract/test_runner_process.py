@@ -218,6 +218,7 @@ async def test_the_embedded_one_finds_its_service_and_makes_its_token(tmp_path: 
             await mine.start("--local")
             await until(lambda: bool(desk.hosts))
     assert (data / "runner-token").stat().st_mode & 0o777 == 0o600
+    assert desk.hosts[0].slots == 100
     assert names(data / "runner-local") == ["instance", "locks", "spool"]
 
 
