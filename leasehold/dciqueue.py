@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 from leasehold import durations
 from leasehold.errors import Invalid
@@ -149,6 +149,14 @@ def _line(pool: str, said: object) -> str | None:
 
 def _are_texts(value: object) -> TypeGuard[list[str]]:
     return isinstance(value, list) and all(isinstance(one, str) for one in value)
+
+
+def pool(name: str, resources: Sequence[str] = ()) -> dict[str, Any]:
+    """A pool as the API takes it, as `dci-queue add-pool` makes one: for commands of every user."""
+    # A command has no end of its own.
+    policy = {"default_duration": durations.render(LONGEST), "holder_may": ["offline"]}
+    made = {"name": name, "commands": {"allow": [{"role": "user"}]}, "policy": policy}
+    return {**made, "resources": [{"name": one} for one in resources]}
 
 
 def to_yaml(pools: Mapping[str, Sequence[str]]) -> str:

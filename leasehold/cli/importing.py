@@ -110,7 +110,7 @@ def from_dci_queue(
     ],
     output: Output = None,
     apply: Annotated[
-        bool, typer.Option("--apply", help="Apply the pools file, and mark removed resources offline.")
+        bool, typer.Option("--apply", help="Make these pools now, and mark removed resources offline.")
     ] = False,
     as_json: options.Json = False,
 ) -> None:
@@ -125,11 +125,12 @@ def from_dci_queue(
     _put(text, output, apply)
     if apply:
         with connect() as client:
-            applied = client.apply(text)
+            # Not as a file's, whose pools no command removes.
+            made = [client.put_pool(pool, dciqueue.pool(pool, names)) for pool, names in found.pools.items()]
             for pool, name, reason in found.removed:
                 client.offline(pool, name, reason)
                 note(one_line(f"offline: {pool}/{name}, {reason}"))
-        print_applied(applied, as_json)
+        print_applied({"changes": [change for one in made for change in one["changes"]]}, as_json)
         return
     for pool, name, reason in found.removed:
         line = shlex.join(["leasehold", "resource", "offline", f"{pool}/{name}", "--reason", reason])

@@ -46,6 +46,25 @@ class TestPoolsAndResources:
         assert (await lab.dci("list", pool)).status == 1
         assert (await lab.dci("remove-pool", pool)).status == 0
 
+    async def test_what_was_taken_over_goes_as_what_was_made_here(self, lab: QueueLab, tmp_path: Path) -> None:
+        pool = lab.name()
+        for resource in ("r1", "r2"):
+            for kind in ("pool", "available"):
+                (tmp_path / "old" / kind / pool).mkdir(parents=True, exist_ok=True)
+                (tmp_path / "old" / kind / pool / resource).touch()
+        for _ in range(2):
+            said = await lab.run("import", "dci-queue", str(tmp_path / "old"), "--apply")
+            assert said.status == 0, said
+        assert await lab.available(pool) == ["r1", "r2"]
+        assert (await lab.dci("remove-resource", "-f", pool, "r1", "sold")).status == 0
+        assert await lab.available(pool) == ["r2"]
+        assert (await lab.dci("remove-pool", pool)).status == 0
+
+        async def is_gone() -> bool:
+            return pool not in (await lab.dci("list")).out.split()
+
+        await until(is_gone)
+
     async def test_a_resource_is_removed_with_a_reason_and_added_again(self, lab: QueueLab) -> None:
         pool = await lab.pool("cluster4")
         assert await lab.available(pool) == ["cluster4"]

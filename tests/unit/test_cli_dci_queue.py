@@ -119,6 +119,7 @@ class TestPools:
             "name": "lab",
             "commands": {"allow": [{"role": "user"}]},
             "policy": {"default_duration": "365d", "holder_may": ["offline"]},
+            "resources": [],
         }
 
     def test_one_that_there_is_stays_as_it_is(self, api: FakeApi, dci: DciQueue) -> None:

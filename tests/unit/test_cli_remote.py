@@ -228,6 +228,13 @@ class TestCqClient:
         outcome = cli("compat", "cq_client", "-h", str(address.hostname), "-p", str(address.port), "-f", "make")
         assert (outcome.status, outcome.out) == (3, "built\n")
 
+    @pytest.mark.parametrize("host", ["build01:8700", "http://build01"])
+    def test_what_is_no_host_is_said(self, api: FakeApi, cli: Cli, monkeypatch: pytest.MonkeyPatch, host: str) -> None:
+        monkeypatch.delenv("LEASEHOLD_URL")
+        outcome = cli("compat", "cq_client", "-h", host, "-f", "make")
+        assert (outcome.status, api.requests) == (2, [])
+        assert f"-h: {host!r} is no host's name" in " ".join(outcome.err.split()).replace("│ ", "")
+
     def test_the_url_of_the_environment_goes_first(self, api: FakeApi, cli: Cli) -> None:
         assert cli("compat", "cq_client", "-h", "no.such.host", "-p", "1", "-f", "make").status == 3
 

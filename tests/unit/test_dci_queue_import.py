@@ -151,11 +151,14 @@ class TestCommand:
 
     def test_applied_at_once(self, api: FakeApi, cli: Cli, top: Path) -> None:
         change = {"action": "add", "kind": "pool", "pool": "8nodes", "name": "8nodes", "diff": {}}
-        api.answers["POST /v1/apply"] = [Answer(200, {"changes": [change]})]
+        api.answers["PUT /v1/pools/8nodes"] = [Answer(200, {"changes": [change]})]
         api.answers["POST /v1/pools/8nodes/resources/r2/offline"] = [Answer(200, resource("r2"))]
         outcome = cli("import", "dci-queue", str(top), "--apply")
         assert (outcome.status, outcome.out) == (0, "+ add pool 8nodes\n")
         assert "offline: 8nodes/r2, it's flaky (since 2024-02-28)" in outcome.err
+        (made,) = api.calls("PUT", "/v1/pools/8nodes")
+        written = config.load_yaml(dciqueue.to_yaml({"8nodes": ["r1", "r2"]}).encode())
+        assert config.load({"pools": [made.json]}).pools == written.pools
         (marked,) = api.calls("POST", "/v1/pools/8nodes/resources/r2/offline")
         assert marked.json == {"reason": "it's flaky (since 2024-02-28)"}
 

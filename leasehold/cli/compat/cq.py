@@ -52,6 +52,9 @@ def cq_client(
 
 
 def _url(host: str | None, port: int | None) -> str:
-    from httpx import URL
+    from httpx import URL, InvalidURL
 
-    return str(URL(scheme="http", host=host or "127.0.0.1", port=port or 8700))
+    try:
+        return str(URL(scheme="http", host=host or "127.0.0.1", port=port or 8700))
+    except InvalidURL as error:
+        raise typer.BadParameter(f"-h: {host!r} is no host's name; its port is for -p") from error

@@ -7,13 +7,12 @@ from typing import Annotated
 
 import typer
 
-from leasehold import durations
+from leasehold import dciqueue
 from leasehold.cli import queuelist
 from leasehold.cli.connect import connect
 from leasehold.cli.exits import Exit
 from leasehold.cli.output import note, one_line, say
 from leasehold.errors import Conflict, NotFound
-from leasehold.model import LONGEST
 
 _PROGRAM = "leasehold compat dci-queue"
 _LONGEST_REASON = 1000
@@ -31,9 +30,7 @@ def add_pool(pool: Pool, no_install: NoInstall = False) -> None:
         with suppress(NotFound):
             client.pool(pool)
             return
-        # A job has no end of its own.
-        policy = {"default_duration": durations.render(LONGEST), "holder_may": ["offline"]}
-        client.put_pool(pool, {"name": pool, "commands": {"allow": [{"role": "user"}]}, "policy": policy})
+        client.put_pool(pool, dciqueue.pool(pool))
 
 
 def remove_pool(pool: Pool, no_uninstall: NoUninstall = False) -> None:
