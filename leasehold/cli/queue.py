@@ -143,7 +143,7 @@ def _add_and_wait(request: LeaseRequest, output: bool, as_json: bool) -> int:
         lease = queued.submitted(client, request, connect)
         if not as_json:
             queued.say_queued(lease)
-        ended = queued.awaited(client, lease, output=output, quiet=as_json)
+        ended = queued.awaited(client, lease, request, output=output, quiet=as_json)
     if as_json:
         print_json(ended)
     return queued.tell_end(ended)

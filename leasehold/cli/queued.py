@@ -20,7 +20,7 @@ from leasehold.cli.request import LeaseRequest
 from leasehold.cli.signals import Interrupted
 from leasehold.cli.words import name_of, standing
 from leasehold.commands import RESERVED
-from leasehold.errors import LeaseholdError, NoCommand, Unavailable
+from leasehold.errors import LeaseholdError, NoCommand, Unavailable, from_code
 
 if TYPE_CHECKING:
     from leasehold.client import Client
@@ -71,6 +71,9 @@ def _is_text(value: str) -> bool:
 
 def command_of(lease: Lease) -> Command:
     """The command of a lease; raise `NoCommand` where it has none."""
+    if lease["command"] is None and lease["number"] is None and lease["error"] is not None:
+        # Nothing came of the request.
+        raise from_code(lease["error"]["code"], lease["error"]["detail"])
     if lease["command"] is None:
         raise NoCommand(f"lease {name_of(lease)} has no command")
     return lease["command"]
@@ -109,24 +112,38 @@ def say_queued(lease: Lease) -> None:
     """Print the number, and tell if it is that of the same command, which was there before."""
     say(name_of(lease))
     if lease.get("duplicate"):
-        note(one_line(f"The same command is there already, as lease {name_of(lease)}: {standing(lease)}"))
+        _say_twin(lease)
 
 
-def awaited(client: Client, lease: Lease, *, output: bool, quiet: bool = False) -> Lease:
-    """Wait for the end of a lease's command, and show its output meanwhile; a signal ends only the waiting."""
+def _say_twin(lease: Lease) -> None:
+    note(one_line(f"The same command is there already, as lease {name_of(lease)}: {standing(lease)}"))
+
+
+def awaited(client: Client, lease: Lease, request: LeaseRequest, *, output: bool, quiet: bool = False) -> Lease:
+    """Wait for the end of a lease's command, and show its output meanwhile; a signal ends only the waiting.
+
+    Where no worker was there to look at the request, what becomes of it is known later: raises what refused it, or
+    waits for the same command that was there before.
+    """
     ref = lease["id"]
     try:
         with progress(quiet=quiet) as show:
             show(lease)
-            for found in client.watch(ref, "active" if output else "ended", tick=_TICK):
-                show(found)
-        if output:
-            print_output(client, ref)
-        return client.wait_for(ref, "ended")
+            for lease in client.watch(ref, "active" if output else "ended", tick=_TICK):
+                show(lease)
+        if lease["command"] is not None:
+            if output:
+                print_output(client, ref)
+            return client.wait_for(ref, "ended")
     except (Interrupted, LeaseholdError):
         name = name_of(lease)
         note(f"The command goes on: leasehold queue wait {name} waits for its end, leasehold queue rm {name} stops it")
         raise
+    # Asked again, the answer is the refusal itself, or the lease of which it is a duplicate.
+    twin = client.submit(**request.asked, idempotency_key=request.key)
+    command_of(twin)
+    _say_twin(twin)
+    return awaited(client, twin, request, output=output, quiet=quiet)
 
 
 def print_output(client: Client, ref: str) -> None:

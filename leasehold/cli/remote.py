@@ -49,9 +49,8 @@ class Job:
     log: str | None = None
     url: str | None = None
 
-    @property
     def request(self) -> LeaseRequest:
-        """What it asks for."""
+        """What it asks for, each time anew."""
         pool = self.pool or os.environ.get("LEASEHOLD_CQ_POOL") or "cq"
         command = queued.spec(
             self.argv, folder=os.getcwd(), env=self.env, runner=self.runner, labels=self.labels or None
@@ -104,24 +103,25 @@ def send(job: Job) -> int:
     """Queue a job, wait for its end, here or in the background, and return the exit status."""
     log = None if job.log is None else _opened(job.log)
     script = None if job.then is None else _found(job.then)
+    request = job.request()
     with Signals():
         with queued.told_apart(), connect(url=job.url) as client:
-            lease = queued.submitted(client, job.request, lambda patience: connect(patience, url=job.url))
+            lease = queued.submitted(client, request, lambda patience: connect(patience, url=job.url))
         if job.detached:
             say(name_of(lease))
             if not daemon.go_to_background(log):
                 return Exit.DONE
-        internal, status = _attended(job, lease["id"])
+        internal, status = _attended(job, request, lease["id"])
         if script is not None:
             _run(script, internal, status)
         return internal or status
 
 
-def _attended(job: Job, ref: str) -> tuple[int, int]:
+def _attended(job: Job, request: LeaseRequest, ref: str) -> tuple[int, int]:
     """Wait for the end, and return what SCRIPT is told."""
     try:
         with connect(url=job.url) as client:
-            ended = queued.awaited(client, client.lease(ref), output=True)
+            ended = queued.awaited(client, client.lease(ref), request, output=True)
             queued.tell_end(ended)
     except LeaseholdError as error:
         print_error(error, as_json=False)

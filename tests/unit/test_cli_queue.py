@@ -29,6 +29,13 @@ from tests.unit.fake_api import (
 )
 
 WAITING: dict[str, Any] = {**QUEUED, "command": command()}
+SUBMITTED: dict[str, Any] = {**WAITING, "state": "submitted", "number": None, "queue": None}
+
+
+def refused(code: str, detail: str) -> dict[str, Any]:
+    """What becomes of a request in which a worker has found something."""
+    error = {"code": code, "detail": detail}
+    return {**SUBMITTED, "state": "ended", "outcome": "failed", "command": None, "error": error}
 
 
 @pytest.fixture
@@ -251,6 +258,29 @@ class TestWaiting:
         api.answers["POST /v1/leases"] = [Answer(200, {**first, "duplicate": True})]
         outcome = cli("queue", "add", "-b", "lab", "make")
         assert (outcome.status, outcome.out) == (3, "7\n")
+
+    @pytest.mark.parametrize("option", ["-b", "-C"])
+    def test_of_a_duplicate_that_only_a_worker_found_too(self, api: FakeApi, cli: Cli, option: str) -> None:
+        first = lease(7, **RUNNING)
+        api.add(first, [ran("exited", exit_code=3)])
+        late = lease(2, **SUBMITTED)
+        api.add(late, [refused("duplicate", "the same command is there already, as lease 7")])
+        api.answers["POST /v1/leases"] = [Answer(202, late), Answer(200, {**first, "duplicate": True})]
+        outcome = cli("queue", "add", option, "lab", "make")
+        assert (outcome.status, outcome.out) == (3, "lease-2\n")
+        assert "The same command is there already, as lease 7" in outcome.err
+        one, again = api.calls("POST", "/v1/leases")
+        assert one.headers["idempotency-key"] == again.headers["idempotency-key"]
+
+    @pytest.mark.parametrize("option", ["-b", "-C"])
+    def test_what_only_a_worker_refused_is_told_as_what_it_is(self, api: FakeApi, cli: Cli, option: str) -> None:
+        late = lease(1, **SUBMITTED)
+        api.add(late, [refused("command_refused", "no rule lets joe")])
+        api.answers["POST /v1/leases"] = [Answer(202, late), problem(403, "command_refused", "no rule lets joe")]
+        outcome = cli("queue", "add", option, "lab", "make")
+        assert (outcome.status, outcome.out) == (125, "lease-1\n")
+        assert "no rule lets joe" in outcome.err
+        assert "goes on" not in outcome.err
 
     def test_what_is_refused_is_told_apart_from_the_commands_own_status(self, api: FakeApi, cli: Cli) -> None:
         api.answers["POST /v1/leases"] = [problem(403, "command_refused", "no")]

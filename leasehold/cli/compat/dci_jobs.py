@@ -75,7 +75,7 @@ def schedule(
         queued.say_queued(lease)
         if block:
             with queued.told_apart():
-                raise typer.Exit(queued.tell_end(queued.awaited(client, lease, output=command_output)))
+                raise typer.Exit(queued.tell_end(queued.awaited(client, lease, request, output=command_output)))
 
 
 def log(
