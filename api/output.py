@@ -31,7 +31,7 @@ _LATE_S, _LOOK_AGAIN_S = 30.0, 1.0
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """Which output: of which lease, of one `attempt` or all, of one `stream` or both, after the chunk `after`.
+    """Which output: of which lease, of one `attempt` or all, of one `stream` or all, after the chunk `after`.
 
     `tail` are how many of the last lines that there are by now.
     """
@@ -46,14 +46,15 @@ class Wanted:
     @property
     def only(self) -> LogFilter:
         """It as the log store takes it."""
-        return LogFilter(stage=STAGE, attempt=self.attempt)
+        return LogFilter(stage=STAGE, attempt=self.attempt, stream=self.stream)
 
 
 async def raw(wanted: Wanted, service: Services) -> AsyncGenerator[bytes, None]:
-    """What was printed, byte by byte."""
+    """What was printed, byte by byte; Leasehold's own words only where they alone are wanted."""
+    streams = _PRINTED if wanted.stream is None else (wanted.stream,)
     async with aclosing(_parts(wanted, service)) as parts:
         async for chunks in parts:
-            if data := b"".join(chunk.data for chunk in chunks if chunk.stream in _PRINTED):
+            if data := b"".join(chunk.data for chunk in chunks if chunk.stream in streams):
                 yield data
 
 
@@ -79,11 +80,10 @@ async def _parts(wanted: Wanted, service: Services) -> AsyncGenerator[list[LogCh
     last = None if wanted.tail is None else _Tail(wanted.tail)
     async with aclosing(_chunks(wanted, service)) as found:
         async for chunks in found:
-            part = [chunk for chunk in chunks if wanted.stream is None or chunk.stream == wanted.stream]
             if last is None:
-                yield part
+                yield chunks
             elif chunks:
-                last.add(part)
+                last.add(chunks)
             else:
                 yield last.chunks()
                 last = None
@@ -173,8 +173,10 @@ class _Patience:
     """Until when output is waited for: to the end of the lease, and a while for what its runner still has then."""
 
     def __init__(self, wanted: Wanted, service: Services) -> None:
-        self._lease, self._service = wanted.lease, service
+        self._lease, self._only, self._service = wanted.lease, wanted.attempt, service
         self._until: float | None = None
+        self._printed: int | None = None
+        """The last attempt, if that is known to have printed something."""
 
     @property
     def look_again_s(self) -> float:
@@ -187,4 +189,12 @@ class _Patience:
             if not await is_over(self._lease, self._service):
                 return False
             self._until = time.monotonic() + _LATE_S
-        return time.monotonic() > self._until or not await self._service.logs.is_awaited(self._lease)
+            command = (await self._service.store.lease(self._lease, explained=False)).command
+            self._printed = command.attempt if command and command.output_bytes else None
+        return time.monotonic() > self._until or not await self._is_awaited()
+
+    async def _is_awaited(self) -> bool:
+        """Whether more is to come: of some attempt something has come, and not all, or nothing of what was printed."""
+        come = await self._service.logs.outputs(self._lease)
+        attempts = {*come, *([] if self._printed is None else [self._printed])}
+        return any(not come.get(one, False) for one in attempts if self._only in (None, one))

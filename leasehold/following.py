@@ -36,13 +36,14 @@ class OutputOfCommands:
     ) -> Iterator[bytes]:
         """What a lease's command printed, every byte, in the order in which it came; with `follow` until its end.
 
-        `stream` is `stdout` or `stderr`, both if None; `tail` is how many of the last lines, all if None.
+        `stream` is `stdout`, `stderr`, both if None, or `service` for what Leasehold says of it; `tail` is how many of
+        the last lines, all if None.
         """
         part: dict[str, object] = {"stream": stream, "tail": tail, "attempt": attempt}
         if follow:
             # With what keeps the connection alive, and tells where to go on after one that is lost.
             pieces = self.follow_output(ref, part)
-            return (b64decode(one["data_base64"]) for one in pieces if one["stream"] != "service")
+            return (b64decode(one["data_base64"]) for one in pieces if stream or one["stream"] != "service")
         return self._wire.stream("leases", ref, "output", params=_params(part))
 
     def follow_output(self, ref: str, part: Mapping[str, object] | None = None) -> Iterator[Output]:

@@ -279,6 +279,7 @@ class LogFilter:
     resource: str | None = None
     stage: str | None = None
     attempt: int | None = None
+    stream: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -898,8 +899,8 @@ class LogStore(Protocol):
         """
         ...
 
-    async def is_awaited(self, lease: str) -> bool:
-        """Whether more output of a lease's command is to come: something of it did, and not its end."""
+    async def outputs(self, lease: str) -> Mapping[int, bool]:
+        """The attempts of a lease's command of which output has come, each with whether it is all of it."""
         ...
 
     async def append(

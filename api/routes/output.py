@@ -34,7 +34,7 @@ async def show_output(
     found: Found,
     service: Service,
     follow: Annotated[bool, Query(description="Go on until the command has ended")] = False,
-    stream: Annotated[Literal["stdout", "stderr"] | None, Query(description="Only this one")] = None,
+    stream: Annotated[Literal["stdout", "stderr", "service"] | None, Query(description="Only this one")] = None,
     tail: Annotated[int | None, Query(ge=0, le=1_000_000, description="Only so many of the last lines")] = None,
     attempt: Annotated[int | None, Query(ge=1, le=1000)] = None,
     events: Annotated[bool, Query(description="The same as Accept: text/event-stream")] = False,
@@ -42,6 +42,8 @@ async def show_output(
     accept: Annotated[str, Header(include_in_schema=False)] = "",
 ) -> Response:
     """Show what a lease's command printed: stdout and stderr in the order in which they came.
+
+    Of `service`, where that is asked for, what Leasehold itself says of it: that a bound was reached, for instance.
 
     As server-sent events each piece tells its stream and time, and what Leasehold itself says of the output; the last
     event, `end`, tells how the command ended. Whoever loses the connection goes on with `Last-Event-ID`.

@@ -212,7 +212,7 @@ def log(
 ) -> None:
     """Print what a command printed, every byte as it is, with --json too."""
     with connect() as client:
-        for piece in client.output(lease, follow=follow, stream=stream, tail=lines, attempt=attempt):
+        for piece in queued.logged(client, lease, follow=follow, stream=stream, tail=lines, attempt=attempt):
             print_bytes(piece)
 
 

@@ -155,9 +155,36 @@ def print_output(client: Client, ref: str) -> None:
             note(f"It is run again: attempt {attempt}")
         data = base64.b64decode(piece["data_base64"])
         if piece["stream"] == "service":
-            note(one_line(data.decode(errors="replace").rstrip()))
+            _pass_on(data)
         else:
             print_bytes(data, err=piece["stream"] == "stderr")
+
+
+def logged(
+    client: Client,
+    ref: str,
+    *,
+    follow: bool,
+    stream: str | None = None,
+    tail: int | None = None,
+    attempt: int | None = None,
+) -> Iterator[bytes]:
+    """What a command printed, every byte; what Leasehold says of it, that a bound was reached say, goes to people."""
+    if follow and stream is None:
+        for piece in client.follow_output(ref, {"tail": tail, "attempt": attempt}):
+            data = base64.b64decode(piece["data_base64"])
+            if piece["stream"] == "service":
+                _pass_on(data)
+            else:
+                yield data
+        return
+    yield from client.output(ref, follow=follow, stream=stream, tail=tail, attempt=attempt)
+    _pass_on(b"".join(client.output(ref, stream="service", attempt=attempt)))
+
+
+def _pass_on(words: bytes) -> None:
+    for line in words.decode(errors="replace").splitlines():
+        note(one_line(line))
 
 
 def tell_end(lease: Lease) -> int:

@@ -100,10 +100,10 @@ class SqlLogStore:
         after, _ = await self._database.write(put)
         return after
 
-    async def is_awaited(self, lease: str) -> bool:
-        """Whether more output of a lease's command is to come: something of it did, and not its end."""
-        query = select(t.outputs.c.attempt).where(t.outputs.c.lease == lease, ~t.outputs.c.closed)
-        return await self._database.read(lambda c: c.execute(query.limit(1)).first() is not None)
+    async def outputs(self, lease: str) -> dict[int, bool]:
+        """The attempts of a lease's command of which output has come, each with whether it is all of it."""
+        query = select(t.outputs.c.attempt, t.outputs.c.closed).where(t.outputs.c.lease == lease)
+        return await self._database.read(lambda c: {row.attempt: row.closed for row in c.execute(query)})
 
     async def read(self, lease: str, after: int = 0, limit: int = 50, only: LogFilter = _EVERYTHING) -> list[LogChunk]:
         """The pieces of a lease's log, or of a part of it, after one of them, oldest first."""
@@ -118,6 +118,7 @@ class SqlLogStore:
                 (t.logs.c.resource, only.resource),
                 (t.logs.c.stage, only.stage),
                 (t.logs.c.attempt, only.attempt),
+                (t.logs.c.stream, only.stream),
             ):
                 if value is not None:
                     query = query.where(column == value)

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from sqlalchemy import select, update
+from sqlalchemy import delete, select, update
 
 from api.app import create_app
 from api.auth import Tokens
@@ -530,6 +530,8 @@ class TestOutput:
         size = len("".join(f"{n}\n" for n in range(1, 1001)))
         assert lease["command"]["output"] == {"limit": 1024, "bytes": size, "dropped": size - 1024}
         assert len(await output(stack, lease)) == 1024
+        said = b"output bound of 1 KiB reached: the rest is dropped\n"
+        assert await output(stack, lease, stream="service") == said
         assert "output bound of 1 KiB reached" in (await stack.http.get(f"/v1/leases/{lease['id']}/log")).text
 
     async def test_what_a_runner_hands_over_after_the_end_is_followed_too(self, stack: Stack) -> None:
@@ -546,6 +548,25 @@ class TestOutput:
         late = Frame(at_us=1, stream=Stream.STDOUT, data=b"late\n")
         await logs.put_output(about, offset, [late, Frame(at_us=1, stream=Stream.END, data=b"")])
         assert await following == b"early\nlate\n"
+
+    async def test_also_where_nothing_of_it_had_come_by_then(self, stack: Stack) -> None:
+        lease = await ended(stack, await run(stack, await pool(stack), "echo", "early"))
+        logs = stack.services.logs
+        assert isinstance(logs, SqlLogStore)
+        about = await stack.services.store.commands.output_of("local", lease["id"], 1)
+
+        def forget(tx: Tx) -> None:
+            for table in (t.logs, t.outputs):
+                tx.execute(delete(table).where(table.c.lease == lease["id"]))
+
+        # As if the service had been away all the time.
+        await logs._database.write(forget)
+        following = asyncio.create_task(output(stack, lease, follow="true"))
+        assert await output(stack, lease, follow="true", attempt=2) == b"", "of another nothing is awaited"
+        assert not following.done()
+        frames = [Frame(at_us=1, stream=Stream.STDOUT, data=b"early\n"), Frame(at_us=1, stream=Stream.END, data=b"")]
+        await logs.put_output(about, 0, frames)
+        assert await following == b"early\n"
 
     async def test_a_lease_without_a_command_has_none(self, stack: Stack) -> None:
         lease = await stack.take(await stack.pool(1))

@@ -241,9 +241,11 @@ class FakeApi:
                 return Answer(200, self.printed.get(query["run"], b""))
             case ["output"] if "events" in query:
                 self.go_on_by_itself(found)
-                return Answer(200, self._output_events(found), {"Content-Type": "text/event-stream"})
+                shown = self._output_events(found, query.get("stream"))
+                return Answer(200, shown, {"Content-Type": "text/event-stream"})
             case ["output"]:
-                return Answer(200, b"".join(data for stream, data in self.output if stream != "service"))
+                streams = [query["stream"]] if "stream" in query else ["stdout", "stderr"]
+                return Answer(200, b"".join(data for stream, data in self.output if stream in streams))
             case _:
                 return problem(404, "not_found", "there is nothing at this address")
 
@@ -253,9 +255,11 @@ class FakeApi:
             while self._steps[found["id"]]:
                 found |= {"queue": None, **self._steps[found["id"]].pop(0)}
 
-    def _output_events(self, found: dict[str, Any]) -> bytes:
+    def _output_events(self, found: dict[str, Any], only: str | None) -> bytes:
         events = []
         for number, (stream, data) in enumerate(self.output, start=1):
+            if only not in (None, stream):
+                continue
             piece = {"at": "2026-01-05T09:00:00Z", "stream": stream, "attempt": found["command"]["attempt"]}
             told = json.dumps({**piece, "data": None, "data_base64": base64.b64encode(data).decode()})
             events.append(f"id: {number}\nevent: output\ndata: {told}\n\n")

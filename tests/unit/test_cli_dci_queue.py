@@ -299,7 +299,8 @@ class TestLog:
     def test_a_part_of_it(self, api: FakeApi, dci: DciQueue, lines: str, query: dict[str, str]) -> None:
         self.lines(api)
         outcome = dci("log", "-n", lines, "lab", "7")
-        assert dict(api.requests[-1].query) == query
+        # The last asks what is to be said of it.
+        assert dict(api.requests[-2].query) == query
         assert outcome.out == ("three\n" if lines == "+3" else "one\ntwo\nthree\n")
 
     def test_following(self, api: FakeApi, dci: DciQueue) -> None:

@@ -457,17 +457,27 @@ class TestShow:
 class TestLog:
     def test_it_is_printed_as_it_is(self, api: FakeApi, cli: Cli) -> None:
         api.add(lease(7, **RUNNING))
-        api.output = [("stdout", b"one\xff"), ("stderr", b"two"), ("service", b"not this")]
-        assert cli("queue", "log", "7").out_bytes == b"one\xfftwo"
+        api.output = [("stdout", b"one\xff"), ("stderr", b"two")]
+        outcome = cli("queue", "log", "7")
+        assert (outcome.out_bytes, outcome.err) == (b"one\xfftwo", "")
+
+    @pytest.mark.parametrize("options", [[], ["-f"], ["--stream", "stdout"], ["-f", "--stream", "stdout"]])
+    def test_that_a_bound_was_reached_is_told_beside_it(self, api: FakeApi, cli: Cli, options: list[str]) -> None:
+        api.add(lease(7, **RUNNING), [ran("exited", exit_code=0)])
+        api.output = [("stdout", b"one\n"), ("service", b"output bound of 4 bytes reached: the rest is dropped\n")]
+        outcome = cli("queue", "log", *options, "7")
+        assert outcome.out_bytes == b"one\n"
+        assert outcome.err == "output bound of 4 bytes reached: the rest is dropped\n"
 
     def test_a_part_of_it(self, api: FakeApi, cli: Cli) -> None:
         api.add(lease(7, **RUNNING))
         cli("queue", "log", "-f", "-n", "5", "--stream", "stderr", "--attempt", "2", "7")
-        (request,) = api.calls("GET", "/v1/leases/7/output")
+        request, beside = api.calls("GET", "/v1/leases/7/output")
         part = {"tail": "5", "stream": "stderr", "attempt": "2"}
         assert dict(request.query) == {"follow": "true", "events": "true", **part}
+        assert dict(beside.query) == {"stream": "service", "attempt": "2"}
         cli("queue", "log", "7")
-        assert api.requests[-1].query == []
+        assert [one.query for one in api.requests[-2:]] == [[], [("stream", "service")]]
 
     def test_an_unknown_one(self, cli: Cli) -> None:
         assert cli("queue", "log", "7").status == 1

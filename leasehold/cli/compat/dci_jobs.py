@@ -92,7 +92,7 @@ def log(
         lease = _job(client, pool, job)
         if not follow:
             _until_started(client, lease)
-        for piece in _from_line(first, client.output(lease["id"], follow=follow, tail=tail)):
+        for piece in _from_line(first, queued.logged(client, lease["id"], follow=follow, tail=tail)):
             print_bytes(piece)
 
 
