@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Any, Literal, Self
 
@@ -14,6 +16,7 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -22,7 +25,7 @@ from pydantic_core import PydanticCustomError
 
 from leasehold import durations, selector
 from leasehold.access import USER_PATTERN, Role, Scopes
-from leasehold.commands import CommandSpec, OnEnd
+from leasehold.commands import RESERVED, CommandSpec, OnEnd
 from leasehold.config import Duration, Json, Name, Strict, Tag, Text, storable
 from leasehold.errors import BadFilter, Fault
 from leasehold.model import PREPARE, Item, Opening, StageName
@@ -135,12 +138,14 @@ class ItemBody(Strict):
 Argument = Annotated[str, Field(max_length=100_000), AfterValidator(storable)]
 Arguments = Annotated[list[Argument], Field(min_length=1, max_length=10_000)]
 Line = Annotated[str, Field(min_length=1, max_length=100_000), AfterValidator(storable)]
-_MOST_ENV = 512 * 1024
+_MOST_ENV = _MOST_PARAMS = 512 * 1024
 
 
 def _variable(value: str) -> str:
     if not value or "=" in value or "\0" in value or len(value) > 1024:
         raise PydanticCustomError("variable", "must be the name of a variable, without = and NUL")
+    if value.startswith(RESERVED):
+        raise PydanticCustomError("reserved", "must not begin like those that tell a command what it has")
     return value
 
 
@@ -198,8 +203,8 @@ class CommandBody(Strict):
             raise PydanticCustomError("too_long", "must have 512 KiB at most")
         return value
 
-    def spec(self, role: str, *, secrets: bool = False) -> CommandSpec:
-        """The command it describes, submitted by one of this role, with secrets or without."""
+    def spec(self, role: str, *, labels: Sequence[str] = (), secrets: bool = False) -> CommandSpec:
+        """The command it describes, submitted by one of this role, with secrets or without, and with more labels."""
         return CommandSpec(
             argv=(self.run,) if isinstance(self.run, str) else tuple(self.run),
             shell=isinstance(self.run, str),
@@ -207,7 +212,7 @@ class CommandBody(Strict):
             variables=tuple(self.env),
             secrets=secrets,
             runner=self.runner,
-            labels=tuple(self.labels),
+            labels=tuple(dict.fromkeys((*self.labels, *labels))),
             timeout=durations.render(self.timeout) if self.timeout else None,
             retry=self.retry,
             unique=self.duplicates == "drop",
@@ -246,7 +251,9 @@ class LeaseBody(Strict):
     notify: Literal[False] | Annotated[list[Tag], Field(max_length=50)] = Field(
         default=[], description="Who else is told of it, as in cc; false: no person is"
     )
+    params: Json = Field(default={}, description="Of every item that does not say its own; public")
     command: CommandBody | None = Field(default=None, description="What is run once it is active")
+    labels: list[Tag] = Field(default=[], max_length=50, description="What the runner of its command must have, too")
     secrets: dict[SecretName, Argument] = Field(
         default={}, max_length=100, description="For the hooks and its command alone; never shown again. 64 KiB at most"
     )
@@ -254,6 +261,28 @@ class LeaseBody(Strict):
     on_end_reason: Annotated[Text, Field(min_length=1, max_length=1000)] | None = Field(
         default=None, description="Why it is kept out"
     )
+
+    @field_validator("params")
+    @classmethod
+    def _small(cls, value: dict[str, Any], info: ValidationInfo) -> dict[str, Any]:
+        # Each item will have them.
+        if len(json.dumps(value).encode()) * len(info.data.get("items", ())) > _MOST_PARAMS:
+            raise PydanticCustomError("too_long", "must have 512 KiB at most, counted for each item")
+        return value
+
+    @field_validator("labels")
+    @classmethod
+    def _of_a_command(cls, value: list[str], info: ValidationInfo) -> list[str]:
+        if value and info.data.get("command", ...) is None:
+            raise PydanticCustomError("without_command", "goes with a command")
+        return value
+
+    @field_validator("on_end_reason")
+    @classmethod
+    def _kept_out(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("on_end", ...) is OnEnd.FREE:
+            raise PydanticCustomError("without_offline", "goes with on_end: offline")
+        return value
 
     @field_validator("secrets")
     @classmethod
@@ -266,6 +295,11 @@ class LeaseBody(Strict):
     def check_filters(self) -> None:
         """Raise `BadFilter` with the place of each filter that cannot be understood."""
         _check_filters(self.items)
+
+    @property
+    def wanted(self) -> tuple[Item, ...]:
+        """Its items, each with all of its params."""
+        return tuple(replace(item.item(), params={**self.params, **item.params}) for item in self.items)
 
     @property
     def heartbeat_text(self) -> str | None:

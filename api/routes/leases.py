@@ -156,7 +156,7 @@ async def request_lease(
         digest=_digest(body, service.tokens),
         self_service=asking.self_service,
         unverified=caller.anonymous,
-        items=tuple(item.item() for item in body.items),
+        items=body.wanted,
         duration=body.duration_text,
         priority=body.priority,
         description=body.description,
@@ -202,7 +202,8 @@ def _command(body: LeaseBody, caller: Principal) -> CommandSpec | None:
     if caller.anonymous:
         raise missing()
     home = home_of(body.items[0].pool)
-    return body.command.spec(caller.role_in([home]) or Role.VIEWER, secrets=bool(body.secrets))
+    role = caller.role_in([home]) or Role.VIEWER
+    return body.command.spec(role, labels=body.labels, secrets=bool(body.secrets))
 
 
 def _twin(error: Duplicate) -> str | None:

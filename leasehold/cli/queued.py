@@ -29,8 +29,8 @@ Connect = Callable[..., "Client"]
 
 _LAST_PATIENCE = timedelta(seconds=30)
 _TICK = timedelta(seconds=1)
-_OURS = ("LEASEHOLD_", "TEMPORAL_")
-"""How variables begin that say where the service is, and as whom one talks to it."""
+_OURS = (*RESERVED, "TEMPORAL_")
+"""How variables begin that say where the service is, and as whom one talks to it, or what an outer command has."""
 _UNKNOWN = "the command may be queued all the same; leasehold queue search tells"
 _LONGEST = 100_000
 """Characters of a variable, at most."""

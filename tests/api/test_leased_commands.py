@@ -582,6 +582,8 @@ BAD = [
     ({"run": ["true"], "folder": "relative"}, "command.folder"),
     ({"run": ["true"], "env": {"A=B": "x"}}, "command.env"),
     ({"run": ["true"], "env": {"A": 1}}, "command.env"),
+    ({"run": ["true"], "env": {"DCI_QUEUE_RES": "r1"}}, "command.env"),
+    ({"run": ["true"], "env": {"LEASEHOLD_SECRETS": "{}"}}, "command.env"),
     ({"run": ["true"], "env": {"A": "x" * 100_001}}, "command.env"),
     ({"run": ["true"], "retry": -1}, "command.retry"),
     ({"run": ["true"], "retry": "1"}, "command.retry"),
@@ -597,6 +599,31 @@ async def test_a_bad_command_is_refused_with_its_place(stack: Stack, command: Js
     answer = await stack.post({"items": [{"pool": "p"}], "command": command})
     assert answer.status_code == 422, fail(answer)
     assert answer.json()["errors"][0]["path"].startswith(place), answer.text
+
+
+async def test_a_request_may_say_for_all_of_it_what_its_parts_can_say(stack: Stack) -> None:
+    here, other = await pool(stack), await stack.pool(1)
+    body = {"items": [{"pool": here}, {"pool": other, "params": {"a": 2}}], "params": {"a": 1, "b": 1}}
+    command = {"run": ["true"], "labels": ["x86", "fast"]}
+    answer = await stack.post({**body, "command": command, "labels": ["here", "fast"]}, dry_run="true")
+    assert answer.status_code == 200, fail(answer)
+    assert [item["params"] for item in answer.json()["items"]] == [{"a": 1, "b": 1}, {"a": 2, "b": 1}]
+    assert answer.json()["command"]["labels"] == ["x86", "fast", "here"]
+
+
+@pytest.mark.parametrize(
+    ("part", "place"),
+    [
+        ({"labels": ["x86"]}, "labels without_command"),
+        ({"on_end_reason": "look"}, "on_end_reason without_offline"),
+        ({"items": [{"pool": "p"}] * 20, "params": {"a": "x" * 40_000}}, "params too_long"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+async def test_a_part_that_would_mean_nothing_is_refused(stack: Stack, part: Json, place: str) -> None:
+    answer = await stack.post({"items": [{"pool": "p"}], **part})
+    assert answer.status_code == 422, fail(answer)
+    assert [f"{fault['path']} {fault['code']}" for fault in answer.json()["errors"]] == [place]
 
 
 async def test_the_first_item_of_a_command_names_its_pool(stack: Stack) -> None:
