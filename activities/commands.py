@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -130,6 +130,8 @@ class Commands:
         self._begun: deque[tuple[str, int]] = deque(maxlen=REMEMBERED)
         self._clearing: set[asyncio.Task[None]] = set()
         self._closed = False
+        self.is_fenced: Callable[[], bool] = lambda: False
+        """Whether nothing may begin, because this runner may be taken for dead."""
 
     @activity.defn
     async def run_command(self, order: RunCommand) -> CommandReport:
@@ -247,6 +249,9 @@ class Commands:
 
     async def _run_begun(self, order: RunCommand, begun: Begun, job: _Job) -> CommandReport:
         async def begin() -> bool:
+            if self.is_fenced():
+                # It has stood still since the service let it begin.
+                job.end(CommandEnding.LOST, STOOD_STILL, GIVEN_UP)
             job.started = not job.stop.asked.done()
             return job.started
 

@@ -549,10 +549,6 @@ class Commands(Protocol):
         """Why the process that has an attempt of a lease's command is known to be no more, if it is."""
         ...
 
-    async def is_begun(self, lease: str) -> bool:
-        """Whether a runner has taken a lease's command up, and has not told of its end."""
-        ...
-
     async def lost(self, order: CommandLost) -> AfterLoss:
         """What follows after nothing is heard of a command's runner any more."""
         ...
@@ -669,6 +665,10 @@ class Store(Protocol):
 
     async def close_lease(self, order: CloseLease) -> Closed:
         """Close a lease's grants or withdraw it from the queue, and serve those who wait for what it had."""
+        ...
+
+    async def close_forgotten(self, order: CloseLease) -> Closed | None:
+        """The same for a lease whose workflow is over, unless its command may be running yet."""
         ...
 
     async def end_lease(self, lease: str) -> Closed:

@@ -7,6 +7,7 @@ import os
 from temporalio.api.enums.v1 import EventType
 from temporalio.client import Client
 from temporalio.envconfig import ClientConfig
+from temporalio.service import KeepAliveConfig
 
 from leasehold.errors import Unavailable
 from leasehold.messages import SubmitLease
@@ -19,14 +20,20 @@ DEPLOYMENT = "leasehold"
 """What Temporal knows the workers by that were told their build."""
 
 
-async def connect(settings: Settings, identity: str, *, lazy: bool) -> Client:
+LIVELY = KeepAliveConfig(interval_millis=10_000, timeout_millis=5000)
+"""For whoever must soon know that a connection is dead, which takes 45 s by default; servers bear no more often."""
+
+
+async def connect(settings: Settings, identity: str, *, lazy: bool, alive: KeepAliveConfig | None = None) -> Client:
     """A client by the SDK's own environment configuration (`TEMPORAL_ADDRESS`, TLS, API key).
 
-    Without an address it is the embedded server's. A lazy client connects when it is used first.
+    Without an address it is the embedded server's. A lazy client connects when it is used first. `alive` says how soon
+    a dead connection is noticed.
     """
     config = ClientConfig.load_client_connect_config()
     config.setdefault("target_host", f"127.0.0.1:{settings.temporal_port}")
-    return await Client.connect(**config, identity=f"{identity}-{os.getpid()}", lazy=lazy)
+    keep_alive = KeepAliveConfig.default if alive is None else alive
+    return await Client.connect(**config, identity=f"{identity}-{os.getpid()}", lazy=lazy, keep_alive_config=keep_alive)
 
 
 async def submitted(client: Client, lease: str) -> SubmitLease:

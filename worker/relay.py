@@ -196,10 +196,8 @@ class Relay:
 
         A command that may be running yet the sweep ends, once its runner has surely noticed.
         """
-        if await self._store.commands.is_begun(order.lease):
-            return
         try:
-            await self._store.close_lease(order)
+            await self._store.close_forgotten(order)
         except LeaseUnknown:
             await self._store.forget(order.lease)
 

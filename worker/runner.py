@@ -49,7 +49,7 @@ from leasehold.runner_file import load_policy
 from leasehold.runner_policy import ROOT, RunnerPolicy
 from leasehold.secretfile import secret_file
 from leasehold.settings import RunnerSettings
-from leasehold.temporal import connect, runner_queue
+from leasehold.temporal import LIVELY, connect, runner_queue
 
 T = TypeVar("T")
 
@@ -148,7 +148,7 @@ async def _connect(settings: RunnerSettings, name: str) -> Client:
     told = False
     while True:
         try:
-            return await connect(settings, f"runner-{name}", lazy=False)
+            return await connect(settings, f"runner-{name}", lazy=False, alive=LIVELY)
         except (RuntimeError, RPCError) as error:
             if not told:
                 log.info("waiting for Temporal: %s", error)
@@ -220,8 +220,12 @@ async def _fencing(client: Client, commands: Commands, driver: CommandDriver) ->
     Where this process itself stands still its supervisor does that.
     """
 
+    heard = _now()
+    commands.is_fenced = lambda: _now() - heard >= FENCE_AFTER.total_seconds()
+
     async def watch() -> None:
-        heard, said = _now(), False
+        nonlocal heard
+        said = False
         while True:
             asked = _now()
             answered = await _ping(client, commands.lease)

@@ -51,7 +51,9 @@ class Tree:
         self.session = session
         self.kill_at: float | None = None
         self._mark = None if run is None else Mark.of(run)
-        first = None if run is None or session is None else _stat(session)
+        first = None
+        with contextlib.suppress(PermissionError):
+            first = None if run is None or session is None else _stat(session)
         self._since = _born(first) if first else 0  # whatever is older is not ours
         self._known: frozenset[tuple[int, int]] = frozenset()
 
@@ -301,7 +303,11 @@ def _session(pid: int) -> int | None:
 def _processes() -> Iterator[Process]:
     """All processes of this machine. Of proc(5)'s fields, counted from 1, the 4th is the parent."""
     for pid in _pids():
-        if fields := _stat(pid):
+        # Where /proc is mounted so that others' processes are hidden, they are none of ours.
+        with contextlib.suppress(PermissionError):
+            fields = _stat(pid)
+            if fields is None:
+                continue
             yield Process(pid, int(fields[1]), _born(fields), _is_running(fields))
 
 
@@ -321,13 +327,19 @@ def _with_children(roots: Collection[int], processes: Mapping[int, Process]) -> 
 
 
 def _runs(pid: int) -> bool:
-    """Return whether a process runs."""
-    fields = _stat(pid)
+    """Return whether a process runs, as far as that can be told."""
+    try:
+        fields = _stat(pid)
+    except PermissionError:
+        return True
     return fields is not None and _is_running(fields)
 
 
 def _stat(pid: int) -> list[bytes] | None:
-    """The fields of proc(5)'s `stat` from the 3rd on, None if there is no such process."""
+    """The fields of proc(5)'s `stat` from the 3rd on, None if there is no such process.
+
+    Raises PermissionError where it is hidden (`hidepid`).
+    """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return file.read().rpartition(b")")[2].split()

@@ -9,12 +9,15 @@ from concurrent.futures import Executor
 from datetime import timedelta
 
 from activities.drivers.spool import SpoolFile
-from leasehold.errors import CommandOver, Invalid, LeaseholdError, Malformed
+from leasehold.errors import CommandOver, Invalid, LeaseholdError, LeaseUnknown, Malformed
 from leasehold.ports import CommandDesk
 
 FIRST_PAUSE = timedelta(milliseconds=100)
 LONGEST_PAUSE = timedelta(seconds=5)
 """Between two tries while the service is away."""
+
+UNKNOWN_FOR = timedelta(days=1)
+"""For so long the service may not know of a command: until its records, restored from a copy, are put right."""
 
 _HOPELESS = (CommandOver, Invalid, Malformed)
 """What the service itself says of output that it never will take. Others than it say 404 or 413."""
@@ -29,6 +32,7 @@ class Unwanted(Exception):
 async def upload(file: SpoolFile, desk: CommandDesk, threads: Executor) -> None:
     """Return once the service has all of the file, to its end, or does not want it."""
     offset = failures = 0
+    unknown = _Unknown()
     while True:
         file.grown.clear()
         ended = file.ended
@@ -41,7 +45,7 @@ async def upload(file: SpoolFile, desk: CommandDesk, threads: Executor) -> None:
             await file.grown.wait()
             continue
         try:
-            taken = await _put(file, desk, offset, packed, first=failures == 0)
+            taken = await _put(file, desk, offset, packed, unknown, first=failures == 0)
         except Unwanted:
             return
         if beyond and taken >= offset + len(packed):
@@ -52,7 +56,22 @@ async def upload(file: SpoolFile, desk: CommandDesk, threads: Executor) -> None:
             await asyncio.sleep(_pause_s(failures))
 
 
-async def _put(file: SpoolFile, desk: CommandDesk, offset: int, packed: bytes, *, first: bool) -> int:
+class _Unknown:
+    """Since when the service says that it does not know of a command."""
+
+    def __init__(self) -> None:
+        self.since: float | None = None
+
+    def is_final(self) -> bool:
+        """Take note that it said so again; return whether it will not know of it any more."""
+        now = asyncio.get_running_loop().time()
+        self.since = now if self.since is None else self.since
+        return now - self.since > UNKNOWN_FOR.total_seconds()
+
+
+async def _put(
+    file: SpoolFile, desk: CommandDesk, offset: int, packed: bytes, unknown: _Unknown, *, first: bool
+) -> int:
     """Hand over frames once, and return how far the service is then; `first` trouble is told."""
     about = file.about
     try:
@@ -61,6 +80,9 @@ async def _put(file: SpoolFile, desk: CommandDesk, offset: int, packed: bytes, *
         log.warning("the output of lease %s is not wanted: %s", about.lease, error)
         raise Unwanted from error
     except Exception as error:
+        if isinstance(error, LeaseUnknown) and unknown.is_final():
+            log.warning("the output of lease %s is not wanted: %s", about.lease, error)
+            raise Unwanted from error
         if first:
             # Of what is no error of the service, its place too.
             trace = None if isinstance(error, LeaseholdError) else error

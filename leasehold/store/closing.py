@@ -76,6 +76,11 @@ def close(tx: Tx, order: CloseLease) -> Closed:
     return Closed(state=LeaseState.ENDED, outcome=outcome)
 
 
+def close_forgotten(tx: Tx, order: CloseLease) -> Closed | None:
+    """Close a lease whose workflow is over, unless its command may be running yet: the sweep does that, later."""
+    return None if commands.is_begun(tx, order.lease) else close(tx, order)
+
+
 def _release(tx: Tx, order: CloseLease, lease: Row[Any], changes: dict[str, Any]) -> None:
     """Close the grants, and serve who waits for what they held; what changes of a lease that ends `_end` writes."""
     model.check_lease_transition(LeaseState(lease.state), LeaseState.RELEASING)

@@ -331,10 +331,10 @@ def may_use(tx: Tx, lease: Row[Any]) -> bool:
     return row is not None and row.ended_at is None and row.runs_on is not None
 
 
-def is_begun(connection: Connection, lease: str) -> bool:
+def is_begun(tx: Tx, lease: str) -> bool:
     """Whether a runner has taken a lease's command up, and has not told of its end."""
-    query = select(_C.lease).where(_C.lease == lease, _C.begun_at.is_not(None), _C.ended_at.is_(None))
-    return connection.execute(query).first() is not None
+    row = _row(tx, lease)
+    return row is not None and row.begun_at is not None and row.ended_at is None
 
 
 def is_gone(connection: Connection, lease: str, attempt: int) -> str | None:
@@ -393,9 +393,14 @@ _FIRST_HELD = (
 
 
 def output_of(connection: Connection, runner: str, lease: str, attempt: int) -> OutputOf:
-    """Of what the output is that a runner has; raise `CommandOver` where it never had this attempt of the command."""
+    """Of what the output is that a runner has; raise `CommandOver` where it never had this attempt of the command.
+
+    Where the record may only be older than that, being restored from a copy: `LeaseUnknown`.
+    """
     row = connection.execute(_ROW, {"lease": lease}).one_or_none()
-    if row is None or not _had(connection, row, runner, attempt):
+    if row is None or _is_behind(row, runner, attempt):
+        raise LeaseUnknown(f"nothing is known of attempt {attempt} of the command of lease {lease} yet")
+    if not _had(connection, row, runner, attempt):
         raise CommandOver("this runner never had that command")
     held = connection.execute(_FIRST_HELD, {"lease": lease}).one_or_none()
     return OutputOf(
@@ -413,11 +418,21 @@ _STARTS = select(t.events.c.data).where(t.events.c.lease == bindparam("lease"), 
 def _had(connection: Connection, row: Row[Any], runner: str, attempt: int) -> bool:
     """Whether a runner has this attempt of a command, or took it up when that was an earlier one."""
     if attempt == row.attempt:
-        return bool(row.runs_on == runner)
+        # Who has one that may have been begun before a restore nobody else knows.
+        return bool(row.runs_on == runner or (row.runs_on is None and row.instance == _DOUBTED))
     starts = connection.execute(_STARTS, {"lease": row.lease}).scalars()
     return any((start["runner"], start["attempt"]) == (runner, attempt) for start in starts)
 
 
+def _is_behind(row: Row[Any], runner: str, attempt: int) -> bool:
+    """Whether a runner may have a command of which the record says that nobody has it yet."""
+    if row.ended_at is not None:
+        return False
+    return bool(attempt > row.attempt or (attempt == row.attempt and row.begun_at is None and row.runs_on != runner))
+
+
+_DOUBTED = ""
+"""The instance of a command of which nobody knows whether it was begun, or by whom."""
 _ACTIVE = select(t.leases.c.id).where(t.leases.c.state == LeaseState.ACTIVE)
 
 
@@ -433,7 +448,8 @@ def distrust(tx: Tx) -> None:
     None of them is begun again: whoever has one tells how it ended, or it is lost. A workflow that has given it to
     nobody yet is told to ask again.
     """
-    begun = {"state": CommandState.RUNNING, "begun_at": tx.now, "started_at": tx.now, "instance": "", "wanted_at": None}
+    begun: dict[str, Any] = {"state": CommandState.RUNNING, "begun_at": tx.now, "started_at": tx.now}
+    begun |= {"instance": _DOUBTED, "wanted_at": None}
     these = (_C.ended_at.is_(None), _C.begun_at.is_(None), _C.lease.in_(_ACTIVE))
     doubted = tx.execute(select(_C.lease).where(*these).order_by(_C.lease)).scalars().all()
     tx.execute(update(t.commands).where(_C.lease.in_(doubted)).values(begun))

@@ -29,9 +29,6 @@ class SqlCommands:
     async def gone(self, lease: str, attempt: int) -> str | None:
         return await self._database.read(commands.is_gone, lease, attempt)
 
-    async def is_begun(self, lease: str) -> bool:
-        return await self._database.read(commands.is_begun, lease)
-
     async def lost(self, order: CommandLost) -> AfterLoss:
         after: AfterLoss = await self._write(commands.lost, order)
         return after

@@ -205,6 +205,9 @@ class SqlStore:
     async def close_lease(self, order: CloseLease) -> Closed:
         return await self._write(closing.close, order)
 
+    async def close_forgotten(self, order: CloseLease) -> Closed | None:
+        return await self._write(closing.close_forgotten, order)
+
     async def end_lease(self, lease: str) -> Closed:
         return await self._write(closing.end, lease)
 

@@ -12,13 +12,14 @@ import sys
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from leasehold.commands import CommandEnding, Frame, Stream, frames
-from leasehold.errors import CommandOver, Invalid, LeaseholdError
+from leasehold.errors import CommandOver, Invalid, LeaseholdError, LeaseUnknown
 from tests.contract.command_desk import AWAY, Desk, command, serving
 from tests.contract.command_hooks import exists, names, until, written
 from tests.contract.runner_lab import Runner, runner
@@ -219,6 +220,27 @@ async def test_output_that_nobody_wants_is_thrown_away(
     (tmp_path / "go").touch()
     assert (await running).code == 0
     assert names(spool) == []
+
+
+@pytest.mark.parametrize("it_is", ["put right", "never put right"])
+async def test_a_service_whose_records_are_older_than_the_command_is_waited_for(
+    lab: Runner, desk: Desk, spool: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, it_is: str
+) -> None:
+    monkeypatch.setattr("activities.drivers.workplace.HAND_OVER_WITHIN", timedelta(seconds=0.5))
+    run = "until [ -e go ]; do sleep 0.02; done; echo kept"
+    running = lab.start(command(LEASE, run, folder=str(tmp_path)))
+    await until(lambda: bool(desk.begun))
+    desk.trouble = LeaseUnknown("nothing is known of it yet")
+    (tmp_path / "go").touch()
+    assert (await running).code == 0
+    assert names(spool) != []
+    if it_is == "put right":
+        desk.trouble = None
+        await until(desk.has_all)
+        assert desk.text() == b"kept\n"
+    else:
+        monkeypatch.setattr("activities.drivers.upload.UNKNOWN_FOR", timedelta(seconds=1))
+    await until(lambda: names(spool) == [])
 
 
 class FullDisk:

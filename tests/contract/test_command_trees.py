@@ -33,6 +33,11 @@ until [ -s child ] && [ -s orphan ] && [ -s clean ] && [ -s lost ]; do sleep 0.0
 PIDS = ("child", "orphan", "clean", "lost")
 STUBBORN = f"trap '' TERM INT HUP\n{AWAY}"
 
+
+def _may_mount() -> bool:
+    return subprocess.run(["unshare", "--mount", "true"], capture_output=True, check=False).returncode == 0
+
+
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs commands as others")
 
 RUNNER = """
@@ -248,6 +253,34 @@ class TestAsRoot:
             os.seteuid(0)
             theirs.kill()
             theirs.wait()
+
+    @pytest.mark.skipif(not _may_mount(), reason="nothing can be mounted here")
+    def test_where_others_processes_are_hidden_it_finds_its_own(self) -> None:
+        script = f"""
+import os, pwd, subprocess, sys
+sys.path.insert(0, {str(ROOT)!r})
+from activities.drivers import processes
+subprocess.run(["mount", "-t", "proc", "-o", "hidepid=1", "proc", "/proc"], check=True)
+other = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+nobody = pwd.getpwnam("nobody")
+os.setgroups([])
+os.setgid(nobody.pw_gid)
+os.setuid(nobody.pw_uid)
+mine = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+found = {{process.pid for process in processes._processes()}}
+assert mine.pid in found and other.pid not in found, found
+trees = [processes.Tree(mine.pid, "run"), processes.Tree(other.pid, "run")]
+# Of what is hidden nobody can say that it is dead.
+assert set(processes.living(trees)) == set(trees)
+mine.kill()
+mine.wait()
+assert processes.living(trees[:1]) == {{}}
+"""
+        subprocess.run(
+            ["unshare", "--mount", "--pid", "--fork", "--kill-child", sys.executable, "-c", script],
+            check=True,
+            timeout=60,
+        )
 
     async def test_it_dies_with_its_supervisor(self, driver: CommandDriver, folder: Path) -> None:
         os.chmod(folder, 0o777)

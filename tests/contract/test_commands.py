@@ -165,6 +165,20 @@ async def test_fenced_off_a_runner_ends_all_its_commands(lab: Runner, folder: Pa
     assert (await lab.run(command("lease-2", "true"))).ending == CommandEnding.EXITED
 
 
+async def test_one_that_stood_still_starts_nothing_it_was_let_begin_before(
+    lab: Runner, desk: Desk, folder: Path
+) -> None:
+    lab.commands.is_fenced = lambda: bool(desk.begun)
+    report = await lab.run(command(LEASE, "touch started", folder=str(folder)))
+    assert (*result_of(report), report.detail) == (
+        CommandEnding.LOST,
+        None,
+        False,
+        "its runner stood still for too long",
+    )
+    assert names(folder) == []
+
+
 async def test_a_command_whose_supervisor_dies_is_lost(lab: Runner, folder: Path) -> None:
     run = "echo $PPID > supervisor; echo $$ > leader; exec sleep 1000"
     running = lab.start(command(LEASE, run, folder=str(folder)))

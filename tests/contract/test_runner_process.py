@@ -23,6 +23,7 @@ import worker.runner
 from activities.commands import Commands
 from leasehold.commands import SILENCE, CommandEnding
 from leasehold.messages import CommandReport, RunCommand
+from leasehold.settings import RunnerSettings
 from leasehold.temporal import runner_queue
 from tests.contract.command_desk import Desk, command, serving
 from tests.contract.command_hooks import PATIENCE, exists, lives, names, until, written
@@ -287,7 +288,62 @@ async def test_a_runner_that_temporal_does_not_answer_ends_its_commands_in_time(
         # It goes on once it is heard again.
         temporal.away = False
         await asyncio.sleep(0.5)
+        assert not lab.commands.is_fenced()
+        later = worker.runner._now() + 1
+        with monkeypatch.context() as patch:
+            patch.setattr(worker.runner, "_now", lambda: later)
+            assert lab.commands.is_fenced(), "it stood still, and has not heard of Temporal since"
         assert (await lab.run(command("lease-2", "true"))).code == 0
+
+
+class Cable:
+    """A way to a server that can swallow, without a word, all that goes over the connections that there are."""
+
+    def __init__(self, address: str) -> None:
+        host, _, port = address.rpartition(":")
+        self._target = host, int(port)
+        self._open = asyncio.Event()
+        self._open.set()
+
+    @asynccontextmanager
+    async def laid(self) -> AsyncIterator[str]:
+        async with await asyncio.start_server(self._carry, "127.0.0.1", 0) as server:
+            yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+    def cut(self) -> None:
+        self._open.clear()
+        self._open = asyncio.Event()
+        self._open.set()
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection(*self._target)
+        mine = self._open
+
+        async def pass_on(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+            while data := await source.read(65536):
+                await mine.wait()
+                target.write(data)
+
+        try:
+            await asyncio.gather(pass_on(reader, back), pass_on(there, writer), return_exceptions=True)
+        finally:
+            back.close()
+            writer.close()
+
+
+async def test_a_connection_that_died_unheard_is_replaced_before_a_runner_ends_its_commands(
+    temporal_address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cable = Cable(temporal_address)
+    async with cable.laid() as address:
+        monkeypatch.setenv("TEMPORAL_ADDRESS", address)
+        client = await worker.runner._connect(RunnerSettings(), "build01")
+        assert await worker.runner._ping(client, None)
+        cable.cut()
+        began = time.monotonic()
+        assert not await worker.runner._ping(client, None)
+        while not await worker.runner._ping(client, None):
+            assert time.monotonic() - began < worker.runner.FENCE_AFTER.total_seconds()
 
 
 async def test_a_runner_that_stands_still_has_its_commands_ended_by_its_supervisor(tmp_path: Path, desk: Desk) -> None:

@@ -19,11 +19,13 @@ from leasehold.commands import (
     CommandRule,
     CommandState,
 )
-from leasehold.errors import CommandOver, LeaseUnknown
+from leasehold.errors import CommandOver, LeaseholdError, LeaseUnknown
 from leasehold.messages import (
     AfterLoss,
     BrokenInLease,
     Checked,
+    Closed,
+    CloseLease,
     CommandReport,
     PlaceCommand,
     Placement,
@@ -758,7 +760,7 @@ class TestOutput:
     async def takes(self, lab: Lab, runner: str, attempt: int) -> bool:
         try:
             about = await lab.store.commands.output_of(runner, "a", attempt)
-        except CommandOver:
+        except (CommandOver, LeaseUnknown):
             return False
         assert (about.lease, about.attempt, about.pool, about.resource) == ("a", attempt, "r640", "host01")
         return True
@@ -783,6 +785,28 @@ class TestOutput:
         await close(lab, report=EXITED)
         assert await self.takes(lab, "build01", 1)
         assert not await self.takes(lab, "build02", 1)
+
+    async def test_a_record_that_is_older_than_it_does_not_refuse_it_for_ever(self, lab: Lab) -> None:
+        async def asked(attempt: int = 1) -> str:
+            with pytest.raises(LeaseholdError) as refused:
+                await lab.store.commands.output_of("build01", "a", attempt)
+            return refused.value.code
+
+        assert await asked() == "lease_unknown", "the copy has nothing of it"
+        await lab.pool("r640", 1, commands=ANYBODY)
+        await active(lab, "a")
+        assert await asked() == "lease_unknown", "it was given to nobody"
+        await lab.store.database.write(commands.distrust)
+        assert await self.takes(lab, "build01", 1)
+        assert await asked(2) == "lease_unknown", "it was not lost yet"
+        await close(lab, report=EXITED)
+        assert await self.takes(lab, "build01", 1)
+        assert await asked(2) == "command_over"
+
+    async def test_what_somebody_else_has_is_refused_for_ever(self, lab: Lab) -> None:
+        await running(lab, "a")
+        with pytest.raises(CommandOver):
+            await lab.store.commands.output_of("build02", "a", 1)
 
 
 class TestEnding:
@@ -846,6 +870,22 @@ class TestEnding:
         await close(lab, outcome=Outcome.CANCELLED)
         shown = await command_of(lab)
         assert (shown.ending, shown.started) == (CommandEnding.CANCELLED, True)
+
+    async def test_it_is_not_closed_over_a_command_that_may_be_running(self, lab: Lab) -> None:
+        async def close_forgotten(lease: str) -> Closed | None:
+            order = CloseLease(lease=lease, outcome=Outcome.FAILED, actor="leasehold", stopped=True)
+            return await lab.store.close_forgotten(order)
+
+        await running(lab, "a")
+        for _ in range(2):
+            assert await close_forgotten("a") is None
+        assert await lab.state("a") == "active"
+        await close(lab)
+        await active(lab, "b")
+        assert await place(lab, "b") == "build01"
+        assert await close_forgotten("b") == Closed(state=LeaseState.ENDED, outcome=Outcome.FAILED)
+        with pytest.raises(CommandOver):
+            await begin(lab, "b")
 
     async def test_closed_again_nothing_changes(self, lab: Lab) -> None:
         await running(lab, "a")
