@@ -69,6 +69,11 @@ def read(client: Client, pool: str) -> QueueList:
     )
 
 
+def is_of(lease: Lease, pool: str) -> bool:
+    """Whether a command is one of this pool; it may need resources of others."""
+    return lease["items"][0].get("pool") == pool
+
+
 def print_list(found: QueueList, join: commandwords.Join = shlex.join) -> None:
     """Print it, each section below its heading; `join` makes one line of a command's arguments."""
     there = [one for one in found.resources if one["offline"] is None]

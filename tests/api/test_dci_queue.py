@@ -363,6 +363,19 @@ class TestKept:
         for _ in range(2):
             assert (await lab.dci("unschedule", pool, "999999999")).status == 0
 
+    async def test_what_waits_for_a_removed_pool_can_be_unscheduled(self, lab: QueueLab) -> None:
+        pool = await lab.pool("r1")
+        job = await lab.schedule("-p", "-1", pool, "echo", "@RESOURCE")
+        assert (await lab.dci("remove-pool", pool)).status == 0
+
+        async def is_gone() -> bool:
+            return pool not in (await lab.dci("list")).out.split()
+
+        await until(is_gone)
+        assert (await lab.dci("unschedule", pool, job)).status == 0
+        assert (await lab.command(job))["result"] == "cancelled"
+        assert (await lab.dci("unschedule", pool, "999999999")).status == 1
+
     async def test_unschedule_touches_nothing_of_another_pool(self, lab: QueueLab) -> None:
         mine, other = await lab.pool(), await lab.pool()
         job = await lab.schedule(other, "echo", "@RESOURCE")

@@ -285,6 +285,14 @@ class TestList:
             " 3 []: echo @RESOURCE (wd: /src) [REMOVE]",
         ]
 
+    def test_what_only_needs_something_of_it_is_another_pools(self, api: FakeApi, dci: DciQueue) -> None:
+        api.answers["GET /v1/pools/lab"] = [Answer(200, pool())]
+        api.answers["GET /v1/resources"] = [Answer(200, {"items": [], "next_cursor": None})]
+        mine, other = lease(7, **RUNNING), lease(8, **RUNNING, items=[{"pool": "hub"}, {"pool": "lab"}])
+        api.answers["GET /v1/leases"] = [Answer(200, {"items": [other, mine], "next_cursor": None})]
+        out = dci("list", "lab").out
+        assert [line.split()[0] for line in out.splitlines() if line.startswith(" ")] == ["7"]
+
 
 class TestLog:
     def lines(self, api: FakeApi) -> None:

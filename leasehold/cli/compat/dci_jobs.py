@@ -20,6 +20,7 @@ from leasehold.cli.connect import connect
 from leasehold.cli.exits import Exit
 from leasehold.cli.output import note, one_line, print_bytes, say
 from leasehold.cli.queue import Words, cancelled, searched
+from leasehold.cli.queuelist import is_of
 from leasehold.cli.request import LeaseRequest
 from leasehold.cli.signals import Signals
 from leasehold.cli.words import name_of
@@ -128,7 +129,7 @@ def search(pool: Pool, command: Words = None) -> None:
     with connect() as client:
         client.pool(pool)
         for lease in searched(client, pool, command=shlex.join(command or [])):
-            if _is_of(lease, pool):
+            if is_of(lease, pool):
                 say(name_of(lease))
 
 
@@ -139,7 +140,7 @@ def search_dir(
     """Print the id of a command that was scheduled from a directory; 1 where there is none."""
     with connect() as client:
         client.pool(pool)
-        found = [lease for lease in searched(client, pool, folder=folder) if _is_of(lease, pool)]
+        found = [lease for lease in searched(client, pool, folder=folder) if is_of(lease, pool)]
     if not found:
         raise typer.Exit(Exit.ERROR)
     say(name_of(found[0]))
@@ -147,10 +148,8 @@ def search_dir(
 
 def unschedule(pool: Pool, job: JobId) -> None:
     """Cancel a command, scheduled or running, and wait until it has ended; an unknown one is no error."""
-    with Signals(), connect() as client:
-        client.pool(pool)
-        with suppress(NotFound):
-            cancelled(client, _job(client, pool, job)["id"])
+    with Signals(), connect() as client, suppress(LeaseUnknown):
+        cancelled(client, _job(client, pool, job)["id"])
 
 
 def dci_job(pool: Pool, job: JobId) -> None:
@@ -178,15 +177,10 @@ def _dci_jobs(lines: Iterable[str]) -> Iterator[tuple[str, str]]:
 
 
 def _job(client: Client, pool: str, job: str) -> Lease:
-    """A command of a pool; raise `LeaseUnknown` where that pool has none of this id."""
-    client.pool(pool)
+    """A command of a pool, which may be removed by now; raise `LeaseUnknown` where it has none of this id."""
     with suppress(NotFound):
         lease = client.lease(job)
-        if lease["command"] is not None and _is_of(lease, pool):
+        if lease["command"] is not None and is_of(lease, pool):
             return lease
+    client.pool(pool)
     raise LeaseUnknown(f"there is no command {job} in pool {pool}")
-
-
-def _is_of(lease: Lease, pool: str) -> bool:
-    """Whether a command is one of this pool; it may need resources of others."""
-    return lease["items"][0].get("pool") == pool

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace
 from typing import Annotated
 
 import typer
@@ -81,7 +82,9 @@ def list_pool(
     """List the commands scheduled on a pool of resources, or the pools."""
     with connect() as client:
         if pool is not None:
-            queuelist.print_list(queuelist.read(client, pool), " ".join)
+            found = queuelist.read(client, pool)
+            mine = [lease for lease in found.leases if queuelist.is_of(lease, pool)]
+            queuelist.print_list(replace(found, leases=mine), " ".join)
             return
         names = sorted(one["name"] for one in client.pools())
     if not names:
