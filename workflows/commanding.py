@@ -30,6 +30,7 @@ TAKEN_UP_WITHIN = timedelta(seconds=15)
 
 _SLACK = timedelta(minutes=10)
 """What a command's activity may take beyond the command's own timeout: killing it, and handing over its output."""
+_ASKED_TO_BE_STOPPED = "a command is asked for even to be stopped"
 _ONCE = RetryPolicy(maximum_attempts=1)
 _PAUSE, _LONGEST_PAUSE = timedelta(seconds=5), timedelta(minutes=5)
 
@@ -71,9 +72,14 @@ class Commanding:
         """How it ended; None where it was not begun, or the record has it that it is over."""
         return self._life.result() if self._life is not None and self._life.done() else None
 
-    async def stop(self) -> CommandReport | None:
-        """Have it end now, if it has not yet, and return how it ended: nothing of it lives any more then."""
+    async def stop(self, *, active: bool) -> CommandReport | None:
+        """Have it end now, if it has not yet, and return how it ended: nothing of it lives any more then.
+
+        Of an `active` lease it may have begun in an earlier run of the workflow.
+        """
         self._stopping = True
+        if self._life is None and active and workflow.patched(_ASKED_TO_BE_STOPPED):
+            self.start()
         if self._run is not None and not self._run.done():
             self._run.cancel()
         return None if self._life is None else await self._life
@@ -100,18 +106,16 @@ class Commanding:
         order = PlaceCommand(lease=self._lease, attempt=attempt, missed=missed)
         asked = False
         # Once even where it is to end: an earlier run of this workflow may have had it begun.
-        while not self._stopping or (not asked and workflow.patched("a command is asked for even to be stopped")):
+        while not self._stopping or (not asked and workflow.patched(_ASKED_TO_BE_STOPPED)):
             seen, asked = self._signals, True
             placement = await step(Placing.place_command, order)
             if placement.attempt > attempt:
                 # The record knows more than a workflow that was reset.
-                attempt = placement.attempt
+                attempt, asked = placement.attempt, False
                 order = PlaceCommand(lease=self._lease, attempt=attempt)
                 continue
-            if placement.begun:
-                return placement
             if placement.over or placement.runner is not None:
-                return None if self._stopping else placement
+                return placement
             self._say("waits for a runner")
             await workflow.wait_condition(lambda seen=seen: self._stopping or self._signals != seen)  # type: ignore[misc]
         return None
@@ -129,12 +133,26 @@ class Commanding:
             CommandLost(lease=self._lease, attempt=attempt, detail=why, final=self._stopping),
         )
 
+    async def _called_off(self, attempt: int) -> AfterLoss:
+        """Take a command from the runner that was to have it; one that has begun it just now ends it meanwhile."""
+        if not workflow.patched(_ASKED_TO_BE_STOPPED):
+            return AfterLoss(again=False)
+        why = "its lease ended while it was being begun"
+        after = await step(
+            Placing.lose_command, CommandLost(lease=self._lease, attempt=attempt, detail=why, final=True)
+        )
+        if after.report is not None:
+            await workflow.sleep(SILENCE)
+        return after
+
     async def _attempt(self, placement: Placement) -> CommandReport | AfterLoss:
         """Have a runner run it once, and return how it ended, or what follows after the runner was lost."""
         attempt, runner = placement.attempt, placement.runner
         assert runner is not None
         if placement.begun:
             return await self._after_reset(attempt, runner)
+        if self._stopping:
+            return await self._called_off(attempt)
         longest = timedelta(seconds=placement.timeout_s)
         self._say(f"attempt {attempt} on {runner}")
         order = RunCommand(lease=self._lease, attempt=attempt, runner=runner)

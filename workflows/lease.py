@@ -375,9 +375,7 @@ class LeaseWorkflow:
     async def _stop_command(self) -> None:
         """Stop what still runs on the lease's resources, before anybody else can have them."""
         assert self._ending is not None
-        if self._command is not None and self._state == "active":
-            self._command.start()
-        report = None if self._command is None else await self._command.stop()
+        report = None if self._command is None else await self._command.stop(active=self._state == "active")
         if report is None:
             return
         if report.ending == CommandEnding.CANCELLED and self._ending.outcome is Outcome.EXPIRED:

@@ -16,6 +16,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from temporalio.client import Client, WorkflowHandle
 from temporalio.testing import WorkflowEnvironment
@@ -37,11 +38,13 @@ from leasehold.model import (
     Size,
 )
 from leasehold.ports import HookCall
+from leasehold.temporal import submitted
 from tests import temporal
 from tests.mail import mail_server
 from tests.workflows.lab import SHORT_HISTORIES, Lab, open_lab, start_skipping_server
 from tests.workflows.restoring import Copy
 from tests.workflows.runners import ANYBODY, MAKE, FakeRunner, runner
+from workflows import commanding
 from workflows.lease import LeaseWorkflow
 from workflows.sweep import ReconcileWorkflow, SweepWorkflow
 
@@ -372,6 +375,44 @@ async def lost_its_command(lab: Lab) -> Handle:
     return handle
 
 
+async def reset_while_its_command_ran(lab: Lab) -> Handle:
+    """Begun anew without its history, as a reset does."""
+    await lab.pool(1, commands=ANYBODY)
+    async with runner(lab, name="build01") as there:
+        again = await _begun_anew(lab, there)
+        await again.result()
+    return again
+
+
+async def reset_while_its_command_ran_and_cancelled_in_temporal(lab: Lab) -> Handle:
+    await lab.pool(1, commands=ANYBODY)
+    async with runner(lab, name="build01") as there:
+        again = await _begun_anew(lab, there, start_delay=timedelta(seconds=1))
+        await again.cancel()
+        await again.result()
+    return again
+
+
+async def _begun_anew(lab: Lab, there: FakeRunner, **options: Any) -> Handle:
+    handle = await lab.submit(command=MAKE)
+    await there.until_begun(handle.id)
+    request = await submitted(lab.env.client, handle.id)
+    await handle.terminate()
+    return await lab.env.client.start_workflow(
+        LeaseWorkflow.run, request, id=handle.id, task_queue=lab.task_queue, **options
+    )
+
+
+async def ended_its_command_too_late(lab: Lab) -> Handle:
+    await lab.pool(1, commands=ANYBODY)
+    with patch.object(commanding, "_SLACK", timedelta(seconds=1)):
+        async with runner(lab, name="build01") as there:
+            handle = await lab.submit(command=replace(MAKE, timeout="1s"))
+            await there.until_begun(handle.id)
+            await handle.result()
+    return handle
+
+
 async def waited_for_a_runner(lab: Lab) -> Handle:
     """First there is none, then one that does not take the command up."""
     await lab.pool(1, commands=ANYBODY)
@@ -428,6 +469,9 @@ PLAIN: tuple[Scenario, ...] = (
     expired_in_its_command,
     lost_its_runner_and_ran_again,
     lost_its_command,
+    reset_while_its_command_ran,
+    reset_while_its_command_ran_and_cancelled_in_temporal,
+    ended_its_command_too_late,
     waited_for_a_runner,
     called_off_while_it_waited_for_a_runner,
     held_back_by_a_hook_and_withdrawn,

@@ -485,19 +485,25 @@ class TestAWorkflowThatWasReset:
         await handle.terminate("by a test")
         return await lab.env.client.start_workflow(LeaseWorkflow.run, request, id=handle.id, task_queue=lab.task_queue)
 
-    @pytest.mark.parametrize("cancelled", [False, True])
+    @pytest.mark.parametrize("attempt", [1, 2])
+    @pytest.mark.parametrize("cancelled", [None, "by a signal", "in Temporal"])
     async def test_takes_its_command_for_lost_once_nothing_of_it_can_live(
-        self, lab: Lab, monkeypatch: pytest.MonkeyPatch, cancelled: bool
+        self, lab: Lab, monkeypatch: pytest.MonkeyPatch, cancelled: str | None, attempt: int
     ) -> None:
         monkeypatch.setattr(commanding, "SILENCE", timedelta(seconds=2))
         await lab.pool(1, commands=ANYBODY)
         async with runner(lab) as there, asyncio.timeout(3 * SOON_S):
-            handle = await running(lab, there)
+            handle = await running(lab, there, command=replace(MAKE, retry=attempt - 1))
+            if attempt == 2:
+                there.end(handle.id, CommandReport(ending=CommandEnding.LOST, detail="its runner was stopped"))
+                await there.until_begun(handle.id, 2)
             waiter = await lab.submit()
             there.may_kill.clear()
             again = await self.reset(lab, handle)
-            if cancelled:
+            if cancelled == "by a signal":
                 await again.signal("cancel", ME)
+            elif cancelled is not None:
+                await again.cancel()
             await there.until_stopping(handle.id)
             assert (await lab.record(waiter)).state is LeaseState.QUEUED
             there.may_kill.set()
@@ -509,7 +515,7 @@ class TestAWorkflowThatWasReset:
             True,
         )
         assert command.detail == "its lease's workflow was reset after it had begun"
-        assert there.began == [(handle.id, 1)]
+        assert there.began == [(handle.id, number) for number in range(1, attempt + 1)]
 
     async def test_runs_what_was_declared_safe_again(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(commanding, "SILENCE", timedelta(seconds=1))
