@@ -92,6 +92,8 @@ class Workplaces(Protocol):
 class _Away(LeaseholdError):
     """The service has not said whether a command may begin."""
 
+    code = "service_away"
+
 
 class _Job:
     """A command in the runner's hands; `stop` has it end, and `why` says how that is reported."""

@@ -7,9 +7,10 @@ import json
 import time
 from base64 import b64encode
 from collections import deque
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Collection, Iterable
 from contextlib import ExitStack, aclosing
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from fastapi.sse import KEEPALIVE_COMMENT, format_sse_event
@@ -48,13 +49,17 @@ class Wanted:
         """It as the log store takes it."""
         return LogFilter(stage=STAGE, attempt=self.attempt, stream=self.stream)
 
+    @property
+    def streams(self) -> Collection[str]:
+        """Whose bytes and lines are wanted."""
+        return _PRINTED if self.stream is None else (self.stream,)
+
 
 async def raw(wanted: Wanted, service: Services) -> AsyncGenerator[bytes, None]:
     """What was printed, byte by byte; Leasehold's own words only where they alone are wanted."""
-    streams = _PRINTED if wanted.stream is None else (wanted.stream,)
     async with aclosing(_parts(wanted, service)) as parts:
         async for chunks in parts:
-            if data := b"".join(chunk.data for chunk in chunks if chunk.stream in streams):
+            if data := b"".join(chunk.data for chunk in chunks if chunk.stream in wanted.streams):
                 yield data
 
 
@@ -77,7 +82,7 @@ async def events(wanted: Wanted, service: Services) -> AsyncGenerator[bytes, Non
 
 async def _parts(wanted: Wanted, service: Services) -> AsyncGenerator[list[LogChunk], None]:
     """What is wanted of the pieces, with `tail` the last lines of what there is by now, and all to come."""
-    last = None if wanted.tail is None else _Tail(wanted.tail)
+    last = None if wanted.tail is None else _Tail(wanted.tail, wanted.streams)
     async with aclosing(_chunks(wanted, service)) as found:
         async for chunks in found:
             if last is None:
@@ -94,38 +99,37 @@ async def _parts(wanted: Wanted, service: Services) -> AsyncGenerator[list[LogCh
 class _Tail:
     """The last lines of what it is given, of which it keeps little more; of a line without an end no more than that."""
 
-    def __init__(self, lines: int) -> None:
-        self._lines = lines
+    def __init__(self, lines: int, streams: Collection[str]) -> None:
+        self._lines, self._streams = lines, streams
         self._kept: deque[LogChunk] = deque()
         self._ends = self._size = 0
 
     def add(self, chunks: Iterable[LogChunk]) -> None:
         for chunk in chunks:
             self._kept.append(chunk)
-            self._ends += _ends(chunk)
+            self._ends += self._ends_in(chunk)
             self._size += len(chunk.data)
-            while self._ends - _ends(self._kept[0]) > self._lines or self._size > _TAIL_LIMIT:
+            while self._ends - self._ends_in(self._kept[0]) > self._lines or self._size > _TAIL_LIMIT:
                 gone = self._kept.popleft()
-                self._ends -= _ends(gone)
+                self._ends -= self._ends_in(gone)
                 self._size -= len(gone.data)
 
     def chunks(self) -> list[LogChunk]:
         """The pieces in which they are, the first of them cut."""
-        printed = [chunk for chunk in self._kept if chunk.stream in _PRINTED]
+        printed = [chunk for chunk in self._kept if chunk.stream in self._streams]
         # A line that has no end yet is one, too.
         too_many = self._ends - self._lines + (0 if not printed or printed[-1].data.endswith(b"\n") else 1)
         kept = list(self._kept)
         while kept and too_many > 0:
             first = kept.pop(0)
-            if _ends(first) >= too_many:
+            if self._ends_in(first) >= too_many:
                 rest = first.data.split(b"\n", too_many)[-1]
                 kept[:0] = [replace(first, data=rest)] if rest else []
-            too_many -= _ends(first)
+            too_many -= self._ends_in(first)
         return kept if self._lines else []
 
-
-def _ends(chunk: LogChunk) -> int:
-    return chunk.data.count(b"\n") if chunk.stream in _PRINTED else 0
+    def _ends_in(self, chunk: LogChunk) -> int:
+        return chunk.data.count(b"\n") if chunk.stream in self._streams else 0
 
 
 def _json(value: object) -> str:
@@ -176,7 +180,7 @@ class _Patience:
         self._lease, self._only, self._service = wanted.lease, wanted.attempt, service
         self._until: float | None = None
         self._printed: int | None = None
-        """The last attempt, if that is known to have printed something."""
+        """The last attempt, if that has ended just now, and is known to have printed something."""
 
     @property
     def look_again_s(self) -> float:
@@ -189,8 +193,10 @@ class _Patience:
             if not await is_over(self._lease, self._service):
                 return False
             self._until = time.monotonic() + _LATE_S
-            command = (await self._service.store.lease(self._lease, explained=False)).command
-            self._printed = command.attempt if command and command.output_bytes else None
+            lease = await self._service.store.lease(self._lease, explained=False)
+            late = datetime.now(UTC) - timedelta(seconds=_LATE_S)
+            if lease.command and lease.command.output_bytes and lease.ended_at and lease.ended_at > late:
+                self._printed = lease.command.attempt
         return time.monotonic() > self._until or not await self._is_awaited()
 
     async def _is_awaited(self) -> bool:

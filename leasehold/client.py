@@ -91,7 +91,9 @@ class Client(OutputOfCommands):
         wait_for_supply: bool = False,
         notify: Sequence[str] | Literal[False] = (),
         share_key: str | None = None,
+        params: Mapping[str, Any] | None = None,
         command: Mapping[str, Any] | None = None,
+        labels: Sequence[str] = (),
         on_end: str | None = None,
         on_end_reason: str | None = None,
         secrets: Mapping[str, str] | None = None,
@@ -105,8 +107,9 @@ class Client(OutputOfCommands):
         duration) the lease is lost when no `heartbeat` comes for so long, beginning with this call. With `start_at` (a
         time) it is a reservation; with `queue_timeout` (a duration) it fails when it has waited so long. `notify` names
         who else is told what happens to it; False: no person is. What the caller gave back under the same `share_key`
-        it may be given again. `command` is run once the lease is active, which ends with it; what becomes of its
-        resources then is `on_end`, `free` or `offline`. `secrets`, names with their values, reach its hooks and its
+        it may be given again. `params` are those of items that do not say their own. `command` is run, on a runner with
+        all these `labels`, once the lease is active, which ends with it; what becomes of its resources then is
+        `on_end`, `free` or `offline`. `secrets`, names with their values, reach its hooks and its
         command, and nobody else.
         """
         body = _request(
@@ -121,7 +124,9 @@ class Client(OutputOfCommands):
             wait_for_supply=wait_for_supply or None,
             notify=_notify(notify),
             share_key=share_key,
+            params=params,
             command=command,
+            labels=list(labels) or None,
             on_end=on_end,
             on_end_reason=on_end_reason,
             secrets=secrets,

@@ -558,7 +558,10 @@ class Commands(Protocol):
         ...
 
     async def output_of(self, runner: str, lease: str, attempt: int) -> OutputOf:
-        """Of what the output is that a runner has of a lease's command; raises `CommandOver` where it never had it."""
+        """Of what the output is that a runner has of a lease's command; raises `CommandOver` where it never had it.
+
+        `LeaseUnknown` where the record may only be older than that.
+        """
         ...
 
     async def register(self, runner: str, host: RunnerHost) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from concurrent.futures import Executor
+from contextlib import nullcontext
 from datetime import timedelta
 
 from activities.drivers.spool import SpoolFile
@@ -29,8 +30,8 @@ class Unwanted(Exception):
     """The service will never take this output."""
 
 
-async def upload(file: SpoolFile, desk: CommandDesk, threads: Executor) -> None:
-    """Return once the service has all of the file, to its end, or does not want it."""
+async def upload(file: SpoolFile, desk: CommandDesk, threads: Executor, gate: asyncio.Semaphore | None = None) -> None:
+    """Return once the service has all of the file, to its end, or does not want it; `gate` is passed for each try."""
     offset = failures = 0
     unknown = _Unknown()
     while True:
@@ -45,7 +46,8 @@ async def upload(file: SpoolFile, desk: CommandDesk, threads: Executor) -> None:
             await file.grown.wait()
             continue
         try:
-            taken = await _put(file, desk, offset, packed, unknown, first=failures == 0)
+            async with gate or nullcontext():
+                taken = await _put(file, desk, offset, packed, unknown, first=failures == 0)
         except Unwanted:
             return
         if beyond and taken >= offset + len(packed):
@@ -75,7 +77,7 @@ async def _put(
     """Hand over frames once, and return how far the service is then; `first` trouble is told."""
     about = file.about
     try:
-        return await desk.put_output(about.runner, about.lease, about.attempt, offset, packed)
+        taken = await desk.put_output(about.runner, about.lease, about.attempt, offset, packed)
     except _HOPELESS as error:
         log.warning("the output of lease %s is not wanted: %s", about.lease, error)
         raise Unwanted from error
@@ -88,6 +90,8 @@ async def _put(
             trace = None if isinstance(error, LeaseholdError) else error
             log.warning("the output of lease %s waits for the service: %s", about.lease, error, exc_info=trace)
         return offset
+    unknown.since = None
+    return taken
 
 
 async def _read(file: SpoolFile, offset: int, threads: Executor) -> bytes:

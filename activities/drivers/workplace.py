@@ -24,7 +24,7 @@ from leasehold.ports import CommandDesk, OutputSink
 
 _THREADS = 32
 _AT_ONCE = 4
-"""So many files of earlier lives are handed over at once."""
+"""So many pieces of files of earlier lives are handed over at once."""
 
 log = logging.getLogger(__name__)
 
@@ -151,8 +151,7 @@ class Workplaces:
     ) -> asyncio.Task[None]:
         async def send() -> None:
             loop = asyncio.get_running_loop()
-            async with gate or contextlib.nullcontext():
-                await upload(file, self._desk, self._threads)
+            await upload(file, self._desk, self._threads, gate)
             await loop.run_in_executor(self._threads, file.remove)
             if cleared is not None:
                 # Should this runner be ended before, the next one must know of the folder.

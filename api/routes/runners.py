@@ -58,7 +58,8 @@ async def leave_runner(name: str, instance: str, caller: Caller, service: Servic
 async def begin_command(name: str, lease: str, body: BeginBody, caller: Caller, service: Service) -> Response:
     """Take a lease's command up, and learn what it is; from now on it counts as started.
 
-    409 `command_over`: it must not be started. Who asks again is told the same.
+    409 `command_over`: it must not be started. 409 `command_begun`: somebody else has started it. Who asks again is
+    told the same.
     """
     _check_name(caller, name)
     begun = await service.store.commands.begin(name, lease, body.instance, body.attempt)
@@ -80,7 +81,8 @@ async def put_output(
     """Hand over framed output, from where the service has it; the answer says how far that is by now.
 
     A frame: 8 bytes of microseconds since 1970, one of the stream (1 stdout, 2 stderr, 3 the runner's own words, 0 the
-    end), 4 of the length, and as many bytes, at most 32 KiB; numbers are big-endian.
+    end), 4 of the length, and as many bytes, at most 32 KiB; numbers are big-endian. 409 `command_over`: it will
+    never be taken. 404 `lease_unknown`: not yet.
     """
     _check_name(caller, name)
     about = await service.store.commands.output_of(name, lease, attempt)

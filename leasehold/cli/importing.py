@@ -11,11 +11,12 @@ import sys
 import warnings
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from leasehold import dciqueue, quads, resalloc
+from leasehold.answers import Change
 from leasehold.cli import options
 from leasehold.cli.connect import connect
 from leasehold.cli.exits import Exit
@@ -23,6 +24,9 @@ from leasehold.cli.output import note, one_line
 from leasehold.cli.pools import print_applied
 from leasehold.errors import Malformed
 from leasehold.quads import Imported
+
+if TYPE_CHECKING:
+    from leasehold.client import Client
 
 _TIMEOUT = timedelta(minutes=2)
 _BROKEN = "broken in QUADS"
@@ -125,16 +129,22 @@ def from_dci_queue(
     _put(text, output, apply)
     if apply:
         with connect() as client:
-            # Not as a file's, whose pools no command removes.
-            made = [client.put_pool(pool, dciqueue.pool(pool, names)) for pool, names in found.pools.items()]
-            for pool, name, reason in found.removed:
-                client.offline(pool, name, reason)
-                note(one_line(f"offline: {pool}/{name}, {reason}"))
-        print_applied({"changes": [change for one in made for change in one["changes"]]}, as_json)
+            changes = [change for pool in found.pools for change in _made(client, found, pool)]
+        print_applied({"changes": changes}, as_json)
         return
     for pool, name, reason in found.removed:
         line = shlex.join(["leasehold", "resource", "offline", f"{pool}/{name}", "--reason", reason])
         note(one_line(f"removed: once it is applied, {line}"))
+
+
+def _made(client: Client, found: dciqueue.Imported, pool: str) -> list[Change]:
+    """Make a pool as the commands of dci-queue do: they do not change those of a pools file."""
+    made = client.put_pool(pool, dciqueue.pool(pool, found.pools[pool]))
+    for of, name, reason in found.removed:
+        if of == pool:
+            client.offline(pool, name, reason)
+            note(one_line(f"offline: {pool}/{name}, {reason}"))
+    return made["changes"]
 
 
 def _folders(top: Path) -> list[dciqueue.Folders]:

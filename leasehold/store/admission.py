@@ -186,6 +186,7 @@ def _admit(tx: Tx, request: SubmitLease, submitted_at: datetime, run_id: str, *,
     activation = holding.activation_at_once(tx, grant.claims, duration, self_service=me.self_service)
     _record(tx, request, {**lease, "granted_at": tx.now, **(activation.values if activation else {})}, command)
     granting.record(tx, grant, ready=activation is not None)
+    matching.follow(tx, offered)
     if activation is None:
         if not again:
             notices.tell(tx, NoticeKind.REQUESTED, request.lease)

@@ -70,7 +70,7 @@ def _add(tx: Tx, lease: str, addition: AddResources) -> Refusal | None:
         ends = _end(tx, row, addition)
         items = dict(enumerate(addition.items, start=len(before)))
         me = _wanting(row, items, ends - tx.now, self_service=addition.self_service)
-        award = _award(tx, row, me, ends)
+        offered, award = _offer(tx, row, me, ends)
     except LeaseholdError as error:
         return as_refusal(error)
     wanted = specs.items_to_json((*before, *addition.items))
@@ -80,6 +80,7 @@ def _add(tx: Tx, lease: str, addition: AddResources) -> Refusal | None:
     outbox.signal(tx, lease)
     grant = granting.grant(tx, me, award)
     granting.record(tx, grant)
+    matching.follow(tx, offered)
     if ends > row.expires_at:
         deadlines.move_end(tx, row, holding.policies(tx.connection, lease), ends, actor=addition.actor)
     granted = grant.claims
@@ -146,9 +147,10 @@ def replace(tx: Tx, lease: str, grant: Row[Any], why: str) -> None:
         mine = [one for one in granting.open_rows(tx, lease) if one.id == grant.id]
         granting.close(tx, mine, {(grant.pool, grant.resource): why}, was_active=True)
         me = _wanting(row, {grant.item: item}, row.expires_at - tx.now, self_service=False)
-        award = _award(tx, row, me, row.expires_at)
+        offered, award = _offer(tx, row, me, row.expires_at)
         given = granting.grant(tx, me, award)
         granting.record(tx, given)
+        matching.follow(tx, offered)
         about = {"pool": grant.pool, "resource": grant.resource, "reason": why}
         events.record(tx, "lease_replaced", lease=lease, data=granting.granted_data(award.resources), **about)
         left = _without(row, grant.pool, grant.resource)
@@ -164,7 +166,7 @@ def _without(lease: Row[Any], pool: str, resource: str) -> list[dict[str, Any]] 
     return [one for one in lease.degraded or () if (one["pool"], one["name"]) != (pool, resource)] or None
 
 
-def _award(tx: Tx, row: Row[Any], me: Waiting, ends: datetime) -> Award:
+def _offer(tx: Tx, row: Row[Any], me: Waiting, ends: datetime) -> tuple[matching.Offer, Award]:
     """What a lease gets that lasts until then; raise what refuses it."""
     admission.wanted_specs(tx, me.wishes)
     rules.check(tx.connection, me, is_new=False)
@@ -175,7 +177,7 @@ def _award(tx: Tx, row: Row[Any], me: Waiting, ends: datetime) -> Award:
             raise QuotaExceeded(offered.excess.detail)
         raise NotFree("not all of it is free now, and an active lease does not wait")
     _check_duration(tx, row, offered.award, ends, self_service=me.self_service)
-    return offered.award
+    return offered, offered.award
 
 
 def _check_duration(tx: Tx, lease: Row[Any], award: Award, ends: datetime, *, self_service: bool) -> None:

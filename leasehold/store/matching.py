@@ -95,10 +95,12 @@ class Spare:
 class Offer:
     """What a request gets, or why it gets nothing now: a quota, or a shortage in words.
 
-    `promise` is what a reservation will get.
+    `promise` is what a reservation will get. `loosened` are the pools of which something may be held no more, once it
+    has its award, for those who lack something of another pool then.
     """
 
     award: Award | None = None
+    loosened: frozenset[str] = frozenset()
     promise: Forecast | None = None
     excess: Excess | None = None
     shortage: str = ""
@@ -116,6 +118,12 @@ def offer(tx: Tx, newcomer: Waiting) -> Offer:
         match(tx, pools)
         heads = lanes.heads(tx.connection, kinds, known)
     return _Round(tx, heads, pools, newcomer).offer(newcomer)
+
+
+def follow(tx: Tx, offered: Offer) -> None:
+    """Serve those who may have what is held for others no more, once a request has its award."""
+    if offered.loosened:
+        match(tx, set(offered.loosened))
 
 
 def reserve(tx: Tx, newcomer: Waiting, *, again: bool) -> Offer:
@@ -208,7 +216,7 @@ class _Round:
         """What the newcomer gets."""
         award = self.serve()
         if award is not None:
-            return Offer(award=award)
+            return Offer(award=award, loosened=self._loosened())
         excess = self._shares.excess(newcomer)
         if excess is not None:
             return Offer(excess=excess, shortage=f"over its quota: {excess.detail}")
@@ -219,6 +227,12 @@ class _Round:
         promised = self.promises.barring(newcomer)
         kept = f"; {len(promised)} promised to reservations before its end" if promised else ""
         return Offer(shortage=allocation.shortage(newcomer.wishes, free) + kept)
+
+    def _loosened(self) -> frozenset[str]:
+        waiting = [(one, waiter.passes) for one, waiter, _ in self._seen.values() if waiter.award is None]
+        waiting += [(place.one, self._passes(place.one, place.pools)) for place in self._line]
+        held = (wanted_pools(one.wishes) for one, passes in waiting if passes <= 0)
+        return frozenset().union(*(pools for pools in held if len(pools) > 1))
 
     def _waiters(self) -> Iterator[Waiter]:
         while self._line:

@@ -399,6 +399,24 @@ class TestExtraPools:
         await close(lab, "holder")
         assert await lab.held("both") == ["host01", "host01"]
 
+    @pytest.mark.parametrize("grown", [False, True], ids=["a request", "an active lease"])
+    async def test_what_is_held_no_more_is_granted_at_once(self, lab: Lab, grown: bool) -> None:
+        strict = Policy(overtakes=0)
+        await lab.pool("board", 2, commands=ANYBODY, policy=strict)
+        await lab.pool("licence", 1, policy=strict)
+        await lab.pool("desk", 1)
+        await lab.take("user", pool="board")
+        await lab.take("seated", pool="desk", priority=9)
+        # The licence and the free board are held for who is first, whom a board is missing.
+        await submit(lab, "first", Item(pool="board", count=2), Item(pool="licence"))
+        await submit(lab, "second", Item(pool="board"))
+        assert await lab.held("second") == []
+        if grown:
+            assert (await lab.add("seated", Item(pool="licence"))).refusal is None
+        else:
+            await lab.take("urgent", pool="licence", priority=9)
+        assert await lab.held("second") == ["host02"]
+
     async def test_the_same_pool_twice_is_never_half_granted(self, lab: Lab) -> None:
         await lab.pool("board", 1, commands=ANYBODY)
         await lab.pool("licence", 2)
