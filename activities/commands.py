@@ -89,10 +89,8 @@ class Workplaces(Protocol):
         ...
 
 
-class _Away(LeaseholdError):
-    """The service has not said whether a command may begin."""
-
-    code = "service_away"
+class _Away(Exception):
+    """The service has not said whether a command may begin; in words."""
 
 
 class _Job:
@@ -193,9 +191,9 @@ class Commands:
             if begun is not None and isinstance(error, Conflict):
                 # It was begun before, and nobody knows what it did.
                 return CommandReport(ending=CommandEnding.LOST, detail=error.detail)
-            if isinstance(error, _Away):
-                return CommandReport(ending=CommandEnding.LOST, detail=error.detail, started=False)
             return _not_started(error.detail)
+        except _Away as error:
+            return CommandReport(ending=CommandEnding.LOST, detail=str(error), started=False)
         except Exception as error:
             log.exception("the command of lease %s is lost", order.lease)
             detail = f"its runner failed: {type(error).__name__}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import statistics
 import time
 import uuid
 from base64 import b64encode
@@ -98,8 +97,9 @@ async def test_the_time_of_an_answer_does_not_tell_whether_there_is_such_a_user(
         return time.perf_counter() - began
 
     names = [await new_user(stack) for _ in range(5)]
-    known = statistics.median([await took(name) for name in names])
-    unknown = statistics.median([await took(f"not-{name}") for name in names])
+    # The fastest of each: whatever else the machine does makes them slower alone.
+    known = min([await took(name) for name in names])
+    unknown = min([await took(f"not-{name}") for name in names])
     # Hashing takes many times as long as everything else.
     assert 0.4 < known / unknown < 2.5
 

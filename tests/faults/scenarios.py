@@ -364,6 +364,7 @@ NOT_REACHED: Mapping[str, str] = {
     "try_admission": "undone whatever happens: a dry run writes nothing",
     "letter_lost": "made where an address is refused, or after a day; run again it notes the same once more",
     "channel_trouble": "an alert, which the next letter puts right",
+    "close_forgotten": "the transaction of close_lease, for a lease whose workflow somebody has terminated in Temporal",
     "forget": "made for a workflow that is closed and no lease's: a recycling that somebody has terminated in Temporal",
 }
 """Writing methods of the ports that no scenario comes to, and why that is right."""
