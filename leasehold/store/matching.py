@@ -229,10 +229,14 @@ class _Round:
         return Offer(shortage=allocation.shortage(newcomer.wishes, free) + kept)
 
     def _loosened(self) -> frozenset[str]:
-        waiting = [(one, waiter.passes) for one, waiter, _ in self._seen.values() if waiter.award is None]
-        waiting += [(place.one, self._passes(place.one, place.pools)) for place in self._line]
-        held = (wanted_pools(one.wishes) for one, passes in waiting if passes <= 0)
-        return frozenset().union(*(pools for pools in held if len(pools) > 1))
+        waiting = [one for one, waiter, _ in self._seen.values() if waiter.award is None]
+        waiting += [place.one for place in self._line]
+        found: set[str] = set()
+        for one in waiting:
+            pools = wanted_pools(one.wishes)
+            if len(pools) > 1 and self._passes(one, self._catalogue.pools(one.wishes)) <= 0:
+                found |= pools
+        return frozenset(found)
 
     def _waiters(self) -> Iterator[Waiter]:
         while self._line:
