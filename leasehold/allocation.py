@@ -2,7 +2,7 @@
 
 Who waits comes in an order: priority, fair share where a pool asks for it, arrival. A request is served whole or not at
 all. One that cannot be served yet lets those behind it pass, but only so many of them, and only for so long: then what
-becomes free is held for it until it is complete: of the pool that it names last first, so that one that waits for an
+becomes free is held for it until it is complete, beginning with the pool that it names last: one that waits for an
 extra licence holds up no host.
 """
 
