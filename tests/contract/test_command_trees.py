@@ -124,7 +124,9 @@ async def test_somebody_elses_group_with_a_marked_process_in_it_is_left_alone(
     script = f"until [ -s mark ]; do sleep 0.02; done; {forge}; wait; sleep 1000"
     theirs = await asyncio.create_subprocess_exec("sh", "-c", script, cwd=folder, start_new_session=True)
     try:
-        run = "echo $LEASEHOLD_RUN >mark; until [ -s forged ]; do sleep 0.02; done"
+        # Its number is known before it has begun its program, and with that its mark.
+        has_mark = "[ -s forged ] && grep -q LEASEHOLD_RUN /proc/$(cat forged)/environ"
+        run = f"echo $LEASEHOLD_RUN >mark; until {has_mark}; do sleep 0.02; done"
         assert (await run_hook(driver, thorough(run, folder))).ok
         (forged,) = pids(folder, "forged")
         assert not lives(forged)
