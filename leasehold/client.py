@@ -35,7 +35,7 @@ from leasehold.answers import (
     reached,
 )
 from leasehold.errors import Unavailable
-from leasehold.following import OUTAGE, OutputOfCommands
+from leasehold.following import OutputOfCommands
 
 LONGEST_WAIT = timedelta(seconds=60)
 """The API holds an answer no longer."""
@@ -181,7 +181,7 @@ class Client(OutputOfCommands):
                 now = time.monotonic()
                 # Not since the last answer: this machine may have slept meanwhile.
                 away_since = now if away_since is None else away_since
-                too_long = now - away_since > OUTAGE.total_seconds()
+                too_long = now - away_since > self.outage.total_seconds()
                 if not self._wire.was_heard or too_long or (end is not None and now >= end):
                     raise
                 time.sleep(1)

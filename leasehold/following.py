@@ -24,6 +24,8 @@ class OutputOfCommands:
     """The calls about a command's output."""
 
     _wire: wire.Wire
+    outage: timedelta = OUTAGE
+    """For how long whoever waits for a lease sits out that the API is away."""
 
     def output(
         self,
@@ -74,7 +76,7 @@ class OutputOfCommands:
             except Unavailable:
                 now = time.monotonic()
                 away_since = now if away_since is None else away_since
-                if not self._wire.was_heard or now - away_since > OUTAGE.total_seconds():
+                if not self._wire.was_heard or now - away_since > self.outage.total_seconds():
                     raise
             time.sleep(1)
 

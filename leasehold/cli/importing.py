@@ -139,12 +139,22 @@ def from_dci_queue(
 
 def _made(client: Client, found: dciqueue.Imported, pool: str) -> list[Change]:
     """Make a pool as the commands of dci-queue do: they do not change those of a pools file."""
-    made = client.put_pool(pool, dciqueue.pool(pool, found.pools[pool]))
-    for of, name, reason in found.removed:
-        if of == pool:
-            client.offline(pool, name, reason)
-            note(one_line(f"offline: {pool}/{name}, {reason}"))
-    return made["changes"]
+    removed = {name: reason for of, name, reason in found.removed if of == pool}
+    there = [name for name in found.pools[pool] if name not in removed]
+    changes = client.put_pool(pool, dciqueue.pool(pool, there))["changes"]
+    if not removed:
+        return changes
+    # Nobody who waits already may have what was removed, before it is marked.
+    is_paused = client.pool(pool)["paused"] is not None
+    if not is_paused:
+        client.pause(pool, "what dci-queue had removed is being marked")
+    changes += client.put_pool(pool, dciqueue.pool(pool, list(removed)))["changes"]
+    for name, reason in removed.items():
+        client.offline(pool, name, reason)
+        note(one_line(f"offline: {pool}/{name}, {reason}"))
+    if not is_paused:
+        client.resume(pool)
+    return changes
 
 
 def _folders(top: Path) -> list[dciqueue.Folders]:

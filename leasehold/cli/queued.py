@@ -20,7 +20,7 @@ from leasehold.cli.request import LeaseRequest
 from leasehold.cli.signals import Interrupted
 from leasehold.cli.words import name_of, standing
 from leasehold.commands import RESERVED
-from leasehold.errors import LeaseholdError, NoCommand, Unavailable, from_code
+from leasehold.errors import LeaseholdError, NoCommand, Refused, Unavailable, from_code
 
 if TYPE_CHECKING:
     from leasehold.client import Client
@@ -133,7 +133,11 @@ def awaited(client: Client, lease: Lease, request: LeaseRequest, *, output: bool
                 show(lease)
         if lease["command"] is not None:
             if output:
-                print_output(client, ref)
+                try:
+                    print_output(client, ref)
+                except Refused as error:
+                    # It was merged into somebody else's.
+                    note(one_line(f"What it prints cannot be shown: {error.detail}"))
             return client.wait_for(ref, "ended")
     except (Interrupted, LeaseholdError):
         name = name_of(lease)

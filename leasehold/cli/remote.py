@@ -6,6 +6,7 @@ import os
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Annotated
 
 import typer
@@ -20,6 +21,8 @@ from leasehold.cli.request import LeaseRequest
 from leasehold.cli.signals import Signals
 from leasehold.cli.words import name_of
 from leasehold.errors import LeaseholdError
+
+_ANY_OUTAGE = timedelta(days=365)
 
 Words = Annotated[list[str], typer.Argument(metavar="COMMAND", show_default=False)]
 Pool = Annotated[
@@ -111,22 +114,26 @@ def send(job: Job) -> int:
             say(name_of(lease))
             if not daemon.go_to_background(log):
                 return Exit.DONE
-        internal, status = _attended(job, request, lease["id"])
+        command = _attended(job, request, lease["id"])
+        internal, status = (Exit.LEASEHOLD_FAILED, 0) if command is None else told(command)
         if script is not None:
-            _run(script, internal, status)
+            _run(script, internal, status, command)
         return internal or status
 
 
-def _attended(job: Job, request: LeaseRequest, ref: str) -> tuple[int, int]:
-    """Wait for the end, and return what SCRIPT is told."""
+def _attended(job: Job, request: LeaseRequest, ref: str) -> Command | None:
+    """Wait for the end of a command; None where that cannot be learned."""
     try:
         with connect(url=job.url) as client:
+            if job.detached:
+                # Nobody is there who could do it later.
+                client.outage = _ANY_OUTAGE
             ended = queued.awaited(client, client.lease(ref), request, output=True)
             queued.tell_end(ended)
     except LeaseholdError as error:
         print_error(error, as_json=False)
-        return Exit.LEASEHOLD_FAILED, 0
-    return told(queued.command_of(ended))
+        return None
+    return queued.command_of(ended)
 
 
 def told(command: Command) -> tuple[int, int]:
@@ -148,8 +155,13 @@ def _found(script: str) -> str:
     return os.path.abspath(script) if os.sep in script else script
 
 
-def _run(script: str, internal: int, status: int) -> None:
+def _run(script: str, internal: int, status: int, command: Command | None) -> None:
+    facts: dict[str, str] = {}
+    if command is not None:
+        facts = {"LEASEHOLD_RESULT": command["result"] or "", "LEASEHOLD_STARTED": str(int(command["started"]))}
+        if command["signal"] is not None:
+            facts["LEASEHOLD_SIGNAL"] = str(command["signal"])
     try:
-        subprocess.run([script, str(internal), str(status)], check=False)
+        subprocess.run([script, str(internal), str(status)], check=False, env={**os.environ, **facts})
     except OSError as error:
         note(one_line(f"{script} cannot be run: {error.strerror}"))

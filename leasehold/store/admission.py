@@ -94,7 +94,11 @@ def admit(tx: Tx, order: AdmitLease, run_id: str, *, again: bool = False) -> Adm
 def _questions(tx: Tx, request: SubmitLease) -> tuple[PlannedQuestion, ...]:
     """The `admit` hooks of all pools that have something which suits a request."""
     known = catalogue.current(tx.connection)
-    found = (known.in_force[pool] for pool in sorted({kind.pool for kind in known.serving(request.items)}))
+    pools = {kind.pool for kind in known.serving(request.items)}
+    if request.wait_for_supply:
+        # What they are named for may be there later.
+        pools |= {item.pool for item in request.items if item.pool is not None} & known.in_force.keys()
+    found = (known.in_force[pool] for pool in sorted(pools))
     return tuple(
         PlannedQuestion(pool=spec.name, spec=spec_id, site=spec.site, hooks=specs.planned(spec.admit))
         for spec_id, spec in found

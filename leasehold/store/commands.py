@@ -87,7 +87,10 @@ def check(tx: Tx, request: SubmitLease, *, again: bool = False) -> Mapping[str, 
     pool = home_of(request.items[0].pool)
     policy = policy_of(tx.connection, pool)
     rule = policy.rule_for(request.owner, command) if again else _rule(policy, pool, request.owner, command)
-    same = _same(request, command)
+    if policy.runner and command.runner not in {None, policy.runner} and not again:
+        detail = f"pool {pool} has its commands run on {policy.runner}, and not on {command.runner}"
+        raise CommandRefused(detail, [Fault(path="command.runner", code="not_allowed", detail=detail)])
+    same = _same(request, command, pool)
     if command.unique and not again and (twin := tx.execute(_TWIN, {"same": same}).one_or_none()) is not None:
         raise duplicate_of(twin.lease, twin.number)
     return {
@@ -97,8 +100,8 @@ def check(tx: Tx, request: SubmitLease, *, again: bool = False) -> Mapping[str, 
         "same": same,
         "pool": pool,
         "account": account_of(rule, request.owner) if rule else None,
-        "runner": command.runner or policy.runner,
-        "labels": sorted({*command.labels, *(() if command.runner else policy.labels)}),
+        "runner": policy.runner or command.runner,
+        "labels": sorted({*command.labels, *policy.labels}),
         "timeout_s": _timeout_s(policy, command, again=again),
         "grace_s": policy.grace.total_seconds(),
         "output_limit": policy.output,
@@ -147,9 +150,8 @@ def _timeout_s(policy: CommandPolicy, command: CommandSpec, *, again: bool) -> f
     return None if chosen is None else chosen.total_seconds()
 
 
-def _same(request: SubmitLease, command: CommandSpec) -> str:
-    pools = [item.pool for item in request.items]
-    return specs.digest([request.owner, list(command.argv), command.shell, command.folder, pools])
+def _same(request: SubmitLease, command: CommandSpec, pool: str) -> str:
+    return specs.digest([request.owner, list(command.argv), command.shell, command.folder, pool])
 
 
 def add(tx: Tx, lease: str, about: Mapping[str, Any]) -> None:

@@ -246,8 +246,9 @@ class TestDefects:
             jobs = await asyncio.gather(
                 *(lab.schedule(pool, "--", "sh", "-c", f"echo {n} >> {log}; : @RESOURCE") for n in range(12))
             )
-            for job in jobs:
-                assert (await lab.command(job))["exit_code"] == 0
+            ended = [await lab.command(job) for job in jobs]
+            assert {command["exit_code"] for command in ended} == {0}
+            assert len({command["on"] for command in ended}) == 2
             assert sorted(map(int, log.read_text().split())) == list(range(12))
         finally:
             await second.stop()

@@ -299,8 +299,7 @@ class TestDuplicates:
             (replace(ONE, argv=("make", "all")), ("r640",), "alice"),
             (replace(ONE, shell=True), ("r640",), "alice"),
             (ONE, ("r640",), "bob"),
-            (ONE, ("r640", "vm"), "alice"),
-            (ONE, ("vm",), "alice"),
+            (ONE, ("vm", "r640"), "alice"),
         ],
     )
     async def test_another_folder_command_owner_or_pool_is_another_command(
@@ -311,6 +310,13 @@ class TestDuplicates:
         await submit(lab, "a", command=self.ONE)
         wanted = [Item(pool=pool) for pool in items]
         assert (await submit(lab, "b", *wanted, command=asked, owner=owner)).claims
+
+    async def test_with_something_of_another_pool_it_is_the_same_all_the_same(self, lab: Lab) -> None:
+        await lab.pool("r640", 2, commands=ANYBODY)
+        await lab.pool("vm", 1)
+        await submit(lab, "a", command=self.ONE)
+        both = (Item(pool="r640"), Item(pool="vm"))
+        assert (await refusal(lab, "b", *both, command=self.ONE)).faults[0].detail == "a"
 
 
 class TestHeldBack:

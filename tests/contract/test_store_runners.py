@@ -63,6 +63,7 @@ from tests.contract.command_lab import (
     place,
     place_and_begin,
     places,
+    refusal,
     running,
     submit,
     up,
@@ -90,7 +91,7 @@ class TestRunners:
         assert [await why(lab, lease) for lease in ("pool", "own", "named")] == [
             "waits for a runner with arm: build01 alone is up",
             "waits for a runner with arm, gpu: build01 alone is up",
-            "waits for runner build09: build01 alone is up",
+            "waits for runner build09 with arm: build01 alone is up",
         ]
 
     async def test_one_that_suits_and_comes_later_gets_it_and_its_lease_is_told(self, lab: Lab) -> None:
@@ -107,13 +108,20 @@ class TestRunners:
         shown = await command_of(lab)
         assert (shown.state, shown.on, shown.reason) == (CommandState.STARTING, "build02", None)
 
-    async def test_the_pool_says_where_unless_the_request_does(self, lab: Lab) -> None:
+    async def test_the_request_says_where_as_far_as_the_pool_does_not(self, lab: Lab) -> None:
         await lab.pool("r640", 2, commands=replace(ANYBODY, runner="build02"))
-        for runner in ("build01", "build02", "build03"):
-            await up(lab, runner, slots=2)
+        await lab.pool("vm", 2, commands=replace(ANYBODY, labels=("x86",)))
+        for runner, label in (("build01", "x86"), ("build02", "arm"), ("build03", "x86")):
+            await up(lab, runner, label, slots=2)
         await active(lab, "a")
-        await active(lab, "b", command=command(runner="build03"))
+        await active(lab, "b", pool="vm", command=command(runner="build03"))
         assert await places(lab, "a", "b") == ["build02", "build03"]
+        # What the pool says holds.
+        refused = await refusal(lab, "c", command=command("other", runner="build03"))
+        assert (refused.code, refused.faults[0].path) == ("command_refused", "command.runner")
+        await active(lab, "d", pool="vm", command=command("other", runner="build02"))
+        assert await place(lab, "d") is None
+        assert (await why(lab, "d") or "").startswith("waits for runner build02 with x86: ")
 
     async def test_when_all_are_busy_the_first_by_priority_and_number_is_next(self, lab: Lab) -> None:
         await lab.pool("r640", 5, commands=ANYBODY)

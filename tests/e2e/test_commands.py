@@ -208,6 +208,7 @@ def test_with_the_whole_stack_killed_its_own_runners_command_is_lost_and_nothing
     pool = Pool(lab, grace="1s")
     lease = pool.run(shell=LINGER, folder=str(tmp_path))
     pool.running(lease)
+    queued = pool.run("echo", "after")
 
     stack.kill()
     stack.ended()
@@ -216,6 +217,8 @@ def test_with_the_whole_stack_killed_its_own_runners_command_is_lost_and_nothing
     ended = pool.ended(lease)
     assert (ended["result"], ended["started"]) == ("lost", True)
     assert commands_of(lease["id"]) == []
+    # The queue is in no process's memory.
+    assert pool.ended(queued)["exit_code"] == 0
     lab.all_free(pool.name)
 
 

@@ -259,6 +259,16 @@ class TestWaiting:
         outcome = cli("queue", "add", "-b", "lab", "make")
         assert (outcome.status, outcome.out) == (3, "7\n")
 
+    def test_of_one_whose_output_is_not_for_everybody_too(self, api: FakeApi, cli: Cli) -> None:
+        # An admit hook has merged it into somebody else's.
+        first = lease(7, **RUNNING)
+        api.add(first, [RUNNING, ran("exited", exit_code=3)])
+        api.answers["POST /v1/leases"] = [Answer(200, {**first, "duplicate": True})]
+        api.answers["GET /v1/leases/lease-7/output"] = [problem(403, "forbidden", "a lease of bob")]
+        outcome = cli("queue", "add", "-C", "lab", "make")
+        assert (outcome.status, outcome.out) == (3, "7\n")
+        assert "What it prints cannot be shown: a lease of bob" in outcome.err
+
     @pytest.mark.parametrize("option", ["-b", "-C"])
     def test_of_a_duplicate_that_only_a_worker_found_too(self, api: FakeApi, cli: Cli, option: str) -> None:
         first = lease(7, **RUNNING)

@@ -116,6 +116,23 @@ class TestRemote:
         assert come(script.with_name("told")) == f"2 {0 if by_itself else status} {status if by_itself else 0}\n"
         assert outcome.status == status
 
+    @pytest.mark.parametrize(
+        ("end", "facts"),
+        [
+            (ran("exited", exit_code=137), "exited 1 -"),
+            (ran("signalled", signal=9), "signalled 1 9"),
+            (ran("cancelled", started=False), "cancelled 0 -"),
+        ],
+    )
+    def test_and_in_its_environment_how_it_ended(
+        self, api: FakeApi, cli: Cli, script: Path, end: dict[str, Any], facts: str
+    ) -> None:
+        api.way = [RUNNING, end]
+        told = script.with_name("told")
+        script.write_text(f"#!/bin/sh\necho $LEASEHOLD_RESULT $LEASEHOLD_STARTED ${{LEASEHOLD_SIGNAL:--}} >{told}\n")
+        cli("remote", "--then", str(script), "make")
+        assert come(told) == f"{facts}\n"
+
     def test_a_script_that_cannot_be_run_is_named(self, cli: Cli) -> None:
         outcome = cli("remote", "-P", "/none", "make")
         assert outcome.status == 3

@@ -381,12 +381,13 @@ def test_waiting_goes_on_after_a_long_sleep_of_this_machine(monkeypatch: pytest.
     assert script.client().wait_for("7", "active")["state"] == "active"
 
 
-def test_waiting_ends_when_the_api_stays_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("leasehold.client.OUTAGE", timedelta(seconds=1.5))
+def test_waiting_ends_when_the_api_stays_away() -> None:
     script = Script(ok(lease(7, **QUEUED)), httpx.ConnectError("refused"))
+    client = script.client(patience=timedelta(0))
+    client.outage = timedelta(seconds=1.5)
 
     with pytest.raises(Unavailable):
-        script.client(patience=timedelta(0)).wait_for("7", "active")
+        client.wait_for("7", "active")
 
 
 def test_waiting_does_not_begin_with_an_api_that_is_not_there() -> None:

@@ -15,7 +15,7 @@ from leasehold import config, dciqueue
 from leasehold.dciqueue import Folders
 from leasehold.errors import Invalid
 from tests.unit.cli_runner import Cli
-from tests.unit.fake_api import Answer, FakeApi, resource
+from tests.unit.fake_api import Answer, FakeApi, pool, resource
 
 
 def pools(text: str) -> dict[str, Any]:
@@ -151,14 +151,24 @@ class TestCommand:
 
     def test_applied_at_once(self, api: FakeApi, cli: Cli, top: Path) -> None:
         change = {"action": "add", "kind": "pool", "pool": "8nodes", "name": "8nodes", "diff": {}}
-        api.answers["PUT /v1/pools/8nodes"] = [Answer(200, {"changes": [change]})]
+        put = "PUT /v1/pools/8nodes"
+        api.answers[put] = [Answer(200, {"changes": [change]}), Answer(200, {"changes": []})]
+        api.answers["GET /v1/pools/8nodes"] = [Answer(200, pool(name="8nodes"))]
+        for what in ("pause", "resume"):
+            api.answers[f"POST /v1/pools/8nodes/{what}"] = [Answer(200, pool(name="8nodes"))]
         api.answers["POST /v1/pools/8nodes/resources/r2/offline"] = [Answer(200, resource("r2"))]
         outcome = cli("import", "dci-queue", str(top), "--apply")
         assert (outcome.status, outcome.out) == (0, "+ add pool 8nodes\n")
         assert "offline: 8nodes/r2, it's flaky (since 2024-02-28)" in outcome.err
-        (made,) = api.calls("PUT", "/v1/pools/8nodes")
-        written = config.load_yaml(dciqueue.to_yaml({"8nodes": ["r1", "r2"]}).encode())
-        assert config.load({"pools": [made.json]}).pools == written.pools
+        for made, name in zip(api.calls("PUT", "/v1/pools/8nodes"), ("r1", "r2"), strict=True):
+            written = config.load_yaml(dciqueue.to_yaml({"8nodes": [name]}).encode())
+            assert config.load({"pools": [made.json]}).pools == written.pools
+        # Nobody may have what was removed in between.
+        assert [one.path.rpartition("/")[2] for one in api.requests if one.method == "POST"] == [
+            "pause",
+            "offline",
+            "resume",
+        ]
         (marked,) = api.calls("POST", "/v1/pools/8nodes/resources/r2/offline")
         assert marked.json == {"reason": "it's flaky (since 2024-02-28)"}
 

@@ -435,6 +435,12 @@ class TestAdmitHooks:
         handle = await self.asked(lab, {"refuse": "not today"})
         assert await handle.result() == "request_refused"
 
+    async def test_also_where_its_pool_is_empty_yet(self, lab: Lab) -> None:
+        await lab.pool(0, admit=(Hook(run="true"),), commands=ANYBODY)
+        lab.driver.consent = b'{"refuse": "not today"}'
+        handle = await run(lab, wait_for_supply=True)
+        assert await handle.result() == "request_refused"
+
     async def test_it_is_merged_into_another(self, lab: Lab) -> None:
         await lab.pool(2, admit=(Hook(run="true"),), commands=ANYBODY)
         async with runner(lab) as there:
