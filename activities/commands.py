@@ -232,14 +232,12 @@ class Commands:
     async def _opened(self, order: RunCommand, begun: Begun, job: _Job) -> Workplace | None:
         """A place for a command; None where it is to end before its disk has made one."""
         opening = asyncio.ensure_future(self._workplaces.open(order, begun))
-        either: set[asyncio.Future[Any]] = {opening, job.stop.asked}
-        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-        if opening.done():
-            return opening.result()
-        clearing = asyncio.create_task(self._clear_up_late(opening, job.stop.asked))
-        self._clearing.add(clearing)
-        clearing.add_done_callback(self._clearing.discard)
-        return None
+        place = await unless(job.stop.asked, asyncio.shield(opening))
+        if place is None:
+            clearing = asyncio.create_task(self._clear_up_late(opening, job.stop.asked))
+            self._clearing.add(clearing)
+            clearing.add_done_callback(self._clearing.discard)
+        return place
 
     async def _clear_up_late(self, opening: asyncio.Future[Workplace], stop: asyncio.Future[None]) -> None:
         with suppress(LeaseholdError):

@@ -24,7 +24,9 @@ LIVELY = KeepAliveConfig(interval_millis=10_000, timeout_millis=5000)
 """For whoever must soon know that a connection is dead, which takes 45 s by default; servers bear no more often."""
 
 
-async def connect(settings: Settings, identity: str, *, lazy: bool, alive: KeepAliveConfig | None = None) -> Client:
+async def connect(
+    settings: Settings, identity: str, *, lazy: bool, alive: KeepAliveConfig = KeepAliveConfig.default
+) -> Client:
     """A client by the SDK's own environment configuration (`TEMPORAL_ADDRESS`, TLS, API key).
 
     Without an address it is the embedded server's. A lazy client connects when it is used first. `alive` says how soon
@@ -32,8 +34,7 @@ async def connect(settings: Settings, identity: str, *, lazy: bool, alive: KeepA
     """
     config = ClientConfig.load_client_connect_config()
     config.setdefault("target_host", f"127.0.0.1:{settings.temporal_port}")
-    keep_alive = KeepAliveConfig.default if alive is None else alive
-    return await Client.connect(**config, identity=f"{identity}-{os.getpid()}", lazy=lazy, keep_alive_config=keep_alive)
+    return await Client.connect(**config, identity=f"{identity}-{os.getpid()}", lazy=lazy, keep_alive_config=alive)
 
 
 async def submitted(client: Client, lease: str) -> SubmitLease:

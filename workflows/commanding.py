@@ -127,20 +127,13 @@ class Commanding:
         """
         self._say(f"attempt {attempt} on {runner} was begun before this workflow was reset")
         await workflow.sleep(SILENCE)
-        why = "its lease's workflow was reset after it had begun"
-        return await step(
-            Placing.lose_command,
-            CommandLost(lease=self._lease, attempt=attempt, detail=why, final=self._stopping),
-        )
+        return await self._lost(attempt, "its lease's workflow was reset after it had begun")
 
     async def _called_off(self, attempt: int) -> AfterLoss:
         """Take a command from the runner that was to have it; one that has begun it just now ends it meanwhile."""
         if not workflow.patched(_ASKED_TO_BE_STOPPED):
             return AfterLoss(again=False)
-        why = "its lease ended while it was being begun"
-        after = await step(
-            Placing.lose_command, CommandLost(lease=self._lease, attempt=attempt, detail=why, final=True)
-        )
+        after = await self._lost(attempt, "its lease ended while it was being begun")
         if after.report is not None:
             await workflow.sleep(SILENCE)
         return after
@@ -175,10 +168,14 @@ class Commanding:
         if isinstance(told, CommandReport) and told.ending != CommandEnding.LOST:
             return told
         why = told.detail if isinstance(told, CommandReport) else told
-        lost = CommandLost(lease=self._lease, attempt=attempt, detail=why, final=self._stopping)
-        after = await step(Placing.lose_command, lost)
+        after = await self._lost(attempt, why)
         # A runner that has told of it knows how much it printed.
         return told if isinstance(told, CommandReport) and after.report is not None else after
+
+    async def _lost(self, attempt: int, why: str) -> AfterLoss:
+        """Learn what follows after the loss of an attempt; it ends for good where the lease does."""
+        lost = CommandLost(lease=self._lease, attempt=attempt, detail=why, final=self._stopping)
+        return await step(Placing.lose_command, lost)
 
     async def _told(self, run: _Run, order: RunCommand) -> CommandReport | str:
         """Wait until a run is over, and return how it ended, or why nobody will tell."""

@@ -20,9 +20,12 @@ async def outlast(future: asyncio.Future[Any]) -> None:
         future.exception()
 
 
-async def patiently(task: asyncio.Future[Any], stop: asyncio.Future[None], *, most: timedelta, last: timedelta) -> None:
-    """Wait for it, for so long at most; once `stop` is done, no longer than `last`. It goes on all the same."""
-    await asyncio.wait({task, stop}, timeout=most.total_seconds(), return_when=asyncio.FIRST_COMPLETED)
+async def patiently(
+    task: asyncio.Future[Any], stop: asyncio.Future[None], *, last: timedelta, most: timedelta | None = None
+) -> None:
+    """Wait for it, for `most` at most; once `stop` is done, no longer than `last`. It goes on all the same."""
+    patience = None if most is None else most.total_seconds()
+    await asyncio.wait({task, stop}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
     if stop.done():
         await asyncio.wait({task}, timeout=last.total_seconds())
 

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from datetime import timedelta
 
+from activities.drivers.outlast import patiently
 from leasehold.ports import LogSink
 
 RESULT_LIMIT = 64 * 1024
@@ -75,8 +76,7 @@ class Output:
         self._closed = True
         self._some.set()
         self._enough.set()
-        await asyncio.wait({self._writer, stop}, return_when=asyncio.FIRST_COMPLETED)
-        await asyncio.wait({self._writer}, timeout=LAST_WORDS.total_seconds())
+        await patiently(self._writer, stop, last=LAST_WORDS)
         self._writer.cancel()
 
     def _keep(self, stream: str, data: bytes) -> None:

@@ -51,9 +51,7 @@ class Tree:
         self.session = session
         self.kill_at: float | None = None
         self._mark = None if run is None else Mark.of(run)
-        first = None
-        with contextlib.suppress(PermissionError):
-            first = None if run is None or session is None else _stat(session)
+        first = None if run is None or session is None else _visible(session)
         self._since = _born(first) if first else 0  # whatever is older is not ours
         self._known: frozenset[tuple[int, int]] = frozenset()
 
@@ -303,11 +301,7 @@ def _session(pid: int) -> int | None:
 def _processes() -> Iterator[Process]:
     """All processes of this machine. Of proc(5)'s fields, counted from 1, the 4th is the parent."""
     for pid in _pids():
-        # Where /proc is mounted so that others' processes are hidden, they are none of ours.
-        with contextlib.suppress(PermissionError):
-            fields = _stat(pid)
-            if fields is None:
-                continue
+        if fields := _visible(pid):
             yield Process(pid, int(fields[1]), _born(fields), _is_running(fields))
 
 
@@ -333,6 +327,13 @@ def _runs(pid: int) -> bool:
     except PermissionError:
         return True
     return fields is not None and _is_running(fields)
+
+
+def _visible(pid: int) -> list[bytes] | None:
+    """The same as `_stat`; None, too, where the process is hidden: then it is somebody else's."""
+    with contextlib.suppress(PermissionError):
+        return _stat(pid)
+    return None
 
 
 def _stat(pid: int) -> list[bytes] | None:

@@ -78,11 +78,8 @@ async def _put(
     about = file.about
     try:
         taken = await desk.put_output(about.runner, about.lease, about.attempt, offset, packed)
-    except _HOPELESS as error:
-        log.warning("the output of lease %s is not wanted: %s", about.lease, error)
-        raise Unwanted from error
     except Exception as error:
-        if isinstance(error, LeaseUnknown) and unknown.is_final():
+        if isinstance(error, _HOPELESS) or (isinstance(error, LeaseUnknown) and unknown.is_final()):
             log.warning("the output of lease %s is not wanted: %s", about.lease, error)
             raise Unwanted from error
         if first:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from leasehold.answers import Command, ItemRequest, Lease
+from leasehold.answers import Command, ItemRequest, Lease, Output
 from leasehold.cli import commandwords
 from leasehold.cli.exits import Exit, of_command
 from leasehold.cli.output import note, one_line, print_bytes, print_error, say
@@ -157,10 +157,7 @@ def print_output(client: Client, ref: str) -> None:
         if piece["attempt"] > attempt:
             attempt = piece["attempt"]
             note(f"It is run again: attempt {attempt}")
-        data = base64.b64decode(piece["data_base64"])
-        if piece["stream"] == "service":
-            _pass_on(data)
-        else:
+        if (data := _printed(piece)) is not None:
             print_bytes(data, err=piece["stream"] == "stderr")
 
 
@@ -176,14 +173,20 @@ def logged(
     """What a command printed, every byte; what Leasehold says of it, that a bound was reached say, goes to people."""
     if follow and stream is None:
         for piece in client.follow_output(ref, {"tail": tail, "attempt": attempt}):
-            data = base64.b64decode(piece["data_base64"])
-            if piece["stream"] == "service":
-                _pass_on(data)
-            else:
+            if (data := _printed(piece)) is not None:
                 yield data
         return
     yield from client.output(ref, follow=follow, stream=stream, tail=tail, attempt=attempt)
     _pass_on(b"".join(client.output(ref, stream="service", attempt=attempt)))
+
+
+def _printed(piece: Output) -> bytes | None:
+    """What a command printed in a piece of output; what Leasehold says there is passed on to people."""
+    data = base64.b64decode(piece["data_base64"])
+    if piece["stream"] != "service":
+        return data
+    _pass_on(data)
+    return None
 
 
 def _pass_on(words: bytes) -> None:

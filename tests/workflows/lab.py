@@ -51,6 +51,7 @@ from leasehold.store import migrate
 from leasehold.store import tables as t
 from leasehold.store.logs import SqlLogStore
 from leasehold.store.store import SqlStore
+from leasehold.temporal import submitted
 from worker.relay import Relay
 from worker.wiring import build_notice_worker, build_site_worker, build_worker
 from workflows.lease import LeaseWorkflow
@@ -289,6 +290,16 @@ class Lab:
             # The workflow of a request that is refused may be over already.
             await handle.execute_update(LeaseWorkflow.admit)
         return handle
+
+    async def begin_anew(
+        self, handle: WorkflowHandle[LeaseWorkflow, str], **options: Any
+    ) -> WorkflowHandle[LeaseWorkflow, str]:
+        """Begin a lease's workflow anew, without its history, as a reset to its first task does."""
+        request = await submitted(self.env.client, handle.id)
+        await handle.terminate("by a test")
+        return await self.env.client.start_workflow(
+            LeaseWorkflow.run, request, id=handle.id, task_queue=self.task_queue, **options
+        )
 
     def soon(self, **span: float) -> datetime:
         """A time to come, by the store's clock."""

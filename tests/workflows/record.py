@@ -38,7 +38,6 @@ from leasehold.model import (
     Size,
 )
 from leasehold.ports import HookCall
-from leasehold.temporal import submitted
 from tests import temporal
 from tests.mail import mail_server
 from tests.workflows.lab import SHORT_HISTORIES, Lab, open_lab, start_skipping_server
@@ -379,7 +378,9 @@ async def reset_while_its_command_ran(lab: Lab) -> Handle:
     """Begun anew without its history, as a reset does."""
     await lab.pool(1, commands=ANYBODY)
     async with runner(lab, name="build01") as there:
-        again = await _begun_anew(lab, there)
+        handle = await lab.submit(command=MAKE)
+        await there.until_begun(handle.id)
+        again = await lab.begin_anew(handle)
         await again.result()
     return again
 
@@ -387,20 +388,12 @@ async def reset_while_its_command_ran(lab: Lab) -> Handle:
 async def reset_while_its_command_ran_and_cancelled_in_temporal(lab: Lab) -> Handle:
     await lab.pool(1, commands=ANYBODY)
     async with runner(lab, name="build01") as there:
-        again = await _begun_anew(lab, there, start_delay=timedelta(seconds=1))
+        handle = await lab.submit(command=MAKE)
+        await there.until_begun(handle.id)
+        again = await lab.begin_anew(handle, start_delay=timedelta(seconds=1))
         await again.cancel()
         await again.result()
     return again
-
-
-async def _begun_anew(lab: Lab, there: FakeRunner, **options: Any) -> Handle:
-    handle = await lab.submit(command=MAKE)
-    await there.until_begun(handle.id)
-    request = await submitted(lab.env.client, handle.id)
-    await handle.terminate()
-    return await lab.env.client.start_workflow(
-        LeaseWorkflow.run, request, id=handle.id, task_queue=lab.task_queue, **options
-    )
 
 
 async def ended_its_command_too_late(lab: Lab) -> Handle:

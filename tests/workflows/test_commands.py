@@ -13,10 +13,9 @@ import pytest
 from temporalio.client import WorkflowHandle
 
 from leasehold.commands import Command, CommandEnding, CommandPolicy, CommandState, OnEnd
-from leasehold.messages import CommandReport, ExtendLease, Steer, SubmitLease
+from leasehold.messages import CommandReport, ExtendLease, Steer
 from leasehold.model import Cadence, Hook, Item, LeaseState, OnDegraded, Outcome, Policy, Size
 from leasehold.ports import HookCall, ResourceFilter
-from leasehold.temporal import submitted
 from tests.workflows.lab import Lab
 from tests.workflows.runners import ANYBODY, EXITED, MAKE, FakeRunner, runner
 from tests.workflows.test_sweep import sweep, terminate
@@ -485,12 +484,6 @@ class TestAdmitHooks:
 class TestAWorkflowThatWasReset:
     """It knows of nothing that was done, and the record does."""
 
-    async def reset(self, lab: Lab, handle: Handle) -> Handle:
-        """The lease's workflow, begun anew without a history."""
-        request: SubmitLease = await submitted(lab.env.client, handle.id)
-        await handle.terminate("by a test")
-        return await lab.env.client.start_workflow(LeaseWorkflow.run, request, id=handle.id, task_queue=lab.task_queue)
-
     @pytest.mark.parametrize("attempt", [1, 2])
     @pytest.mark.parametrize("cancelled", [None, "by a signal", "in Temporal"])
     async def test_takes_its_command_for_lost_once_nothing_of_it_can_live(
@@ -505,7 +498,7 @@ class TestAWorkflowThatWasReset:
                 await there.until_begun(handle.id, 2)
             waiter = await lab.submit()
             there.may_kill.clear()
-            again = await self.reset(lab, handle)
+            again = await lab.begin_anew(handle)
             if cancelled == "by a signal":
                 await again.signal("cancel", ME)
             elif cancelled is not None:
@@ -528,7 +521,7 @@ class TestAWorkflowThatWasReset:
         await lab.pool(1, commands=ANYBODY)
         async with runner(lab) as there, asyncio.timeout(3 * SOON_S):
             handle = await running(lab, there, command=replace(MAKE, retry=1))
-            again = await self.reset(lab, handle)
+            again = await lab.begin_anew(handle)
             await there.until_begun(handle.id, 2)
             there.end(handle.id, attempt=2)
             assert await again.result() == Outcome.RELEASED
